@@ -1,0 +1,30 @@
+PYTHON ?= python3
+DATA ?= data/demo
+STRATEGIES ?= v1,v2,v3,v4
+SEEDS ?= 1,2
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: report test lab lint setup
+
+report: setup  ## data -> all notebooks -> reports/index.html
+	$(BIN)/mmctr report --data $(DATA) --strategies $(STRATEGIES) --seeds $(SEEDS)
+
+test: setup lint
+	$(BIN)/python -m pytest
+
+lab: setup
+	$(BIN)/jupyter lab --notebook-dir notebooks
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python tests/notebooks/check_clean.py
+
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $(READY)
