@@ -1,0 +1,242 @@
+"""The columns of every file of a dataset, and their validation.
+
+The files are those of the MMCTR Challenge (MicroLens_1M_x1), nested as published or all in one
+folder. Every check raises DataError with file, column and row (counted from 0).
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mmctr.errors import DataError
+
+NESTED_FOLDER = "MicroLens_1M_x1"
+SPLITS = ("train", "valid", "test")
+FILES = (
+    *(f"{split}.parquet" for split in SPLITS),
+    "item_info.parquet",
+    "item_feature.parquet",
+    "item_emb.parquet",
+    "truth.parquet",
+)
+LEVELS = 11  # likes_level and views_level: 0 = unknown, 1..10
+TEXT_COLUMN = "txt_emb_BERT"
+IMAGE_COLUMN = "img_emb_CLIPRN50"
+COVER_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+# The kinds of values that a column may hold, in the words of an error message.
+INTEGER, TEXT = "whole numbers", "text"
+INTEGER_LIST, FLOAT_LIST = "lists of whole numbers", "lists of numbers"
+NUMBER = "numbers"
+
+IMPRESSION_COLUMNS = {
+    "user_id": INTEGER,
+    "item_seq": INTEGER_LIST,
+    "item_id": INTEGER,
+    "likes_level": INTEGER,
+    "views_level": INTEGER,
+    "label": NUMBER,
+}
+ITEM_COLUMNS = {
+    "item_id": INTEGER,
+    "item_title": TEXT,
+    "item_tags": INTEGER_LIST,
+    "likes_level": INTEGER,
+    "views_level": INTEGER,
+    TEXT_COLUMN: FLOAT_LIST,
+    IMAGE_COLUMN: FLOAT_LIST,
+}
+
+
+def find_file(folder: Path, name: str) -> Path | None:
+    """The path of a dataset's file, nested as published or directly in the folder."""
+    candidates = (folder / NESTED_FOLDER / name, folder / name)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """Open a parquet file; DataError if it is not one."""
+    try:
+        return pq.ParquetFile(path, memory_map=True)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{path} is not a readable parquet file ({_first_line(error)}): "
+            "write or download it again."
+        ) from error
+
+
+def read_columns(path: Path, required: list[str], optional: list[str] | None = None) -> pa.Table:
+    """Read the required columns and those optional ones that exist, checking their types."""
+    batches = list(iterate_columns(path, required, optional, batch_rows=1 << 16))
+    return pa.Table.from_batches(batches) if batches else _empty(path, required, optional)
+
+
+def iterate_columns(
+    path: Path, required: list[str], optional: list[str] | None = None, *, batch_rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Yield a file's columns in record batches, so that no file must fit in memory."""
+    file = open_parquet(path)
+    columns = _present_columns(path, file.schema_arrow, required, optional or [])
+    try:
+        yield from file.iter_batches(batch_rows, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{path} is damaged ({_first_line(error)}): write or download it again."
+        ) from error
+
+
+def integers(
+    values: pa.Array | pa.ChunkedArray,
+    path: Path,
+    column: str,
+    *,
+    low: int | None = None,
+    high: int | None = None,
+    first_row: int = 0,
+) -> np.ndarray:
+    """A column of whole numbers as int64 [n], none missing, all in low..high (inclusive)."""
+    _no_nulls(values, path, column, first_row)
+    array = (
+        values.to_numpy(zero_copy_only=False)
+        if isinstance(values, pa.Array)
+        else (values.to_numpy())
+    )
+    if array.dtype == np.uint64 and len(array) and array.max() > np.iinfo(np.int64).max:
+        row = int(array.argmax())
+        raise DataError(_found(path, column, first_row + row, array[row], "a 64-bit id"))
+    array = array.astype(np.int64, copy=False)
+    _check_range(array, path, column, low, high, first_row=first_row)
+    return array
+
+
+def labels(values: pa.Array, path: Path, *, first_row: int = 0) -> np.ndarray:
+    """The label column as float32 [n] of 0 and 1."""
+    _no_nulls(values, path, "label", first_row)
+    array = values.to_numpy(zero_copy_only=False).astype(np.float32)
+    wrong = np.flatnonzero((array != 0) & (array != 1))
+    if len(wrong):
+        row = int(wrong[0])
+        raise DataError(_found(path, "label", first_row + row, array[row], "0 or 1"))
+    return array
+
+
+def integer_lists(
+    values: pa.Array, path: Path, column: str, *, high: int, first_row: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """A list column as flat int64 values and int64 lengths [n]; all values in 0..high."""
+    _no_nulls(values, path, column, first_row)
+    lengths = pc.list_value_length(values).to_numpy(zero_copy_only=False).astype(np.int64)
+    flat = values.flatten()
+    rows = np.repeat(np.arange(len(lengths)), lengths) if flat.null_count else None
+    if rows is not None:
+        row = int(rows[int(np.flatnonzero(flat.is_null().to_numpy(zero_copy_only=False))[0])])
+        raise DataError(_found(path, column, first_row + row, "a missing value", "a whole number"))
+    array = flat.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
+    outside = np.flatnonzero((array < 0) | (array > high))
+    if len(outside):
+        row = int(np.searchsorted(np.cumsum(lengths), outside[0], side="right"))
+        raise DataError(
+            _found(path, column, first_row + row, array[outside[0]], f"a number from 0 to {high}")
+        )
+    return array, lengths
+
+
+def matrix(values: pa.ChunkedArray, path: Path, column: str, dtype: type) -> np.ndarray:
+    """A list column whose rows have equal widths and finite values as a matrix [n, width]."""
+    _no_nulls(values, path, column, 0)
+    lengths = pc.list_value_length(values).to_numpy().astype(np.int64)
+    width = int(lengths[0]) if len(lengths) else 0
+    uneven = np.flatnonzero(lengths != width)
+    if len(uneven):
+        row = int(uneven[0])
+        raise DataError(_found(path, column, row, f"{lengths[row]} values", f"{width} as in row 0"))
+    result = np.empty((len(lengths), width), dtype=dtype)
+    start = 0
+    for chunk in values.chunks:
+        flat = chunk.flatten()
+        stop = start + len(chunk)
+        if flat.null_count:
+            missing = np.flatnonzero(flat.is_null().to_numpy(zero_copy_only=False))[0]
+            row = start + int(missing) // width
+            raise DataError(_found(path, column, row, "a missing value", "a number"))
+        result[start:stop] = flat.to_numpy(zero_copy_only=False).reshape(-1, width)
+        start = stop
+    # A sum is finite only if every term is (or the terms overflow, which is as unusable).
+    bad = np.flatnonzero(~np.isfinite(result.sum(axis=1, dtype=np.float64)))
+    if len(bad):
+        raise DataError(_found(path, column, int(bad[0]), "NaN or infinity", "finite numbers"))
+    return result
+
+
+def _present_columns(
+    path: Path, schema: pa.Schema, required: list[str], optional: list[str]
+) -> list[str]:
+    kinds = IMPRESSION_COLUMNS | ITEM_COLUMNS
+    missing = [column for column in required if column not in schema.names]
+    if missing:
+        raise DataError(
+            f"{path} has no column {missing[0]}, only {', '.join(schema.names)}: "
+            "add it or rename the column that holds it."
+        )
+    present = [*required, *(column for column in optional if column in schema.names)]
+    for column in present:
+        kind, found = kinds.get(column, FLOAT_LIST), schema.field(column).type
+        if not _is_kind(found, kind):
+            raise DataError(f"{path}, column {column}: found {found}, expected {kind}.")
+    return present
+
+
+def _is_kind(found: pa.DataType, kind: str) -> bool:
+    is_list = (
+        pa.types.is_list(found)
+        or pa.types.is_large_list(found)
+        or pa.types.is_fixed_size_list(found)
+    )
+    if kind in (INTEGER_LIST, FLOAT_LIST):
+        return is_list and _is_kind(found.value_type, INTEGER if kind == INTEGER_LIST else NUMBER)
+    if kind == TEXT:
+        return pa.types.is_string(found) or pa.types.is_large_string(found)
+    if kind == INTEGER:
+        return pa.types.is_integer(found)
+    return pa.types.is_integer(found) or pa.types.is_floating(found)
+
+
+def _empty(path: Path, required: list[str], optional: list[str] | None) -> pa.Table:
+    schema = open_parquet(path).schema_arrow
+    return schema.empty_table().select(_present_columns(path, schema, required, optional or []))
+
+
+def _no_nulls(values: pa.Array | pa.ChunkedArray, path: Path, column: str, first_row: int) -> None:
+    if values.null_count:
+        row = pc.index(values.is_null(), True).as_py()
+        raise DataError(_found(path, column, first_row + row, "a missing value", "a value"))
+
+
+def _check_range(
+    array: np.ndarray,
+    path: Path,
+    column: str,
+    low: int | None,
+    high: int | None,
+    *,
+    first_row: int,
+) -> None:
+    below = array < low if low is not None else np.zeros(len(array), bool)
+    above = array > high if high is not None else np.zeros(len(array), bool)
+    outside = np.flatnonzero(below | above)
+    if len(outside):
+        row = int(outside[0])
+        expected = f"a number from {low} to {high}" if high is not None else f"at least {low}"
+        raise DataError(_found(path, column, first_row + row, array[row], expected))
+
+
+def _found(path: Path, column: str, row: int, found: object, expected: str) -> str:
+    return f"{path}, column {column}, row {row}: found {found}, expected {expected}."
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".")

@@ -1,0 +1,161 @@
+"""Strategies that fuse text and image features into one embedding per item.
+
+Each strategy is a scikit-learn transformer of the matrix [text features ; image features]. The
+paper (arXiv 2504.18961) defines v4 only; v1 to v3 are our reading of it. To add a strategy, add
+one function to STRATEGIES: notebooks, reports, command line and tests pick it up from there.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from sklearn.compose import ColumnTransformer
+from sklearn.decomposition import PCA
+from sklearn.pipeline import Pipeline, make_pipeline
+
+from mmctr.data.dataset import Catalog
+from mmctr.errors import ConfigError
+
+PROVIDED = "provided:"
+
+
+class RootMeanSquareScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    """Divide a whole block by one number, so that its root mean square is 1.
+
+    Angles and relative lengths within the block stay as they are; blocks of encoders with
+    different scales (BERT and CLIP) become comparable, and a model sees inputs of order 1.
+    """
+
+    def fit(self, X: np.ndarray, y: None = None) -> "RootMeanSquareScaler":
+        """Measure the block's root mean square."""
+        self.scale_ = float(np.sqrt(np.mean(np.square(X, dtype=np.float64)))) or 1.0
+        return self
+
+    def transform(self, X: np.ndarray) -> np.ndarray:
+        """Divide by it."""
+        return (X / self.scale_).astype(np.float32)
+
+
+def v1(text: slice, image: slice, dim: int) -> TransformerMixin:
+    """Text only: PCA of the BERT features."""
+    return ColumnTransformer([("text", _reduce(dim), text)])
+
+
+def v2(text: slice, image: slice, dim: int) -> TransformerMixin:
+    """Image only: PCA of the CLIP features."""
+    return ColumnTransformer([("image", _reduce(dim), image)])
+
+
+def v3(text: slice, image: slice, dim: int) -> TransformerMixin:
+    """Joint: PCA of the concatenated BERT and CLIP features."""
+    return ColumnTransformer([("joint", _reduce(dim), slice(text.start, image.stop))])
+
+
+def v4(text: slice, image: slice, dim: int) -> TransformerMixin:
+    """Separate: half the width from a PCA of BERT, half from a PCA of CLIP (the paper's best)."""
+    half = dim // 2
+    return ColumnTransformer([("text", _reduce(half), text), ("image", _reduce(dim - half), image)])
+
+
+STRATEGIES: dict[str, Callable[[slice, slice, int], TransformerMixin]] = {
+    "v1": v1,
+    "v2": v2,
+    "v3": v3,
+    "v4": v4,
+}
+
+
+def item_embeddings(catalog: Catalog, strategy: str, dim: int = 128) -> np.ndarray:
+    """Embed every item by a strategy: float32 [n_items + 1, width], row 0 zero.
+
+    The width is `dim`, or the column's own for `provided:COLUMN`. Raises ConfigError for an
+    unknown strategy, a missing feature column or fewer items than components.
+    """
+    return embed(catalog, strategy, dim)[0]
+
+
+def embed(catalog: Catalog, strategy: str, dim: int = 128) -> tuple[np.ndarray, TransformerMixin]:
+    """Like `item_embeddings`, with the fitted transformer beside it."""
+    check_strategy(catalog, strategy)
+    if strategy.startswith(PROVIDED):
+        features = catalog.provided_embedding(strategy.removeprefix(PROVIDED))
+        transformer = RootMeanSquareScaler()
+    else:
+        features, text, image = _features(catalog)
+        transformer = STRATEGIES[strategy](text, image, dim)
+        _check_sizes(transformer, catalog, strategy)
+    fitted = transformer.fit_transform(features[1:]).astype(np.float32)
+    result = np.zeros((catalog.n_items + 1, fitted.shape[1]), dtype=np.float32)
+    result[1:] = fitted
+    return result, transformer
+
+
+def explained_variance(transformer: TransformerMixin) -> dict[str, np.ndarray]:
+    """Cumulated share of variance by number of components, for each PCA of a fitted strategy."""
+    if not isinstance(transformer, ColumnTransformer):
+        return {}
+    return {
+        name: np.cumsum(block["pca"].explained_variance_ratio_)
+        for name, block in transformer.named_transformers_.items()
+    }
+
+
+def available_strategies(catalog: Catalog) -> list[str]:
+    """The strategies that a catalog has the columns for, `provided:COLUMN` ones included."""
+    built = [name for name in STRATEGIES if not _missing_features(catalog, name)]
+    return built + [PROVIDED + column for column in sorted(catalog.provided)]
+
+
+def check_strategy(catalog: Catalog, strategy: str) -> None:
+    """Raise ConfigError unless the catalog has what the strategy needs, listing what there is."""
+    there_is = f"choose one of {', '.join(available_strategies(catalog)) or 'none: no features'}."
+    if strategy.startswith(PROVIDED):
+        if strategy.removeprefix(PROVIDED) not in catalog.provided:
+            raise ConfigError(
+                f"Strategy {strategy!r} names a column that neither item_emb.parquet nor "
+                f"item_info.parquet has: {there_is}"
+            )
+    elif strategy not in STRATEGIES:
+        raise ConfigError(f"Strategy {strategy!r} is unknown: {there_is}")
+    elif missing := _missing_features(catalog, strategy):
+        raise ConfigError(
+            f"Strategy {strategy!r} needs {missing} features, which item_feature.parquet does "
+            f"not have: {there_is}"
+        )
+
+
+def _reduce(components: int) -> Pipeline:
+    # The covariance solver is exact and deterministic, and quick where rows outnumber columns.
+    pca = PCA(components, svd_solver="covariance_eigh", random_state=0)
+    return make_pipeline(pca, RootMeanSquareScaler())
+
+
+def _features(catalog: Catalog) -> tuple[np.ndarray, slice, slice]:
+    empty = np.zeros((catalog.n_items + 1, 0), dtype=np.float32)
+    text = empty if catalog.text_features is None else catalog.text_features
+    image = empty if catalog.image_features is None else catalog.image_features
+    width = text.shape[1]
+    return np.hstack([text, image]), slice(0, width), slice(width, width + image.shape[1])
+
+
+def _missing_features(catalog: Catalog, strategy: str) -> str:
+    """Which of text and image a strategy reads and the catalog lacks, in words."""
+    text, image = slice(0, 1), slice(1, 2)
+    read = [block[2] for block in STRATEGIES[strategy](text, image, 2).transformers]
+    needs = {
+        "text": catalog.text_features is None and any(part.start == 0 for part in read),
+        "image": catalog.image_features is None and any(part.stop == 2 for part in read),
+    }
+    return " and ".join(name for name, missing in needs.items() if missing)
+
+
+def _check_sizes(transformer: ColumnTransformer, catalog: Catalog, strategy: str) -> None:
+    for name, pipeline, columns in transformer.transformers:
+        components = pipeline["pca"].n_components
+        possible = min(catalog.n_items, columns.stop - columns.start)
+        if components > possible:
+            raise ConfigError(
+                f"Strategy {strategy!r} needs {components} {name} components, but "
+                f"{catalog.n_items} items with {columns.stop - columns.start} features allow only "
+                f"{possible}: choose a smaller dim."
+            )
