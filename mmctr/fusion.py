@@ -96,7 +96,8 @@ def explained_variance(transformer: TransformerMixin) -> dict[str, np.ndarray]:
         return {}
     return {
         name: np.cumsum(block["pca"].explained_variance_ratio_)
-        for name, block in transformer.named_transformers_.items()
+        for name, block, _ in transformer.transformers_
+        if isinstance(block, Pipeline)
     }
 
 
@@ -150,6 +151,8 @@ def _missing_features(catalog: Catalog, strategy: str) -> str:
 
 
 def _check_sizes(transformer: ColumnTransformer, catalog: Catalog, strategy: str) -> None:
+    if catalog.n_items == 0:
+        raise ConfigError(f"Strategy {strategy!r} has no items to fit on: the catalog is empty.")
     for name, pipeline, columns in transformer.transformers:
         components = pipeline["pca"].n_components
         possible = min(catalog.n_items, columns.stop - columns.start)

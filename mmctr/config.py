@@ -1,0 +1,42 @@
+"""Base of the small configuration classes: immutable, validated, printed into every run folder."""
+
+from types import UnionType
+from typing import Any, Literal, Self, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mmctr.errors import ConfigError
+
+
+class Config(BaseModel):
+    """A group of parameters; make one with `of`, which turns bad values into a sentence."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def of(cls, **values: Any) -> Self:
+        """Build from parameter values; ConfigError names the first bad one and what is allowed."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            name = str(problem["loc"][0]) if problem["loc"] else ""
+            if problem["type"] == "extra_forbidden":
+                known = ", ".join(cls.model_fields)
+                raise ConfigError(
+                    f"Parameter {name!r} is unknown: choose one of {known}."
+                ) from None
+            if not name:
+                raise ConfigError(str(problem["ctx"]["error"])) from None
+            expected = _allowed(cls, name) or problem["msg"].removeprefix("Input should be ")
+            raise ConfigError(
+                f"Parameter {name!r} is {problem['input']!r}, expected {expected}."
+            ) from None
+
+
+def _allowed(cls: type[Config], name: str) -> str:
+    """The values that a choice allows, in words; empty if the field is not a choice."""
+    kind = cls.model_fields[name].annotation
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    choices = [value for part in kinds if get_origin(part) is Literal for value in get_args(part)]
+    return f"one of {', '.join(map(repr, choices))}" if choices else ""

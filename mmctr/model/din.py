@@ -1,0 +1,195 @@
+"""The Deep Interest Network of arXiv 2504.18961, assembled from its configuration."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from mmctr.config import Config
+from mmctr.data.dataset import Catalog
+from mmctr.data.schema import LEVELS
+from mmctr.errors import ConfigError
+from mmctr.model.layers import (
+    DNN,
+    BilinearInteraction,
+    CrossNetwork,
+    Histories,
+    ItemEmbedding,
+    MLPTargetAttention,
+    MultiHeadTargetAttention,
+    SENet,
+)
+
+
+class DINConfig(Config):
+    """The model's parameters; each module of the paper is a switch.
+
+    embedding_dim: width of each field. content: the frozen item embedding projected to a field,
+    "frozen" as it is, or "finetuned". attention: "dot" or the "mlp" of the original DIN.
+    max_history: the latest clicks that are read. cross_layers: 0 switches the cross network off.
+    """
+
+    embedding_dim: PositiveInt = 32
+    content: Literal["projected", "frozen", "finetuned"] = "projected"
+    attention: Literal["dot", "mlp"] = "dot"
+    heads: PositiveInt = 4
+    head_dim: PositiveInt = 16
+    attention_hidden: tuple[PositiveInt, ...] = Field((512, 256), min_length=1)
+    attention_dropout: float = Field(0.1, ge=0, lt=1)
+    levels_in_history: bool = True
+    max_history: PositiveInt = 64
+    senet: bool = True
+    bilinear: Literal["all", "each", "interaction", "off"] = "all"
+    cross_layers: int = Field(2, ge=0, le=8)
+    hidden: tuple[PositiveInt, ...] = Field((512, 256), min_length=1)
+    batch_norm: bool = True
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows to score, in terms of the distinct items that they name.
+
+    items: int64 [m], item ids. target: int64 [n], positions in items. histories: clicks as
+    positions in items. label: float32 [n], or None.
+    """
+
+    items: Tensor
+    target: Tensor
+    histories: Histories
+    label: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+class DIN(nn.Module):
+    """Unified embedding, target attention, SENet, bilinear interaction, cross network, DNN.
+
+    With `attention="mlp"`, one head, `content="frozen"` and the other switches off this is the
+    official baseline DIN. Built from sizes alone, so that a run can be loaded without its data;
+    `DIN.for_catalog` fills in what is known of the items.
+    """
+
+    def __init__(
+        self,
+        config: DINConfig,
+        *,
+        tags: Tensor,
+        levels: Tensor,
+        content: Tensor | None,
+        n_tags: int,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = ItemEmbedding(
+            tags,
+            levels,
+            content,
+            dim=config.embedding_dim,
+            n_tags=n_tags,
+            n_levels=LEVELS,
+            content_mode=config.content,
+        )
+        widths = dict(self.embedding.widths)
+        in_history = [
+            name for name in widths if config.levels_in_history or not name.endswith("_level")
+        ]
+        self.history_width = sum(widths[name] for name in in_history)
+        if config.attention == "dot":
+            self.attention = MultiHeadTargetAttention(
+                self.history_width, config.heads, config.head_dim, config.embedding_dim
+            )
+            widths |= {f"interest {head + 1}": config.embedding_dim for head in range(config.heads)}
+        else:
+            self.attention = MLPTargetAttention(
+                self.history_width, config.heads, config.attention_hidden, config.attention_dropout
+            )
+            widths |= {
+                f"interest {head + 1}: {name}": widths[name]
+                for head in range(config.heads)
+                for name in in_history
+            }
+        self.fields = list(widths)
+        self._require_equal_widths(widths)
+        count, width = len(widths), sum(widths.values())
+        self.senet = SENet(count) if config.senet else None
+        self.bilinear = (
+            None
+            if config.bilinear == "off"
+            else BilinearInteraction(count, config.embedding_dim, config.bilinear)
+        )
+        self.cross = CrossNetwork(width, config.cross_layers) if config.cross_layers else None
+        deep_width = width + (self.bilinear.pairs * config.embedding_dim if self.bilinear else 0)
+        self.dnn = DNN(
+            deep_width, config.hidden, batch_norm=config.batch_norm, dropout=config.dropout
+        )
+        self.output = nn.Linear(config.hidden[-1] + (width if self.cross else 0), 1)
+
+    @classmethod
+    def for_catalog(
+        cls, config: DINConfig, catalog: Catalog, item_embedding: np.ndarray | None
+    ) -> "DIN":
+        """A new model for the items of a catalog.
+
+        item_embedding: float32 [n_items + 1, width] from a strategy, or None for ids and tags only.
+        """
+        levels = np.stack([catalog.likes_level, catalog.views_level], axis=1)
+        return cls(
+            config,
+            tags=torch.from_numpy(catalog.tags),
+            levels=torch.from_numpy(levels),
+            content=None if item_embedding is None else torch.from_numpy(item_embedding),
+            n_tags=int(catalog.tags.max(initial=0)) + 1,
+        )
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits of a click, float [n]."""
+        fields = self.field_vectors(batch)
+        if self.senet:
+            fields = self.senet(self._as_fields(fields)).flatten(1)
+        deep = fields
+        if self.bilinear:
+            pairs = self.bilinear(self._as_fields(fields)).flatten(1)
+            deep = torch.cat([fields, pairs], dim=1)
+        deep = self.dnn(deep)
+        if self.cross:
+            deep = torch.cat([deep, self.cross(fields)], dim=1)
+        return self.output(deep).squeeze(1)
+
+    def field_vectors(self, batch: Batch) -> Tensor:
+        """The fields of each row before SENet: target fields, then interest, [n, width]."""
+        table = self.embedding(batch.items)
+        target = table[batch.target]
+        history_table = table[:, : self.history_width]
+        interest = self.attention(target[:, : self.history_width], history_table, batch.histories)
+        return torch.cat([target, interest], dim=1)
+
+    def attention_weights(self, batch: Batch) -> Tensor:
+        """Weights of the target attention, [clicks, heads]."""
+        table = self.embedding(batch.items)[:, : self.history_width]
+        return self.attention.weights(table[batch.target], table, batch.histories)
+
+    def field_weights(self, batch: Batch) -> Tensor:
+        """SENet's weights of the fields, [n, fields]; ConfigError if the model has no SENet."""
+        if not self.senet:
+            raise ConfigError("This model has no SENet: train one with senet=True.")
+        return self.senet.weights(self._as_fields(self.field_vectors(batch)))
+
+    def _as_fields(self, flat: Tensor) -> Tensor:
+        return flat.view(len(flat), -1, self.config.embedding_dim)
+
+    def _require_equal_widths(self, widths: dict[str, int]) -> None:
+        uneven = {
+            name: width for name, width in widths.items() if width != self.config.embedding_dim
+        }
+        if uneven and (self.config.senet or self.config.bilinear != "off"):
+            name, width = next(iter(uneven.items()))
+            raise ConfigError(
+                f"SENet and bilinear interaction need fields of equal width, but {name!r} has "
+                f"{width} columns and embedding_dim is {self.config.embedding_dim}: set "
+                "content='projected', or switch both off."
+            )

@@ -1,0 +1,290 @@
+"""The layers of the model: one class a paper's idea.
+
+Histories are ragged: `Histories` names, for all rows of a batch one after another, the clicked
+items by their position in a table of item vectors. Padding does not exist here.
+"""
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Histories:
+    """The clicks of n rows one after another.
+
+    items: int64 [clicks], positions in a table of item vectors. offsets: int64 [n + 1], where
+    each row's clicks start, and their total number last. rows: int64 [clicks], each click's row.
+    """
+
+    items: Tensor
+    offsets: Tensor
+    rows: Tensor
+
+    @classmethod
+    def of(cls, items: Tensor, lengths: Tensor) -> "Histories":
+        """From clicks and the number of clicks of each row, int64 [n]."""
+        offsets = F.pad(lengths.cumsum(0), (1, 0))
+        rows = torch.repeat_interleave(
+            torch.arange(len(lengths), device=items.device), lengths, output_size=len(items)
+        )
+        return cls(items, offsets, rows)
+
+    def weighted_sum(self, table: Tensor, weights: Tensor) -> Tensor:
+        """Sum each row's clicked vectors by weight: [n, width], zero for an empty history.
+
+        table: float [m, width]; weights: float [clicks].
+        """
+        return F.embedding_bag(
+            self.items, table, self.offsets[:-1], mode="sum", per_sample_weights=weights
+        )
+
+    def softmax(self, scores: Tensor) -> Tensor:
+        """Softmax over each row's clicks, separately for each column: [clicks, columns]."""
+        if len(scores) == 0:
+            return scores
+        highest = torch.segment_reduce(
+            scores.detach(), "max", offsets=self.offsets, axis=0, initial=-torch.inf
+        )
+        exponential = (scores - highest[self.rows]).exp()
+        total = torch.segment_reduce(exponential, "sum", offsets=self.offsets, axis=0, initial=0.0)
+        return exponential / total[self.rows]
+
+
+class ItemEmbedding(nn.Module):
+    """The unified embedding: history items and targets share it (arXiv 2504.18961).
+
+    An item's vector is the concatenation of its fields: id, mean of its tags, content (the fused
+    text and image embedding) and the two popularity levels.
+
+    Arguments: tags int [n_items + 1, tags per item]; levels int [n_items + 1, 2]; content float
+    [n_items + 1, width] or None. Row 0 is padding.
+    """
+
+    def __init__(
+        self,
+        tags: Tensor,
+        levels: Tensor,
+        content: Tensor | None,
+        *,
+        dim: int,
+        n_tags: int,
+        n_levels: int,
+        content_mode: Literal["projected", "frozen", "finetuned"],
+    ) -> None:
+        super().__init__()
+        self.register_buffer("item_tags", tags.long())
+        self.register_buffer("item_levels", levels.long())
+        self.id = nn.Embedding(len(tags), dim, padding_idx=0)
+        self.tags = nn.EmbeddingBag(n_tags, dim, mode="mean", padding_idx=0)
+        self.likes_level = nn.Embedding(n_levels, dim)
+        self.views_level = nn.Embedding(n_levels, dim)
+        for table in (self.id, self.tags, self.likes_level, self.views_level):
+            nn.init.normal_(table.weight, std=0.01)
+        for table in (self.id, self.tags):
+            nn.init.zeros_(table.weight[0])
+        self.content, self.projection, content_width = None, None, 0
+        if content is not None:
+            self.content = nn.Parameter(content.float(), requires_grad=content_mode == "finetuned")
+            content_width = content.shape[1]
+            if content_mode != "frozen":
+                self.projection = nn.Linear(content_width, dim, bias=False)
+                content_width = dim
+        widths = {"id": dim, "tags": dim, "content": content_width}
+        widths |= {"likes_level": dim, "views_level": dim}
+        self.widths = {name: width for name, width in widths.items() if width}
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Embed items, int64 [m], as [m, sum of the fields' widths]."""
+        fields = [self.id(items), self.tags(self.item_tags[items])]
+        if self.content is not None:
+            content = self.content[items]
+            fields.append(content if self.projection is None else self.projection(content))
+        levels = self.item_levels[items]
+        fields += [self.likes_level(levels[:, 0]), self.views_level(levels[:, 1])]
+        return torch.cat(fields, dim=1)
+
+
+class MultiHeadTargetAttention(nn.Module):
+    """Scaled dot-product attention of the target over its history, with several heads.
+
+    Vaswani et al. (2017), eq. 1, with one query a row: the target. An empty history gives zeros.
+    """
+
+    def __init__(self, width: int, heads: int, head_dim: int, value_dim: int) -> None:
+        super().__init__()
+        self.heads, self.head_dim, self.value_dim = heads, head_dim, value_dim
+        self.query = nn.Linear(width, heads * head_dim)
+        self.key = nn.Linear(width, heads * head_dim, bias=False)
+        self.value = nn.Linear(width, heads * value_dim, bias=False)
+
+    @property
+    def interest_width(self) -> int:
+        """Columns of the interest vector."""
+        return self.heads * self.value_dim
+
+    def weights(self, targets: Tensor, table: Tensor, histories: Histories) -> Tensor:
+        """Attention weights [clicks, heads]; they sum to 1 over each row's clicks."""
+        queries = (self.query(targets) / self.head_dim**0.5)[histories.rows]
+        keys = self.key(table)[histories.items]
+        scores = (queries * keys).view(-1, self.heads, self.head_dim).sum(-1)
+        return histories.softmax(scores)
+
+    def forward(self, targets: Tensor, table: Tensor, histories: Histories) -> Tensor:
+        """Interest vectors [n, heads * value_dim].
+
+        targets: float [n, width]; table: float [m, width], the vectors of the items that the
+        histories name.
+        """
+        weights = self.weights(targets, table, histories)
+        values = self.value(table).split(self.value_dim, dim=1)
+        return torch.cat(
+            [
+                histories.weighted_sum(value, weight)
+                for value, weight in zip(values, weights.unbind(1), strict=True)
+            ],
+            dim=1,
+        )
+
+
+class MLPTargetAttention(nn.Module):
+    """The activation unit of Deep Interest Network (Zhou et al., 2018, section 4.3).
+
+    An MLP of [q, k, q - k, q * k] gives each click a weight; no softmax, so that the strength of
+    an interest is kept. With several heads the MLP has several outputs.
+    """
+
+    def __init__(self, width: int, heads: int, hidden: tuple[int, ...], dropout: float) -> None:
+        super().__init__()
+        self.width, self.heads = width, heads
+        self.first = nn.Linear(4 * width, hidden[0])
+        self.rest = nn.Sequential(
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            *mlp_layers(hidden, batch_norm=False, dropout=dropout),
+            nn.Linear(hidden[-1], heads),
+        )
+
+    @property
+    def interest_width(self) -> int:
+        """Columns of the interest vector."""
+        return self.heads * self.width
+
+    def weights(self, targets: Tensor, table: Tensor, histories: Histories) -> Tensor:
+        """Attention weights [clicks, heads]; any real number.
+
+        The first layer is linear, so W [q, k, q - k, q * k] splits into a part of the target, a
+        part of the item, computed once however often it was clicked, and a part of both.
+        """
+        query, key, difference, product = self.first.weight.split(self.width, dim=1)
+        of_target = F.linear(targets, query + difference, self.first.bias)
+        of_item = F.linear(table, key - difference)
+        both = targets[histories.rows] * table[histories.items]
+        first = torch.addmm(of_item[histories.items], both, product.T)
+        return self.rest(first + of_target[histories.rows])
+
+    def forward(self, targets: Tensor, table: Tensor, histories: Histories) -> Tensor:
+        """Interest vectors [n, heads * width]; arguments as for multi-head attention."""
+        weights = self.weights(targets, table, histories)
+        return torch.cat(
+            [histories.weighted_sum(table, weight) for weight in weights.unbind(1)], dim=1
+        )
+
+
+class SENet(nn.Module):
+    """Weigh the fields of a row by their importance (FiBiNET: Huang et al., 2019, section 3.3).
+
+    Squeeze is the mean over a field's columns, excitation two linear layers; the outer activation
+    is the sigmoid of the original squeeze-and-excitation network (Hu et al., 2018, eq. 3).
+    """
+
+    def __init__(self, fields: int, reduction: int = 3) -> None:
+        super().__init__()
+        narrow = max(1, fields // reduction)
+        self.excitation = nn.Sequential(
+            nn.Linear(fields, narrow, bias=False),
+            nn.ReLU(),
+            nn.Linear(narrow, fields, bias=False),
+            nn.Sigmoid(),
+        )
+
+    def weights(self, fields: Tensor) -> Tensor:
+        """Field weights in 0..1, [n, fields], of fields [n, fields, dim]."""
+        return self.excitation(fields.mean(dim=2))
+
+    def forward(self, fields: Tensor) -> Tensor:
+        """Reweigh fields [n, fields, dim]."""
+        return fields * self.weights(fields).unsqueeze(2)
+
+
+class BilinearInteraction(nn.Module):
+    """Products of all pairs of fields, (v_i W) * v_j (FiBiNET: Huang et al., 2019, eq. 5 to 7).
+
+    kind: "all" shares one W, "each" has one for each field i, "interaction" one for each pair.
+    """
+
+    def __init__(self, fields: int, dim: int, kind: Literal["all", "each", "interaction"]) -> None:
+        super().__init__()
+        pairs = torch.tensor(list(combinations(range(fields), 2))).T
+        self.register_buffer("left", pairs[0], persistent=False)
+        self.register_buffer("right", pairs[1], persistent=False)
+        self.kind = kind
+        count = {"all": 1, "each": fields - 1, "interaction": pairs.shape[1]}[kind]
+        self.weight = nn.Parameter(torch.empty(count, dim, dim))
+        nn.init.normal_(self.weight, std=dim**-0.5)
+
+    @property
+    def pairs(self) -> int:
+        """The number of pairs of fields."""
+        return len(self.left)
+
+    def forward(self, fields: Tensor) -> Tensor:
+        """Interactions [n, pairs, dim] of fields [n, fields, dim]."""
+        if self.kind == "all":
+            left = (fields[:, :-1] @ self.weight[0])[:, self.left]
+        elif self.kind == "each":
+            left = torch.einsum("nfd,fde->nfe", fields[:, :-1], self.weight)[:, self.left]
+        else:
+            left = torch.einsum("npd,pde->npe", fields[:, self.left], self.weight)
+        return left * fields[:, self.right]
+
+
+class CrossNetwork(nn.Module):
+    """Explicit feature crosses, x_{l+1} = x_0 * (W_l x_l + b_l) + x_l (DCN v2: Wang et al., 2021)."""
+
+    def __init__(self, width: int, layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Cross [n, width] with itself once a layer."""
+        crossed = x
+        for layer in self.layers:
+            crossed = torch.addcmul(crossed, x, layer(crossed))
+        return crossed
+
+
+class DNN(nn.Sequential):
+    """Fully connected layers with ReLU, optional batch normalisation, and dropout."""
+
+    def __init__(
+        self, width: int, hidden: tuple[int, ...], *, batch_norm: bool, dropout: float
+    ) -> None:
+        super().__init__(*mlp_layers((width, *hidden), batch_norm=batch_norm, dropout=dropout))
+
+
+def mlp_layers(widths: tuple[int, ...], *, batch_norm: bool, dropout: float) -> list[nn.Module]:
+    """Linear, batch normalisation if asked for, ReLU, dropout: for each step between widths."""
+    layers: list[nn.Module] = []
+    for into, out in zip(widths, widths[1:], strict=False):
+        layers += [
+            nn.Linear(into, out),
+            *([nn.BatchNorm1d(out)] if batch_norm else []),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+        ]
+    return layers
