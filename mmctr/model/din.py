@@ -21,6 +21,7 @@ from mmctr.model.layers import (
     MLPTargetAttention,
     MultiHeadTargetAttention,
     SENet,
+    gather,
 )
 
 
@@ -163,7 +164,7 @@ class DIN(nn.Module):
     def field_vectors(self, batch: Batch) -> Tensor:
         """The fields of each row before SENet: target fields, then interest, [n, width]."""
         table = self.embedding(batch.items)
-        target = table[batch.target]
+        target = gather(table, batch.target)
         history_table = table[:, : self.history_width]
         interest = self.attention(target[:, : self.history_width], history_table, batch.histories)
         return torch.cat([target, interest], dim=1)
@@ -171,7 +172,7 @@ class DIN(nn.Module):
     def attention_weights(self, batch: Batch) -> Tensor:
         """Weights of the target attention, [clicks, heads]."""
         table = self.embedding(batch.items)[:, : self.history_width]
-        return self.attention.weights(table[batch.target], table, batch.histories)
+        return self.attention.weights(gather(table, batch.target), table, batch.histories)
 
     def field_weights(self, batch: Batch) -> Tensor:
         """SENet's weights of the fields, [n, fields]; ConfigError if the model has no SENet."""

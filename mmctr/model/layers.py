@@ -5,7 +5,7 @@ items by their position in a table of item vectors. Padding does not exist here.
 """
 
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Literal
 
 import torch
@@ -50,9 +50,9 @@ class Histories:
         highest = torch.segment_reduce(
             scores.detach(), "max", offsets=self.offsets, axis=0, initial=-torch.inf
         )
-        exponential = (scores - highest[self.rows]).exp()
+        exponential = (scores - gather(highest, self.rows)).exp()
         total = torch.segment_reduce(exponential, "sum", offsets=self.offsets, axis=0, initial=0.0)
-        return exponential / total[self.rows]
+        return exponential / gather(total, self.rows)
 
 
 class ItemEmbedding(nn.Module):
@@ -102,7 +102,7 @@ class ItemEmbedding(nn.Module):
         """Embed items, int64 [m], as [m, sum of the fields' widths]."""
         fields = [self.id(items), self.tags(self.item_tags[items])]
         if self.content is not None:
-            content = self.content[items]
+            content = gather(self.content, items)
             fields.append(content if self.projection is None else self.projection(content))
         levels = self.item_levels[items]
         fields += [self.likes_level(levels[:, 0]), self.views_level(levels[:, 1])]
@@ -129,8 +129,8 @@ class MultiHeadTargetAttention(nn.Module):
 
     def weights(self, targets: Tensor, table: Tensor, histories: Histories) -> Tensor:
         """Attention weights [clicks, heads]; they sum to 1 over each row's clicks."""
-        queries = (self.query(targets) / self.head_dim**0.5)[histories.rows]
-        keys = self.key(table)[histories.items]
+        queries = gather(self.query(targets) / self.head_dim**0.5, histories.rows)
+        keys = gather(self.key(table), histories.items)
         scores = (queries * keys).view(-1, self.heads, self.head_dim).sum(-1)
         return histories.softmax(scores)
 
@@ -183,9 +183,9 @@ class MLPTargetAttention(nn.Module):
         query, key, difference, product = self.first.weight.split(self.width, dim=1)
         of_target = F.linear(targets, query + difference, self.first.bias)
         of_item = F.linear(table, key - difference)
-        both = targets[histories.rows] * table[histories.items]
-        first = torch.addmm(of_item[histories.items], both, product.T)
-        return self.rest(first + of_target[histories.rows])
+        both = gather(targets, histories.rows) * gather(table, histories.items)
+        first = torch.addmm(gather(of_item, histories.items), both, product.T)
+        return self.rest(first + gather(of_target, histories.rows))
 
     def forward(self, targets: Tensor, table: Tensor, histories: Histories) -> Tensor:
         """Interest vectors [n, heads * width]; arguments as for multi-head attention."""
@@ -254,7 +254,7 @@ class BilinearInteraction(nn.Module):
 
 
 class CrossNetwork(nn.Module):
-    """Explicit feature crosses, x_{l+1} = x_0 * (W_l x_l + b_l) + x_l (DCN v2: Wang et al., 2021)."""
+    """Crosses x_{l+1} = x_0 * (W_l x_l + b_l) + x_l (DCN v2: Wang et al., 2021, eq. 1)."""
 
     def __init__(self, width: int, layers: int) -> None:
         super().__init__()
@@ -277,10 +277,18 @@ class DNN(nn.Sequential):
         super().__init__(*mlp_layers((width, *hidden), batch_norm=batch_norm, dropout=dropout))
 
 
+def gather(table: Tensor, rows: Tensor) -> Tensor:
+    """table[rows], for rows int64 [n] of a matrix; its gradient is summed in a fixed order.
+
+    Plain indexing adds gradients in whatever order threads come, so that runs would differ.
+    """
+    return F.embedding(rows, table)
+
+
 def mlp_layers(widths: tuple[int, ...], *, batch_norm: bool, dropout: float) -> list[nn.Module]:
     """Linear, batch normalisation if asked for, ReLU, dropout: for each step between widths."""
     layers: list[nn.Module] = []
-    for into, out in zip(widths, widths[1:], strict=False):
+    for into, out in pairwise(widths):
         layers += [
             nn.Linear(into, out),
             *([nn.BatchNorm1d(out)] if batch_norm else []),

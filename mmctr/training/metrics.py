@@ -1,0 +1,109 @@
+"""Metrics of predicted click probabilities, and how certain they are."""
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import log_loss, roc_auc_score
+
+
+def auc(label: np.ndarray, score: np.ndarray) -> float:
+    """Area under the ROC curve; NaN if all labels are equal."""
+    return float(roc_auc_score(label, score)) if len(np.unique(label)) == 2 else float("nan")
+
+
+def gauc(user: np.ndarray, label: np.ndarray, score: np.ndarray) -> float:
+    """Mean AUC of the users with both clicks and non-clicks, weighted by their rows.
+
+    Deep Interest Network (Zhou et al., 2018, eq. 7). NaN if there is no such user.
+    """
+    rows = pd.DataFrame({"user": user, "label": label, "score": score})
+    rows["rank"] = rows.groupby("user")["score"].rank()
+    rows["clicked_rank"] = rows["rank"] * rows["label"]
+    users = rows.groupby("user").agg(
+        rows=("label", "size"), clicks=("label", "sum"), ranks=("clicked_rank", "sum")
+    )
+    users = users[(users["clicks"] > 0) & (users["clicks"] < users["rows"])]
+    if users.empty:
+        return float("nan")
+    # Mann-Whitney: the AUC is the clicks' mean rank above the lowest possible one.
+    lowest = users["clicks"] * (users["clicks"] + 1) / 2
+    user_auc = (users["ranks"] - lowest) / (users["clicks"] * (users["rows"] - users["clicks"]))
+    return float(np.average(user_auc, weights=users["rows"]))
+
+
+def calibration(label: np.ndarray, probability: np.ndarray, bins: int = 10) -> pd.DataFrame:
+    """Mean predicted and observed click rate in bins of equally many rows.
+
+    Columns: rows, predicted, observed; the bins are ordered by predicted probability.
+    """
+    order = np.argsort(probability, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if len(part)]
+    return pd.DataFrame(
+        {
+            "rows": [len(part) for part in parts],
+            "predicted": [float(probability[part].mean()) for part in parts],
+            "observed": [float(label[part].mean()) for part in parts],
+        }
+    )
+
+
+def calibration_error(label: np.ndarray, probability: np.ndarray, bins: int = 10) -> float:
+    """Expected calibration error: mean gap of predicted and observed rate, weighted by rows."""
+    table = calibration(label, probability, bins)
+    return float(np.average((table["predicted"] - table["observed"]).abs(), weights=table["rows"]))
+
+
+def evaluate(user: np.ndarray, label: np.ndarray, probability: np.ndarray) -> dict[str, float]:
+    """All metrics of one split: auc, logloss, gauc and calibration_error."""
+    return {
+        "auc": auc(label, probability),
+        "logloss": float(log_loss(label, probability.astype(np.float64), labels=[0, 1])),
+        "gauc": gauc(user, label, probability),
+        "calibration_error": calibration_error(label, probability),
+    }
+
+
+def bootstrap_auc(
+    user: np.ndarray,
+    label: np.ndarray,
+    scores: np.ndarray,
+    *,
+    resamples: int = 500,
+    seed: int = 0,
+) -> np.ndarray:
+    """AUC of each row of scores [systems, n] on resampled users: float64 [resamples, systems].
+
+    Users are drawn with replacement, because rows of one user depend on each other. All systems
+    see the same draws, so that differences between columns are paired.
+    """
+    scores = np.atleast_2d(scores)
+    clicked = np.asarray(label) == 1
+    users, user_of_row = np.unique(user, return_inverse=True)
+    rng = np.random.default_rng(seed)
+    orders = [np.argsort(score, kind="stable") for score in scores]
+    ties = [
+        np.flatnonzero(np.diff(score[order], prepend=np.nan) != 0)
+        for score, order in zip(scores, orders, strict=True)
+    ]
+    result = np.empty((resamples, len(scores)))
+    for draw in result:
+        copies = np.bincount(rng.integers(len(users), size=len(users)), minlength=len(users))
+        weight = copies[user_of_row].astype(np.float64)
+        for system, (order, starts) in enumerate(zip(orders, ties, strict=True)):
+            draw[system] = _weighted_auc(weight[order], clicked[order], starts)
+    return result
+
+
+def interval(samples: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """The percentile interval of bootstrap samples [resamples]."""
+    tail = (1 - level) / 2
+    low, high = np.nanquantile(samples, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _weighted_auc(weight: np.ndarray, clicked: np.ndarray, tie_starts: np.ndarray) -> float:
+    """AUC of rows sorted by score; tie_starts are the positions where the score changes."""
+    positive = np.add.reduceat(weight * clicked, tie_starts)
+    negative = np.add.reduceat(weight * ~clicked, tie_starts)
+    below = np.cumsum(negative) - negative
+    pairs = positive.sum() * negative.sum()
+    return float((positive * (below + negative / 2)).sum() / pairs) if pairs else float("nan")
