@@ -1,22 +1,135 @@
-"""The command line: mmctr data|features|train|predict|report.
+"""The command line: mmctr data|train|predict|report.
 
 Commands parse and print; the work is in the library. Heavy imports are local to a command, so
 that `mmctr --help` answers at once.
 """
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mmctr.errors import MMCTRError
+from mmctr.errors import ConfigError, MMCTRError
+from mmctr.files import find, home
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-data_app = typer.Typer(no_args_is_help=True, help="Make, import, check and download datasets.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="A research workbook for multimodal click-through-rate prediction.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Make and check datasets.")
 app.add_typer(data_app, name="data")
 
-Folder = Annotated[Path, typer.Argument(help="Folder with the dataset's parquet files.")]
+DEMO = Path("data/demo")
+Data = Annotated[Path, typer.Option("--data", help="Folder with the dataset's parquet files.")]
+Parameters = Annotated[
+    list[str] | None,
+    typer.Option("-p", metavar="KEY=VALUE", help="A parameter of the model or of training."),
+]
+
+
+@data_app.command("demo")
+def data_demo(
+    out: Annotated[Path | None, typer.Option(help="Folder to make. [default: data/demo]")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the simulation.")] = 0,
+) -> None:
+    """Simulate the demo dataset: 3,000 items with covers, 8,000 users, 100,000 impressions."""
+    from mmctr.data.demo import write_demo
+
+    print(write_demo(out or home() / DEMO, seed=seed))
+
+
+@data_app.command("check")
+def data_check(folder: Annotated[Path, typer.Argument(help="Folder of a dataset.")]) -> None:
+    """Validate every file of a dataset and print what is in it, or what is wrong with it."""
+    from mmctr.data.audit import describe
+    from mmctr.data.dataset import check
+
+    dataset, errors = check(find(folder))
+    if dataset is None:
+        raise MMCTRError("\n".join(errors))
+    print(describe(dataset))
+
+
+@app.command("train")
+def train_command(
+    data: Data = DEMO,
+    strategy: Annotated[str, typer.Option(help="v1, v2, v3, v4 or provided:COLUMN.")] = "v4",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of training.")] = 1,
+    parameter: Parameters = None,
+) -> None:
+    """Train a model as 03_train does; the last line printed is the run's folder."""
+    from mmctr.data.dataset import Dataset
+    from mmctr.training.trainer import configs, train
+
+    model, training = configs(**{"seed": seed, **_parse(parameter)})
+    run = train(Dataset.load(_find_data(data)), strategy, model, training, home() / "runs")
+    metrics = run.summary["metrics"]
+    low, high = metrics["auc_interval"]
+    print(f"valid AUC {metrics['auc']:.4f} (95% interval {low:.4f} to {high:.4f})")
+    print(f"valid logloss {metrics['logloss']:.4f}")
+    print(run.folder)
+
+
+@app.command("predict")
+def predict_command(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    data: Data = DEMO,
+    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+    out: Annotated[Path, typer.Option(help="CSV file to write.")] = Path("prediction.csv"),
+    submission: Annotated[
+        Path | None, typer.Option(help="Also write the challenge's zip (ID, Task2) here.")
+    ] = None,
+) -> None:
+    """Score a split with a trained model; with labels, print AUC and logloss too."""
+    from mmctr.data.dataset import Dataset
+    from mmctr.training import prediction
+    from mmctr.training.checkpoint import Run
+    from mmctr.training.metrics import auc, logloss
+    from mmctr.training.trainer import find_device
+
+    found, dataset = Run.load(find(run)), Dataset.load(_find_data(data))
+    found.require_fit(dataset)
+    rows = dataset.split(split)
+    probability = prediction.predict(found.model().to(find_device("auto")), rows)
+    prediction.write_predictions(out, rows, probability)
+    print(f"{out}: {len(rows):,} rows")
+    if submission:
+        prediction.write_submission(submission, probability)
+        print(submission)
+    if rows.label is not None:
+        print(f"{split} AUC {auc(rows.label, probability):.4f}")
+        print(f"{split} logloss {logloss(rows.label, probability):.4f}")
+
+
+@app.command("report")
+def report_command(
+    data: Data = DEMO,
+    strategies: Annotated[str, typer.Option(help="Strategies, by comma.")] = "v1,v2,v3,v4",
+    seeds: Annotated[str, typer.Option(help="Seeds of training, by comma.")] = "1,2",
+    out: Annotated[Path | None, typer.Option(help="Folder. [default: reports]")] = None,
+    parameter: Parameters = None,
+) -> None:
+    """Run all notebooks on a dataset and write them as HTML pages with an index."""
+    from mmctr.report import make_report
+
+    try:
+        seed_numbers = [int(seed) for seed in seeds.split(",")]
+    except ValueError:
+        raise ConfigError(f"Seeds are {seeds!r}, expected whole numbers such as 1,2.") from None
+    report = make_report(
+        _find_data(data),
+        [name.strip() for name in strategies.split(",")],
+        seed_numbers,
+        out or home() / "reports",
+        parameters=_parse(parameter),
+    )
+    print(report.index)
+    if report.failed:
+        raise MMCTRError(f"{len(report.failed)} pages failed: {report.index} says where and why.")
 
 
 def main() -> None:
@@ -26,3 +139,23 @@ def main() -> None:
     except MMCTRError as error:
         print(f"mmctr: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _find_data(data: Path) -> Path:
+    from mmctr.data.demo import find_data
+
+    return find_data(data, say=lambda text: print(text, file=sys.stderr))
+
+
+def _parse(parameters: list[str] | None) -> dict[str, object]:
+    """KEY=VALUE pairs, the values as JSON where they are JSON, else as text."""
+    values = {}
+    for pair in parameters or []:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"Found -p {pair!r}, expected KEY=VALUE such as -p heads=2.")
+        try:
+            values[name] = json.loads(text)
+        except ValueError:
+            values[name] = text
+    return values

@@ -28,7 +28,7 @@ class Config(BaseModel):
                 ) from None
             if not name:
                 raise ConfigError(str(problem["ctx"]["error"])) from None
-            expected = _allowed(cls, name) or problem["msg"].removeprefix("Input should be ")
+            expected = _allowed(cls, name) or _expectation(problem["msg"])
             raise ConfigError(
                 f"Parameter {name!r} is {problem['input']!r}, expected {expected}."
             ) from None
@@ -40,3 +40,8 @@ def _allowed(cls: type[Config], name: str) -> str:
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     choices = [value for part in kinds if get_origin(part) is Literal for value in get_args(part)]
     return f"one of {', '.join(map(repr, choices))}" if choices else ""
+
+
+def _expectation(message: str) -> str:
+    """What pydantic expected: the end of "Input should be ..." or "Tuple should have ..."."""
+    return message.split(" should ", 1)[-1].removeprefix("be ").removeprefix("have ")

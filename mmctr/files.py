@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Where the project's folders are, and files that appear whole or not at all."""
 
 import json
 import os
@@ -9,6 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from mmctr.errors import MMCTRError
+
+
+def home() -> Path:
+    """The folder that holds data/, runs/ and reports/, whatever the current directory.
+
+    The source tree, unless the environment variable MMCTR_HOME names another folder.
+    """
+    return Path(os.environ.get("MMCTR_HOME") or Path(__file__).parent.parent).resolve()
+
+
+def find(path: Path | str) -> Path:
+    """A path as given if it exists from the current directory, else as seen from `home`."""
+    path = Path(path).expanduser()
+    return path.resolve() if path.exists() else home() / path
 
 
 @contextmanager

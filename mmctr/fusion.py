@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
 from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from mmctr.data.dataset import Catalog
 from mmctr.errors import ConfigError
@@ -92,13 +93,8 @@ def embed(catalog: Catalog, strategy: str, dim: int = 128) -> tuple[np.ndarray, 
 
 def explained_variance(transformer: TransformerMixin) -> dict[str, np.ndarray]:
     """Cumulated share of variance by number of components, for each PCA of a fitted strategy."""
-    if not isinstance(transformer, ColumnTransformer):
-        return {}
-    return {
-        name: np.cumsum(block["pca"].explained_variance_ratio_)
-        for name, block, _ in transformer.transformers_
-        if isinstance(block, Pipeline)
-    }
+    blocks = transformer.transformers_ if isinstance(transformer, ColumnTransformer) else []
+    return {name: np.cumsum(pca.explained_variance_ratio_) for name, pca, _ in _pca_blocks(blocks)}
 
 
 def available_strategies(catalog: Catalog) -> list[str]:
@@ -126,9 +122,21 @@ def check_strategy(catalog: Catalog, strategy: str) -> None:
 
 
 def _reduce(components: int) -> Pipeline:
-    # The covariance solver is exact and deterministic, and quick where rows outnumber columns.
+    # The covariance solver is exact and deterministic, and quick where rows outnumber columns. In
+    # float32 it loses the differences between items far from zero, hence the centring before it.
     pca = PCA(components, svd_solver="covariance_eigh", random_state=0)
-    return make_pipeline(pca, RootMeanSquareScaler())
+    return make_pipeline(StandardScaler(with_std=False), pca, RootMeanSquareScaler())
+
+
+def _pca_blocks(
+    blocks: list[tuple[str, TransformerMixin, slice]],
+) -> list[tuple[str, PCA, slice]]:
+    """Name, PCA and columns of those blocks of a ColumnTransformer that `_reduce` made."""
+    return [
+        (name, block["pca"], columns)
+        for name, block, columns in blocks
+        if isinstance(block, Pipeline) and "pca" in block.named_steps
+    ]
 
 
 def _features(catalog: Catalog) -> tuple[np.ndarray, slice, slice]:
@@ -141,8 +149,10 @@ def _features(catalog: Catalog) -> tuple[np.ndarray, slice, slice]:
 
 def _missing_features(catalog: Catalog, strategy: str) -> str:
     """Which of text and image a strategy reads and the catalog lacks, in words."""
-    text, image = slice(0, 1), slice(1, 2)
-    read = [block[2] for block in STRATEGIES[strategy](text, image, 2).transformers]
+    transformer = STRATEGIES[strategy](slice(0, 1), slice(1, 2), 2)
+    # A transformer that is not made of blocks of columns reads all of them.
+    is_blocks = isinstance(transformer, ColumnTransformer)
+    read = [block[2] for block in transformer.transformers] if is_blocks else [slice(0, 2)]
     needs = {
         "text": catalog.text_features is None and any(part.start == 0 for part in read),
         "image": catalog.image_features is None and any(part.stop == 2 for part in read),
@@ -150,11 +160,17 @@ def _missing_features(catalog: Catalog, strategy: str) -> str:
     return " and ".join(name for name, missing in needs.items() if missing)
 
 
-def _check_sizes(transformer: ColumnTransformer, catalog: Catalog, strategy: str) -> None:
+def _check_sizes(transformer: TransformerMixin, catalog: Catalog, strategy: str) -> None:
     if catalog.n_items == 0:
         raise ConfigError(f"Strategy {strategy!r} has no items to fit on: the catalog is empty.")
-    for name, pipeline, columns in transformer.transformers:
-        components = pipeline["pca"].n_components
+    blocks = transformer.transformers if isinstance(transformer, ColumnTransformer) else []
+    for name, pca, columns in _pca_blocks(blocks):
+        components = pca.n_components
+        if components < 1:
+            raise ConfigError(
+                f"Strategy {strategy!r} found {components} {name} components, expected at least 1: "
+                "choose a larger dim."
+            )
         possible = min(catalog.n_items, columns.stop - columns.start)
         if components > possible:
             raise ConfigError(

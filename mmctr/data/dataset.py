@@ -367,11 +367,11 @@ def _largest_id(table: pa.Table, path: Path) -> int:
 
 def _tags(table: pa.Table, ids: np.ndarray, path: Path, n_items: int) -> np.ndarray:
     tags = schema.matrix(table["item_tags"], path, "item_tags", np.int64)
-    outside = np.flatnonzero(((tags < 0) | (tags > np.iinfo(np.int32).max)).any(axis=1))
+    outside = np.flatnonzero(((tags < 0) | (tags > schema.MAX_TAG)).any(axis=1))
     if len(outside):
         raise DataError(
             f"{path}, column item_tags, row {outside[0]}: found {tags[outside[0]].tolist()}, "
-            "expected tag numbers of at least 0."
+            f"expected tag numbers from 0 to {schema.MAX_TAG}."
         )
     _check_padding(ids, tags, path, "item_tags")
     return _by_id(ids, tags.astype(np.int32), n_items)
@@ -464,14 +464,20 @@ def _with_truth(folder: Path, splits: dict[str, Impressions]) -> dict[str, Impre
     path = schema.find_file(folder, "truth.parquet")
     if path is None:
         return splits
-    table = pd.read_parquet(path, columns=["split", "row", "probability"])
+    table = schema.read_columns(path, list(schema.TRUTH_COLUMNS)).to_pandas()
+    wrong = np.flatnonzero(~table["probability"].between(0, 1))
+    if len(wrong):
+        found = table["probability"][wrong[0]]
+        raise DataError(
+            f"{path}, column probability, row {wrong[0]}: found {found}, expected 0 to 1."
+        )
     result = {}
     for name, rows in splits.items():
         truth = table[table["split"] == name].sort_values("row")
-        if len(truth) != len(rows):
+        if not np.array_equal(truth["row"], np.arange(len(rows))):
             raise DataError(
-                f"{path} has {len(truth)} rows for split {name}, expected {len(rows)}: "
-                "make the demo data again."
+                f"{path} has {len(truth)} rows for split {name}, expected each of its "
+                f"{len(rows)} rows once: make the demo data again."
             )
         probability = truth["probability"].to_numpy(np.float64)
         result[name] = Impressions(**(vars(rows) | {"probability": probability}))

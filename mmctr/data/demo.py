@@ -27,6 +27,7 @@ import colorsys
 import math
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,9 @@ from PIL import Image, ImageDraw
 
 from mmctr.data import schema
 from mmctr.errors import ConfigError, DataError
+from mmctr.files import find
+
+FOLDER = "data/demo"  # below the project's home
 
 THEMES = {
     "ocean": "reef whale tide harbour diver lagoon coral sailor island pearl",
@@ -93,6 +97,15 @@ class _Items:
     popularity: np.ndarray  # shares, sum 1
 
 
+def find_data(data: Path | str, say: Callable[[str], None]) -> Path:
+    """The folder of a dataset; the demo is simulated if it is asked for and not there yet."""
+    folder = find(data)
+    if Path(data) == Path(FOLDER) and not folder.exists():
+        say(f"There is no {FOLDER} yet: simulating it takes about 15 seconds.")
+        write_demo(folder)
+    return folder
+
+
 def write_demo(folder: Path, *, seed: int = 0, items: int = 3000, users: int = 8000) -> Path:
     """Simulate a dataset and write it; the folder appears whole or not at all.
 
@@ -122,7 +135,7 @@ def _write(folder: Path, rng: np.random.Generator, n_items: int, n_users: int) -
     blank, wrong, constant = np.split(
         rng.permutation(n_items)[: 3 * max(1, round(n_items * ERRONEOUS / 3))], 3
     )
-    cover_of[wrong] = np.roll(wrong, 1)
+    cover_of[wrong] = rng.choice(np.delete(np.arange(n_items), wrong), len(wrong), replace=False)
     titles, tags = _titles_and_tags(rng, items)
     titles[blank] = ""
     text = _features(rng, items.vectors[:, : 2 * LATENT], TEXT_WIDTH, TEXT_LENGTH)

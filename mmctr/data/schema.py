@@ -23,6 +23,7 @@ FILES = (
     "item_emb.parquet",
     "truth.parquet",
 )
+MAX_TAG = 1_000_000  # tags number the rows of a table, so a huge one is an error
 LEVELS = 11  # likes_level and views_level: 0 = unknown, 1..10
 TEXT_COLUMN = "txt_emb_BERT"
 IMAGE_COLUMN = "img_emb_CLIPRN50"
@@ -50,6 +51,7 @@ ITEM_COLUMNS = {
     TEXT_COLUMN: FLOAT_LIST,
     IMAGE_COLUMN: FLOAT_LIST,
 }
+TRUTH_COLUMNS = {"split": TEXT, "row": INTEGER, "probability": NUMBER}
 
 
 def find_file(folder: Path, name: str) -> Path | None:
@@ -70,7 +72,10 @@ def open_parquet(path: Path) -> pq.ParquetFile:
 
 
 def read_columns(path: Path, required: list[str], optional: list[str] | None = None) -> pa.Table:
-    """Read the required columns and those optional ones that exist, checking their types."""
+    """Read the required columns and those optional ones that exist, checking their types.
+
+    An optional column that holds nothing but missing values counts as absent.
+    """
     batches = list(iterate_columns(path, required, optional, batch_rows=1 << 16))
     return pa.Table.from_batches(batches) if batches else _empty(path, required, optional)
 
@@ -147,9 +152,13 @@ def integer_lists(
 
 def matrix(values: pa.ChunkedArray, path: Path, column: str, dtype: type) -> np.ndarray:
     """A list column whose rows have equal widths and finite values as a matrix [n, width]."""
+    if not len(values):
+        raise DataError(f"{path} has no rows: expected one for each item.")
     _no_nulls(values, path, column, 0)
     lengths = pc.list_value_length(values).to_numpy().astype(np.int64)
-    width = int(lengths[0]) if len(lengths) else 0
+    width = int(lengths[0])
+    if not width:
+        raise DataError(_found(path, column, 0, "0 values", "at least 1"))
     uneven = np.flatnonzero(lengths != width)
     if len(uneven):
         row = int(uneven[0])
@@ -166,7 +175,8 @@ def matrix(values: pa.ChunkedArray, path: Path, column: str, dtype: type) -> np.
         result[start:stop] = flat.to_numpy(zero_copy_only=False).reshape(-1, width)
         start = stop
     # A sum is finite only if every term is (or the terms overflow, which is as unusable).
-    bad = np.flatnonzero(~np.isfinite(result.sum(axis=1, dtype=np.float64)))
+    with np.errstate(invalid="ignore"):
+        bad = np.flatnonzero(~np.isfinite(result.sum(axis=1, dtype=np.float64)))
     if len(bad):
         raise DataError(_found(path, column, int(bad[0]), "NaN or infinity", "finite numbers"))
     return result
@@ -175,14 +185,16 @@ def matrix(values: pa.ChunkedArray, path: Path, column: str, dtype: type) -> np.
 def _present_columns(
     path: Path, schema: pa.Schema, required: list[str], optional: list[str]
 ) -> list[str]:
-    kinds = IMPRESSION_COLUMNS | ITEM_COLUMNS
+    kinds = IMPRESSION_COLUMNS | ITEM_COLUMNS | TRUTH_COLUMNS
     missing = [column for column in required if column not in schema.names]
     if missing:
         raise DataError(
             f"{path} has no column {missing[0]}, only {', '.join(schema.names)}: "
             "add it or rename the column that holds it."
         )
-    present = [*required, *(column for column in optional if column in schema.names)]
+    # A column without a single value has no type: pandas and Arrow write it as null.
+    typed = {field.name for field in schema if not pa.types.is_null(field.type)}
+    present = [*required, *(column for column in optional if column in typed)]
     for column in present:
         kind, found = kinds.get(column, FLOAT_LIST), schema.field(column).type
         if not _is_kind(found, kind):

@@ -47,7 +47,7 @@ class DINConfig(Config):
     cross_layers: int = Field(2, ge=0, le=8)
     hidden: tuple[PositiveInt, ...] = Field((512, 256), min_length=1)
     batch_norm: bool = True
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(0.2, ge=0, lt=1)
 
 
 @dataclass(frozen=True)
@@ -146,6 +146,46 @@ class DIN(nn.Module):
             content=None if item_embedding is None else torch.from_numpy(item_embedding),
             n_tags=int(catalog.tags.max(initial=0)) + 1,
         )
+
+    @classmethod
+    def of_sizes(
+        cls,
+        config: DINConfig,
+        *,
+        n_items: int,
+        tags_per_item: int,
+        n_tags: int,
+        content_width: int | None,
+    ) -> "DIN":
+        """A model of the given sizes whose weights and item features are yet to be loaded."""
+        return cls(
+            config,
+            tags=torch.zeros(n_items + 1, tags_per_item, dtype=torch.int64),
+            levels=torch.zeros(n_items + 1, 2, dtype=torch.int64),
+            content=None if content_width is None else torch.zeros(n_items + 1, content_width),
+            n_tags=n_tags,
+        )
+
+    @property
+    def sizes(self) -> dict[str, int | None]:
+        """What `of_sizes` needs to build this model again."""
+        content, tags = self.embedding.content, self.embedding.item_tags
+        return {
+            "n_items": self.n_items,
+            "tags_per_item": tags.shape[1],
+            "n_tags": self.embedding.tags.num_embeddings,
+            "content_width": None if content is None else content.shape[1],
+        }
+
+    @property
+    def n_items(self) -> int:
+        """The number of items, padding not counted."""
+        return len(self.embedding.item_tags) - 1
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.output.weight.device
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits of a click, float [n]."""

@@ -89,7 +89,10 @@ class ItemEmbedding(nn.Module):
             nn.init.zeros_(table.weight[0])
         self.content, self.projection, content_width = None, None, 0
         if content is not None:
-            self.content = nn.Parameter(content.float(), requires_grad=content_mode == "finetuned")
+            # A copy: finetuning must not change the array that the caller made the tensor from.
+            self.content = nn.Parameter(
+                content.to(torch.float32, copy=True), requires_grad=content_mode == "finetuned"
+            )
             content_width = content.shape[1]
             if content_mode != "frozen":
                 self.projection = nn.Linear(content_width, dim, bias=False)
@@ -121,6 +124,13 @@ class MultiHeadTargetAttention(nn.Module):
         self.query = nn.Linear(width, heads * head_dim)
         self.key = nn.Linear(width, heads * head_dim, bias=False)
         self.value = nn.Linear(width, heads * value_dim, bias=False)
+        with torch.no_grad():
+            # Queries that equal keys make attention start as similarity, not as noise.
+            self.key.weight.copy_(self.query.weight)
+            # Values that start as the sum of an item's fields live in the fields' own space, where
+            # later products of target and interest mean similarity.
+            if width % value_dim == 0:
+                self.value.weight.copy_(torch.eye(value_dim).repeat(heads, width // value_dim))
 
     @property
     def interest_width(self) -> int:
@@ -234,8 +244,8 @@ class BilinearInteraction(nn.Module):
         self.register_buffer("right", pairs[1], persistent=False)
         self.kind = kind
         count = {"all": 1, "each": fields - 1, "interaction": pairs.shape[1]}[kind]
-        self.weight = nn.Parameter(torch.empty(count, dim, dim))
-        nn.init.normal_(self.weight, std=dim**-0.5)
+        # Near the identity, interactions start as plain products of fields: as similarity.
+        self.weight = nn.Parameter(torch.eye(dim) + torch.randn(count, dim, dim) * 0.1 * dim**-0.5)
 
     @property
     def pairs(self) -> int:

@@ -6,28 +6,27 @@ import torch
 from torch import Tensor
 
 from mmctr.data.dataset import Impressions
-from mmctr.model.din import Batch
+from mmctr.model.din import DIN, Batch
 from mmctr.model.layers import Histories
 
 
 class Batches:
-    """Impressions on a device, ready to be cut into batches.
+    """Impressions on a model's device, ready to be cut into batches for it.
 
     Only the latest `max_history` clicks of a row are read. Every distinct item of a batch is named
     once, however many rows have it as target or in their history.
     """
 
-    def __init__(
-        self, rows: Impressions, n_items: int, max_history: int, device: torch.device
-    ) -> None:
+    def __init__(self, rows: Impressions, model: DIN) -> None:
+        device = model.device
         self.target = torch.from_numpy(rows.target).long().to(device)
         end = torch.from_numpy(rows.history_end).to(device)
         start = torch.from_numpy(rows.history_start).to(device)
-        self.start = torch.maximum(start, end - max_history)
+        self.start = torch.maximum(start, end - model.config.max_history)
         self.length = end - self.start
         self.history_items = torch.from_numpy(rows.history_items).to(device)
         self.label = None if rows.label is None else torch.from_numpy(rows.label).to(device)
-        self.n_items = n_items
+        self.n_items = model.n_items
 
     def __len__(self) -> int:
         return len(self.target)
@@ -51,18 +50,21 @@ class Batches:
             label=None if self.label is None else self.label[index],
         )
 
+    def count(self, size: int) -> int:
+        """How many batches of at most `size` rows there are."""
+        return -(-len(self) // size)
+
     def in_order(self, size: int) -> Iterator[Batch]:
         """All rows, as they stand."""
-        for start in range(0, len(self), size):
-            stop = min(start + size, len(self))
-            yield self.of(torch.arange(start, stop, device=self.target.device))
+        for index in torch.arange(len(self), device=self.target.device).split(size):
+            yield self.of(index)
 
     def shuffled(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
-        """All rows once, in random order; a last batch of a single row joins none and is left out.
+        """All rows once, in random order.
 
-        Batch normalisation cannot learn from one row.
+        The batches are equally large but for one row, so that none is too small for batch
+        normalisation.
         """
         order = torch.randperm(len(self), generator=generator).to(self.target.device)
-        for index in order.split(size):
-            if len(index) > 1:
-                yield self.of(index)
+        for index in order.tensor_split(self.count(size)):
+            yield self.of(index)

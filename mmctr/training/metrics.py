@@ -10,6 +10,11 @@ def auc(label: np.ndarray, score: np.ndarray) -> float:
     return float(roc_auc_score(label, score)) if len(np.unique(label)) == 2 else float("nan")
 
 
+def logloss(label: np.ndarray, probability: np.ndarray) -> float:
+    """Mean negative log-likelihood of the labels, in nats."""
+    return float(log_loss(label, probability.astype(np.float64), labels=[0, 1]))
+
+
 def gauc(user: np.ndarray, label: np.ndarray, score: np.ndarray) -> float:
     """Mean AUC of the users with both clicks and non-clicks, weighted by their rows.
 
@@ -56,7 +61,7 @@ def evaluate(user: np.ndarray, label: np.ndarray, probability: np.ndarray) -> di
     """All metrics of one split: auc, logloss, gauc and calibration_error."""
     return {
         "auc": auc(label, probability),
-        "logloss": float(log_loss(label, probability.astype(np.float64), labels=[0, 1])),
+        "logloss": logloss(label, probability),
         "gauc": gauc(user, label, probability),
         "calibration_error": calibration_error(label, probability),
     }
@@ -107,3 +112,36 @@ def _weighted_auc(weight: np.ndarray, clicked: np.ndarray, tie_starts: np.ndarra
     below = np.cumsum(negative) - negative
     pairs = positive.sum() * negative.sum()
     return float((positive * (below + negative / 2)).sum() / pairs) if pairs else float("nan")
+
+
+def auc_by_group(
+    user: np.ndarray, label: np.ndarray, probability: np.ndarray, group: pd.Series
+) -> pd.DataFrame:
+    """AUC with its 95% bootstrap interval within each group of rows.
+
+    group: categorical [n], in the order wanted. Columns: group, rows, auc, low, high; groups
+    without both labels are left out.
+    """
+    table = []
+    for name in group.cat.categories:
+        rows = np.flatnonzero(group == name)
+        if len(np.unique(label[rows])) == 2:
+            samples = bootstrap_auc(user[rows], label[rows], probability[rows], resamples=200)
+            low, high = interval(samples[:, 0])
+            value = auc(label[rows], probability[rows])
+            table.append((name, len(rows), value, low, high))
+    return pd.DataFrame(table, columns=["group", "rows", "auc", "low", "high"])
+
+
+def bins(values: np.ndarray, edges: list[int]) -> pd.Series:
+    """Whole numbers as ordered groups that start at the given edges: "0", "1-4", "5+"."""
+    stops = [*edges[1:], None]
+    names = [
+        f"{start:,}+"
+        if stop is None
+        else f"{start:,}"
+        if stop == start + 1
+        else f"{start:,}-{stop - 1:,}"
+        for start, stop in zip(edges, stops, strict=True)
+    ]
+    return pd.Series(pd.cut(values, [*edges, np.inf], right=False, labels=names))

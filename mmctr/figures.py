@@ -1,0 +1,311 @@
+"""Plotly figures: DataFrames in, Figure out. Colours are fixed per strategy and colour-blind safe
+(Okabe and Ito, 2008); backgrounds are transparent, so that light and dark pages both work."""
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import plotly.io as pio
+from plotly.subplots import make_subplots
+
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C8C8C")
+STRATEGY_COLORS = dict(zip(("v1", "v2", "v3", "v4"), PALETTE, strict=False))
+MAIN, SECOND, QUIET = PALETTE[0], PALETTE[3], PALETTE[6]
+GRID = "rgba(128, 128, 128, 0.25)"
+
+pio.templates["mmctr"] = go.layout.Template(
+    layout={
+        "paper_bgcolor": "rgba(0, 0, 0, 0)",
+        "plot_bgcolor": "rgba(0, 0, 0, 0)",
+        "font": {"family": "system-ui, sans-serif", "size": 13, "color": "#7a8290"},
+        "colorway": PALETTE,
+        "xaxis": {"gridcolor": GRID, "zerolinecolor": GRID, "automargin": True},
+        "yaxis": {"gridcolor": GRID, "zerolinecolor": GRID, "automargin": True},
+        "margin": {"l": 60, "r": 20, "t": 50, "b": 50},
+        "height": 400,
+        "hoverlabel": {"align": "left"},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        "colorscale": {"sequential": "Blues"},
+    }
+)
+
+
+def strategy_color(strategy: str) -> str:
+    """The colour of a strategy, the same in every figure."""
+    if strategy in STRATEGY_COLORS:
+        return STRATEGY_COLORS[strategy]
+    return PALETTE[4 + sum(map(ord, strategy)) % (len(PALETTE) - 4)]
+
+
+def history_lengths(lengths: dict[str, np.ndarray]) -> go.Figure:
+    """Share of rows by history length, a line a split."""
+    figure = _figure("History length (clicks)", "Rows with at least as many clicks (%)")
+    for split, values in lengths.items():
+        counts = np.bincount(values)
+        share = 100 * (1 - (np.cumsum(counts) - counts) / len(values))
+        figure.add_scatter(x=np.arange(len(counts)), y=share, name=split, mode="lines")
+    return figure
+
+
+def popularity(clicks: np.ndarray) -> go.Figure:
+    """Train clicks of each item by its popularity rank, on logarithmic axes."""
+    ordered = np.sort(clicks)[::-1]
+    ordered = ordered[ordered > 0]
+    # A few hundred points, evenly spread over the logarithm, draw the same line as all of them.
+    ranks = np.unique(np.geomspace(1, max(len(ordered), 1), 300).astype(int))[: len(ordered)]
+    figure = _figure("Popularity rank of the item (log)", "Train clicks (log)")
+    figure.add_scatter(x=ranks, y=ordered[ranks - 1], mode="lines", line_color=MAIN)
+    return figure.update_xaxes(type="log").update_yaxes(type="log")
+
+
+def bars(table: pd.DataFrame, x: str, y: str, *, x_title: str, y_title: str) -> go.Figure:
+    """Plain bars of one column over another; columns `low` and `high`, if there, are intervals."""
+    figure = _figure(x_title, y_title)
+    error = None
+    if {"low", "high"} <= set(table):
+        error = _interval(table[y], table["low"], table["high"])
+    return figure.add_bar(x=table[x].astype(str), y=table[y], error_y=error, marker_color=MAIN)
+
+
+def explained_variance(curves: dict[str, dict[str, np.ndarray]]) -> go.Figure:
+    """Cumulated explained variance by number of components, a line for each PCA of a strategy."""
+    figure = _figure("Principal components kept", "Variance explained (%)")
+    dashes = {"text": "dot", "image": "dash", "joint": "solid"}
+    for strategy, blocks in curves.items():
+        for block, share in blocks.items():
+            figure.add_scatter(
+                x=np.arange(1, len(share) + 1),
+                y=100 * share,
+                name=f"{strategy} {block}",
+                line={"color": strategy_color(strategy), "dash": dashes.get(block, "solid")},
+            )
+    return figure.update_yaxes(range=[0, 102])
+
+
+def item_maps(maps: dict[str, pd.DataFrame]) -> go.Figure:
+    """2-D maps of items, one a strategy. Columns: x, y, tag, title."""
+    columns = min(2, len(maps))
+    rows = -(-len(maps) // columns)
+    figure = make_subplots(
+        rows, columns, subplot_titles=list(maps), horizontal_spacing=0.03, vertical_spacing=0.07
+    )
+    for place, table in enumerate(maps.values()):
+        for number, (tag, part) in enumerate(sorted(table.groupby("tag"), key=_other_last)):
+            is_other = tag == "other"
+            figure.add_scattergl(
+                x=part["x"],
+                y=part["y"],
+                mode="markers",
+                name=str(tag),
+                legendgroup=str(tag),
+                showlegend=place == 0,
+                marker={
+                    "size": 4,
+                    "color": QUIET if is_other else PALETTE[number % 6],
+                    "symbol": number // 6,
+                    "opacity": 0.25 if is_other else 0.85,
+                },
+                text=part["title"].map(as_text),
+                hovertemplate="%{text}<extra>tag " + as_text(str(tag)) + "</extra>",
+                row=place // columns + 1,
+                col=place % columns + 1,
+            )
+    figure.update_xaxes(showticklabels=False, showgrid=False, zeroline=False)
+    figure.update_yaxes(showticklabels=False, showgrid=False, zeroline=False)
+    legend = {"y": -0.02, "yanchor": "top", "itemsizing": "constant"}
+    return figure.update_layout(template="mmctr", height=420 * rows, legend=legend)
+
+
+def by_strategy(values: dict[str, float], title: str, *, chance: float) -> go.Figure:
+    """One bar a strategy, from the value that chance reaches."""
+    figure = _figure("Strategy", title)
+    for name, value in values.items():
+        figure.add_bar(
+            x=[name],
+            y=[value - chance],
+            base=chance,
+            name=name,
+            marker_color=strategy_color(name),
+            text=f"{value:.4f}",
+            textposition="outside",
+            cliponaxis=False,
+            hovertemplate=f"{as_text(name)}: {value:.4f}<extra></extra>",
+        )
+    return figure.update_layout(showlegend=False)
+
+
+def learning_curve(history: pd.DataFrame, strategy: str) -> go.Figure:
+    """Loss and valid AUC by epoch, the best validation marked. Columns as in Run.history."""
+    figure = make_subplots(1, 2, horizontal_spacing=0.12)
+    losses = {"train_loss": ("train", QUIET), "logloss": ("valid", strategy_color(strategy))}
+    for column, (name, color) in losses.items():
+        figure.add_scatter(
+            x=history["epoch"], y=history[column], name=name, line_color=color, row=1, col=1
+        )
+    color = strategy_color(strategy)
+    figure.add_scatter(
+        x=history["epoch"], y=history["auc"], line_color=color, showlegend=False, row=1, col=2
+    )
+    best = history.loc[history["auc"].idxmax()]
+    figure.add_scatter(
+        x=[best["epoch"]],
+        y=[best["auc"]],
+        mode="markers",
+        name="best (kept)",
+        marker={"color": color, "size": 11, "symbol": "star"},
+        row=1,
+        col=2,
+    )
+    figure.update_xaxes(title_text="Epoch")
+    figure.update_yaxes(title_text="Logloss (nats)", row=1, col=1)
+    figure.update_yaxes(title_text="Valid AUC", row=1, col=2)
+    return figure.update_layout(template="mmctr")
+
+
+def calibration(table: pd.DataFrame, strategy: str) -> go.Figure:
+    """Observed against predicted click rate. Columns: rows, predicted, observed."""
+    figure = _figure("Predicted click probability", "Observed click rate")
+    top = float(table[["predicted", "observed"]].max().max()) * 1.05
+    figure.add_scatter(
+        x=[0, top], y=[0, top], mode="lines", name="perfect", line={"color": QUIET, "dash": "dot"}
+    )
+    figure.add_scatter(
+        x=table["predicted"],
+        y=table["observed"],
+        mode="lines+markers",
+        name=f"model, {strategy}",
+        line_color=strategy_color(strategy),
+        text=table["rows"].map("{:,} rows".format),
+    )
+    return figure
+
+
+def auc_by_group(table: pd.DataFrame, group_title: str) -> go.Figure:
+    """AUC with interval by group, one series for each system. Columns: group, auc, low, high,
+    rows, system."""
+    figure = _figure(group_title, "AUC")
+    for system, part in table.groupby("system", sort=False):
+        figure.add_scatter(
+            x=part["group"].astype(str),
+            y=part["auc"],
+            error_y=_interval(part["auc"], part["low"], part["high"]),
+            mode="lines+markers",
+            name=system,
+            line_color=strategy_color(system),
+            text=part["rows"].map("{:,} rows".format),
+        )
+    return figure
+
+
+def attention_heads(table: pd.DataFrame, titles: np.ndarray) -> go.Figure:
+    """Attention of every head over one row's history. Columns: age, item, head, weight."""
+    weights = table.pivot(index="head", columns="age", values="weight").sort_index(
+        axis=1, ascending=False
+    )
+    items = table.drop_duplicates("age").set_index("age")["item"][weights.columns]
+    hover = np.tile([as_text(titles[item]) for item in items], (len(weights), 1))
+    figure = _figure("Click of the history (1 = the latest)", "Head")
+    figure.add_heatmap(
+        z=weights.to_numpy(),
+        x=weights.columns.astype(str),
+        y=weights.index.astype(str),
+        text=hover,
+        colorscale="Viridis",
+        colorbar={"title": {"text": "Weight"}},
+        hovertemplate="%{text}<br>head %{y}: %{z:.3f}<extra></extra>",
+    )
+    figure.update_xaxes(type="category", nticks=20).update_yaxes(type="category")
+    return figure.update_layout(height=130 + 32 * len(weights))
+
+
+def lines_by_head(table: pd.DataFrame, x: str, y: str, *, x_title: str, y_title: str) -> go.Figure:
+    """One line a head. Columns: head, x and y."""
+    figure = _figure(x_title, y_title)
+    for head, part in table.groupby("head"):
+        figure.add_scatter(x=part[x], y=part[y], name=f"head {head}", mode="lines+markers")
+    return figure
+
+
+def field_weights(table: pd.DataFrame) -> go.Figure:
+    """SENet's weights: mean and the middle 90% of rows. Columns: field, mean, low, high."""
+    table = table.iloc[::-1]
+    figure = _figure("SENet weight (0 to 1)", "")
+    figure.add_scatter(
+        x=table["mean"],
+        y=table["field"],
+        error_x=_interval(table["mean"], table["low"], table["high"]),
+        mode="markers",
+        marker={"size": 9, "color": MAIN},
+    )
+    return figure.update_layout(height=120 + 28 * len(table))
+
+
+def distributions(columns: dict[str, np.ndarray], x_title: str) -> go.Figure:
+    """Box plots side by side: box = middle half, whiskers = middle 90%."""
+    figure = _figure(x_title, "")
+    for number, (name, values) in enumerate(columns.items()):
+        low, first, median, third, high = np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95])
+        figure.add_box(
+            y=[name],
+            q1=[first],
+            median=[median],
+            q3=[third],
+            lowerfence=[low],
+            upperfence=[high],
+            orientation="h",
+            name=name,
+            marker_color=PALETTE[number],
+        )
+    return figure.update_layout(showlegend=False, height=120 + 70 * len(columns))
+
+
+def strategies(table: pd.DataFrame, references: dict[str, float]) -> go.Figure:
+    """Valid AUC of every run with interval. Columns: strategy, seed, auc, low, high."""
+    figure = _figure("Strategy, a mark a seed", "Valid AUC")
+    for strategy, part in table.groupby("strategy", sort=False):
+        figure.add_scatter(
+            x=[[strategy] * len(part), part["seed"].map("seed {}".format)],
+            y=part["auc"],
+            error_y=_interval(part["auc"], part["low"], part["high"]),
+            mode="markers",
+            name=strategy,
+            marker={"size": 10, "color": strategy_color(strategy)},
+        )
+    for name, value in references.items():
+        figure.add_hline(value, line={"color": QUIET, "dash": "dot"})
+        figure.add_annotation(
+            x=1, xref="paper", y=value, text=f"{name} {value:.4f}", showarrow=False, yshift=9
+        )
+    return figure.update_layout(showlegend=False)
+
+
+def differences(table: pd.DataFrame, baseline: str) -> go.Figure:
+    """Paired differences of AUC with interval. Columns: strategy, difference, low, high."""
+    table = table.iloc[::-1]
+    figure = _figure(f"AUC minus that of {baseline}", "")
+    figure.add_vline(0, line={"color": QUIET, "dash": "dot"})
+    figure.add_scatter(
+        x=table["difference"],
+        y=table["strategy"],
+        error_x=_interval(table["difference"], table["low"], table["high"]),
+        mode="markers",
+        marker={"size": 11, "color": table["strategy"].map(strategy_color)},
+    )
+    return figure.update_layout(height=140 + 45 * len(table))
+
+
+def as_text(title: str) -> str:
+    """A title that plotly shows as it is: angle brackets would be read as HTML."""
+    return str(title).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _figure(x_title: str, y_title: str) -> go.Figure:
+    layout = {"template": "mmctr", "xaxis_title": x_title, "yaxis_title": y_title}
+    return go.Figure(layout=layout)
+
+
+def _interval(value: pd.Series, low: pd.Series, high: pd.Series) -> dict:
+    return {"type": "data", "array": high - value, "arrayminus": value - low, "thickness": 1.5}
+
+
+def _other_last(group: tuple[str, pd.DataFrame]) -> tuple[bool, str]:
+    return group[0] == "other", str(group[0])

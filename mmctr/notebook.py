@@ -1,0 +1,147 @@
+"""What the notebooks share: opening data and runs, plain error sentences, covers as HTML."""
+
+import base64
+import io
+from html import escape
+
+import numpy as np
+import plotly.io as pio
+from IPython import get_ipython
+from IPython.display import HTML, display
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from mmctr.data.dataset import Catalog, Dataset
+from mmctr.data.demo import find_data
+from mmctr.errors import ConfigError, MMCTRError
+from mmctr.files import find, home
+from mmctr.fusion import available_strategies
+from mmctr.report import latest_report, report_runs
+from mmctr.training.checkpoint import Run
+from mmctr.training.trainer import configs, train
+
+RECORD = "application/vnd.mmctr.record+json"
+THUMBNAIL = 88  # pixels
+
+
+def start() -> None:
+    """Prepare a notebook: errors as one sentence, figures as data that a page draws itself."""
+    # The default renderer leaves nbconvert's pages without figures (plotly 6 and later).
+    pio.renderers.default = "plotly_mimetype"
+    shell = get_ipython()
+    if shell is not None:
+        shell.set_custom_exc((MMCTRError,), _show_sentence)
+
+
+def open_dataset(data: str) -> Dataset:
+    """Load a dataset; the demo is made first if it is asked for and not there yet."""
+    dataset = Dataset.load(find_data(data, say))
+    kind = "simulated: it proves nothing about real clicks" if dataset.simulated else "real clicks"
+    say(f"Data: {dataset.name} ({kind}), fingerprint {dataset.fingerprint}.")
+    return dataset
+
+
+def open_run(run: str, dataset: Dataset) -> Run:
+    """A run by its folder; without one the latest on these data, or else a quick new one."""
+    if run:
+        found = Run.load(find(run))
+        found.require_fit(dataset)
+    else:
+        fitting = [found for found in _finished_runs() if _trained_on(found, dataset)]
+        found = fitting[-1] if fitting else _quick_run(dataset, "v4", seed=1)
+    say(f"Run: {found.name}, strategy {found.strategy}, seed {found.seed}.")
+    return found
+
+
+def open_runs(report: str, dataset: Dataset) -> list[Run]:
+    """The runs of a report folder; without one those of the latest report on these data.
+
+    If there is none either, every strategy is trained quickly with two seeds.
+    """
+    folder = find(report) if report else latest_report(home() / "reports")
+    if folder is not None:
+        runs = report_runs(folder)
+        if runs and all(_trained_on(run, dataset) for run in runs):
+            say(f"Report: {folder.name}, {len(runs)} runs.")
+            return runs
+        if report:
+            raise ConfigError(
+                f"Report {folder} has no runs on {dataset.folder}: choose another report or data."
+            )
+    strategies = [name for name in available_strategies(dataset.catalog) if ":" not in name]
+    return [_quick_run(dataset, name, seed) for name in strategies for seed in (1, 2)]
+
+
+def record(**values: object) -> None:
+    """Keep values in the executed notebook, where the report and tests read them."""
+    text = "Recorded: " + ", ".join(f"{name} = {value}" for name, value in values.items())
+    display({RECORD: values, "text/plain": text}, raw=True)
+
+
+def say(text: str) -> None:
+    """Show a sentence."""
+    display(HTML(f"<p>{escape(text)}</p>"))
+
+
+def covers(catalog: Catalog, items: np.ndarray, notes: list[str] | None = None) -> HTML:
+    """Items as a strip of covers with titles, and a note below each if given."""
+    tiles = [
+        _tile(catalog, int(item), note)
+        for item, note in zip(items, notes or [""] * len(items), strict=True)
+    ]
+    style = "display:flex;flex-wrap:wrap;gap:10px;margin:6px 0 14px"
+    return HTML(f'<div class="covers" style="{style}">{"".join(tiles)}</div>')
+
+
+def _tile(catalog: Catalog, item: int, note: str) -> str:
+    title = escape(str(catalog.titles[item]) or "(no title)")
+    picture = _thumbnail(catalog, item)
+    box = f"width:{THUMBNAIL}px;height:{THUMBNAIL}px;border-radius:6px;overflow:hidden"
+    if picture:
+        cover = f'<img src="{picture}" alt="" style="{box};display:block">'
+    else:
+        cover = f'<div style="{box};background:rgba(128,128,128,.18)"></div>'
+    clamp = "display:-webkit-box;-webkit-line-clamp:3;-webkit-box-orient:vertical;overflow:hidden"
+    note = f'<div style="font-size:11px;font-weight:600">{escape(note)}</div>' if note else ""
+    return (
+        f'<div style="width:{THUMBNAIL}px;font-size:11px;line-height:1.3" title="{title}">{cover}'
+        f'<div style="{clamp};margin-top:3px;opacity:.8">{title}</div>{note}</div>'
+    )
+
+
+def _thumbnail(catalog: Catalog, item: int) -> str:
+    """A small JPEG of the item's cover as a data URI; empty if it has none that can be read."""
+    path = catalog.covers.get(item)
+    if path is None:
+        return ""
+    try:
+        with Image.open(path) as image:
+            small = ImageOps.fit(image.convert("RGB"), (THUMBNAIL, THUMBNAIL))
+    except (OSError, UnidentifiedImageError):
+        return ""
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=75)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _show_sentence(shell, kind, error, traceback, tb_offset=None) -> None:
+    shell._showtraceback(kind, error, [f"{kind.__name__}: {error}"])
+
+
+def _quick_run(dataset: Dataset, strategy: str, seed: int) -> Run:
+    say(f"No finished run on these data: training {strategy}, seed {seed}, for one epoch.")
+    return train(dataset, strategy, *configs(seed=seed, epochs=1), home() / "runs")
+
+
+def _finished_runs() -> list[Run]:
+    """All readable runs, the latest last."""
+    runs = []
+    for folder in (home() / "runs").glob("*"):
+        try:
+            runs.append(Run.load(folder))
+        except MMCTRError:
+            continue
+    return sorted(runs, key=lambda run: run.summary.get("date", ""))
+
+
+def _trained_on(run: Run, dataset: Dataset) -> bool:
+    return run.summary["dataset"]["fingerprint"] == dataset.fingerprint

@@ -1,0 +1,43 @@
+"""Score impressions with a trained model and write the scores."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from mmctr.data.dataset import Impressions
+from mmctr.files import atomic_path
+from mmctr.model.din import DIN
+from mmctr.training.batches import Batches
+
+
+@torch.inference_mode()
+def predict(model: DIN, rows: Impressions, batch_size: int = 4096) -> np.ndarray:
+    """Click probabilities of impressions, float32 [n]."""
+    was_training = model.training
+    model.eval()
+    batches = Batches(rows, model)
+    logits = [model(batch) for batch in batches.in_order(batch_size)]
+    model.train(was_training)
+    return torch.cat(logits).sigmoid().float().cpu().numpy()
+
+
+def write_predictions(path: Path, rows: Impressions, probability: np.ndarray) -> None:
+    """Write a CSV with a line a row: ID (row number from 0), user_id, item_id, probability."""
+    table = pd.DataFrame({"user_id": rows.user, "item_id": rows.target, "probability": probability})
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index_label="ID")
+
+
+def write_submission(path: Path, probability: np.ndarray) -> None:
+    """Write the challenge's zip: prediction.csv with columns ID (from 0) and Task2."""
+    text = io.StringIO()
+    pd.DataFrame({"Task2": probability}).to_csv(text, index_label="ID")
+    with (
+        atomic_path(path) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        archive.writestr("prediction.csv", text.getvalue())

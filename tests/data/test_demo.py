@@ -1,0 +1,231 @@
+"""The simulated dataset: its files, and the promises of its generative model."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from mmctr.data import demo
+from mmctr.data.dataset import Dataset, check
+from mmctr.data.demo import write_demo
+from mmctr.errors import ConfigError, DataError
+
+SIZES = {"items": 200, "users": 64}  # the smallest allowed
+
+
+def contents(folder):
+    """Every file of a folder, as bytes."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def groups(data, name):
+    """The impression groups of a split, in the file's order: row numbers [groups, 4]."""
+    return np.arange(len(data.split(name))).reshape(-1, 4)
+
+
+@pytest.fixture(scope="module")
+def shown(tiny):
+    """All evaluation rows of the demo: label, true probability and popularity of the target."""
+    parts = [tiny.valid, tiny.split("test")]
+    return pd.DataFrame(
+        {
+            "label": np.concatenate([rows.label for rows in parts]),
+            "probability": np.concatenate([rows.probability for rows in parts]),
+            "popularity": tiny.train_clicks()[np.concatenate([rows.target for rows in parts])],
+        }
+    )
+
+
+def test_same_seed_same_bytes(tmp_path):
+    first, again, other = (
+        contents(write_demo(tmp_path / name, seed=seed, **SIZES))
+        for name, seed in (("a", 5), ("b", 5), ("c", 6))
+    )
+    assert first == again
+    assert first["MicroLens_1M_x1/train.parquet"] != other["MicroLens_1M_x1/train.parquet"]
+
+
+def test_columns_are_those_of_the_challenge(tiny_folder):
+    impression = ["user_id", "item_seq", "item_id", "likes_level", "views_level", "label"]
+    item = ["item_id", "item_title", "item_tags", "likes_level", "views_level"]
+    expected = {
+        "MicroLens_1M_x1/train.parquet": impression,
+        "MicroLens_1M_x1/valid.parquet": impression,
+        "MicroLens_1M_x1/test.parquet": impression,
+        "MicroLens_1M_x1/item_info.parquet": ["item_id", "item_tags", "item_emb_d128"],
+        "item_feature.parquet": [*item, "txt_emb_BERT", "img_emb_CLIPRN50"],
+        "truth.parquet": ["split", "row", "probability"],
+    }
+    found = {
+        path.relative_to(tiny_folder).as_posix(): pq.read_schema(path).names
+        for path in tiny_folder.rglob("*.parquet")
+    }
+    assert found == expected
+
+
+def test_the_demo_is_a_valid_dataset(tiny_folder):
+    data, errors = check(tiny_folder)
+    assert errors == []
+    assert data.simulated
+
+
+def test_sizes_are_those_documented(tiny):
+    assert {name: len(rows) for name, rows in tiny.splits.items()} == {
+        "train": 10 * 240,
+        "valid": 240 * 5 // 4,
+        "test": 240 * 5 // 4,
+    }
+    assert tiny.catalog.n_items == 300
+    assert tiny.catalog.tags.shape == (301, 5)
+    assert tiny.catalog.text_features.shape == (301, 768)
+    assert tiny.catalog.image_features.shape == (301, 1024)
+    assert tiny.catalog.provided_embedding("item_emb_d128").shape == (301, 128)
+
+
+def test_levels_lie_in_1_to_10_and_agree_between_rows_and_items(tiny, tiny_folder):
+    for name in ("likes_level", "views_level"):
+        levels = getattr(tiny.catalog, name)
+        assert np.bincount(levels).tolist() == [1, *[30] * 10]
+        table = pd.read_parquet(tiny_folder / "MicroLens_1M_x1" / "train.parquet")
+        assert (levels[table["item_id"]] == table[name]).all()
+
+
+def test_histories_are_left_padded_to_100(tiny_folder):
+    table = pd.read_parquet(tiny_folder / "MicroLens_1M_x1" / "train.parquet")
+    histories = np.stack(table["item_seq"].to_list())
+    assert histories.shape == (2400, 100)
+    clicked = histories > 0
+    assert (np.diff(clicked.astype(int), axis=1) >= 0).all()
+
+
+def test_rows_of_a_group_share_user_and_history(tiny):
+    for name, rows in tiny.splits.items():
+        by_group = groups(tiny, name)
+        for column in (rows.user, rows.history_start, rows.history_end):
+            assert (column[by_group] == column[by_group[:, :1]]).all()
+        assert rows.history_length.max() <= 100
+
+
+def test_a_later_history_extends_the_earlier_by_the_clicked_items(tiny):
+    timeline = []
+    for order, (name, rows) in enumerate(tiny.splits.items()):
+        for group in groups(tiny, name):
+            history = rows.history(group[0]).tolist()
+            clicked = [int(rows.target[row]) for row in group if rows.label[row] == 1]
+            # Of groups with one history, all but the last saw no click.
+            key = (rows.user[group[0]], order, len(history), bool(clicked))
+            timeline.append((key, history, clicked))
+    timeline.sort(key=lambda entry: entry[0])
+    followed = 0
+    for (key, history, clicked), (later_key, later, _) in itertools.pairwise(timeline):
+        if key[0] == later_key[0]:
+            assert later == (history + clicked)[-100:]
+            followed += 1
+    # 3.125 groups a user on average: as many transitions, less one for each user.
+    assert followed == 240 * 25 // 8 - 240
+
+
+def test_nobody_is_shown_an_item_twice(tiny):
+    """Not within the groups of a user, and not from the history before them."""
+    for name, rows in tiny.splits.items():
+        for row, target in enumerate(rows.target):
+            assert target not in rows.history(row), (name, row)
+    users = np.concatenate([rows.user for rows in tiny.splits.values()])
+    targets = np.concatenate([rows.target for rows in tiny.splits.values()])
+    assert len(pd.MultiIndex.from_arrays([users, targets]).unique()) == len(users)
+
+
+def test_click_rate_is_about_a_quarter(tiny):
+    assert tiny.train.label.mean() == pytest.approx(0.25, abs=0.03)
+
+
+def test_labels_are_drawn_with_the_true_probabilities(tiny):
+    """In all rows, and in fifths by probability, clicks stay within four standard deviations."""
+    label = np.concatenate([rows.label for rows in tiny.splits.values()])
+    probability = np.concatenate([rows.probability for rows in tiny.splits.values()])
+    assert ((probability > 0) & (probability < 1)).all()
+    for part in [np.arange(len(label)), *np.array_split(probability.argsort(), 5)]:
+        deviation = (label[part] - probability[part]).sum()
+        assert abs(deviation) < 4 * np.sqrt((probability * (1 - probability))[part].sum())
+
+
+def test_oracle_beats_popularity_beats_chance(shown):
+    oracle = roc_auc_score(shown["label"], shown["probability"])
+    popularity = roc_auc_score(shown["label"], shown["popularity"])
+    assert oracle > popularity + 0.05
+    assert popularity > 0.5
+
+
+def test_every_item_has_a_cover(tiny):
+    covers = tiny.catalog.covers
+    assert sorted(covers) == list(range(1, 301))
+    with Image.open(covers[300]) as image:
+        image.load()
+        assert image.size == (demo.COVER_SIZE, demo.COVER_SIZE)
+
+
+def test_a_share_of_the_items_is_erroneous(tiny):
+    """A third each: a blank title, another item's cover, a nearly constant image feature."""
+    images = [path.read_bytes() for _, path in sorted(tiny.catalog.covers.items())]
+    third = round(300 * demo.ERRONEOUS / 3)
+    assert (tiny.catalog.titles[1:] == "").sum() == third
+    # The covers of these items are exchanged among themselves, so that none is seen twice.
+    assert len(set(images)) == 300
+    spread = tiny.catalog.image_features[1:].std(axis=1)
+    assert (spread < 0.001 * np.median(spread)).sum() == third
+
+
+@pytest.mark.parametrize("name", ["text_features", "image_features"])
+def test_features_tell_of_clicks(tiny, name):
+    """Similar to the history is clicked more: three standard deviations above chance."""
+    rows, features = tiny.train, getattr(tiny.catalog, name)[1:]
+    features = features - features.mean(axis=0)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    chosen = np.flatnonzero(rows.history_length > 0)
+    similarity = [
+        features[rows.target[row] - 1] @ features[rows.history(row) - 1].mean(axis=0)
+        for row in chosen
+    ]
+    clicks = rows.label[chosen].sum()
+    # The standard deviation of the Mann-Whitney statistic if nothing depended on similarity.
+    chance = np.sqrt((len(chosen) + 1) / (12 * clicks * (len(chosen) - clicks)))
+    assert roc_auc_score(rows.label[chosen], similarity) > 0.5 + 3 * chance
+
+
+@pytest.mark.parametrize("sizes", [{"items": 199, "users": 64}, {"items": 200, "users": 63}])
+def test_sizes_too_small_are_refused(tmp_path, sizes):
+    with pytest.raises(ConfigError, match="at least 200 and 64"):
+        write_demo(tmp_path / "demo", **sizes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_smallest_demo_loads(tmp_path):
+    data = Dataset.load(write_demo(tmp_path / "deep" / "er" / "demo", **SIZES))
+    assert data.catalog.n_items == 200
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    def fail(*args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(demo, "_write_impressions", fail)  # the last step
+    with pytest.raises(OSError, match="disk full"):
+        write_demo(tmp_path / "demo", **SIZES)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_repeated_write_leaves_the_first_as_it_was(tmp_path):
+    folder = write_demo(tmp_path / "demo", seed=1, **SIZES)
+    before = contents(folder)
+    with pytest.raises(DataError, match="exists already"):
+        write_demo(folder, seed=2, **SIZES)
+    assert contents(folder) == before
+    assert list(tmp_path.iterdir()) == [folder]

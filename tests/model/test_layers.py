@@ -1,0 +1,307 @@
+"""Each layer against a loop, NumPy, or a padded and masked computation."""
+
+from itertools import combinations, pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from mmctr.model.layers import (
+    DNN,
+    BilinearInteraction,
+    CrossNetwork,
+    Histories,
+    ItemEmbedding,
+    MLPTargetAttention,
+    MultiHeadTargetAttention,
+    SENet,
+)
+
+WIDTH, N_ITEMS = 5, 7
+LENGTHS = [[3], [0], [2, 0, 3], [0, 0, 1, 4, 0], [0, 0]]
+
+
+def random_histories(lengths, *, seed=0):
+    """Histories of the given lengths with random items of a table of N_ITEMS."""
+    generator = torch.Generator().manual_seed(seed)
+    items = torch.randint(N_ITEMS, (sum(lengths),), generator=generator)
+    return Histories.of(items, torch.tensor(lengths, dtype=torch.int64))
+
+
+def random_inputs(lengths, *, seed=0):
+    """Targets [n, WIDTH] and a table [N_ITEMS, WIDTH], both with gradients, and histories."""
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.randn(len(lengths), WIDTH, generator=generator, requires_grad=True)
+    table = torch.randn(N_ITEMS, WIDTH, generator=generator, requires_grad=True)
+    return targets, table, random_histories(lengths, seed=seed)
+
+
+def slices(histories):
+    """The slice of each row's clicks."""
+    offsets = histories.offsets.tolist()
+    return [slice(a, b) for a, b in pairwise(offsets)]
+
+
+def close(found, expected, tolerance=1e-5):
+    """Assert that two tensors are equal but for rounding, shapes included."""
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_histories_name_each_clicks_row(lengths):
+    histories = random_histories(lengths)
+    assert histories.offsets.tolist() == [0, *np.cumsum(lengths)]
+    assert histories.rows.tolist() == [r for r, n in enumerate(lengths) for _ in range(n)]
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_softmax_is_that_of_each_row_and_column(lengths):
+    histories = random_histories(lengths)
+    scores = 30 * torch.randn(sum(lengths), 3, generator=torch.Generator().manual_seed(1))
+    expected = [scores[clicks].softmax(dim=0) for clicks in slices(histories)]
+    close(histories.softmax(scores), torch.cat(expected))
+
+
+def test_softmax_does_not_overflow():
+    scores = torch.tensor([[1000.0], [999.0], [-1000.0]])
+    high = 1 / (1 + np.exp(-1))
+    found = random_histories([2, 1]).softmax(scores)
+    np.testing.assert_allclose(found.numpy(), [[high], [1 - high], [1]], rtol=1e-6)
+
+
+def test_softmax_has_the_right_gradient():
+    histories = random_histories([2, 0, 3])
+    scores = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(histories.softmax, scores)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_weighted_sum_is_a_loop_over_clicks(lengths):
+    _, table, histories = random_inputs(lengths)
+    weights = torch.randn(sum(lengths), generator=torch.Generator().manual_seed(2))
+    expected = torch.zeros(len(lengths), WIDTH)
+    for click, row in enumerate(histories.rows.tolist()):
+        expected[row] += weights[click] * table[histories.items[click]].detach()
+    close(histories.weighted_sum(table, weights).detach(), expected)
+
+
+def padded_attention(layer, targets, table, histories):
+    """Multi-head target attention on histories padded to the longest, the padding masked."""
+    lengths = histories.offsets.diff()
+    longest = max(1, int(lengths.max()))
+    mask = torch.arange(longest) < lengths[:, None]
+    positions = torch.zeros(mask.shape, dtype=torch.int64)
+    positions[mask] = histories.items
+    clicked = table[positions]
+    query = layer.query(targets).view(-1, layer.heads, 1, layer.head_dim)
+    key = layer.key(clicked).view(len(targets), longest, layer.heads, -1).transpose(1, 2)
+    value = layer.value(clicked).view(len(targets), longest, layer.heads, -1).transpose(1, 2)
+    score = (query * key).sum(-1) / np.sqrt(layer.head_dim)
+    weight = score.masked_fill(~mask[:, None], -1e9).softmax(-1) * mask[:, None]
+    return (weight.unsqueeze(-1) * value).sum(2).flatten(1)
+
+
+def all_gradients(loss, layer, *inputs):
+    """The gradients of a loss by the inputs and the layer's parameters."""
+    return torch.autograd.grad(loss, [*inputs, *layer.parameters()])
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    lengths=st.lists(st.integers(0, 6), min_size=1, max_size=6),
+    heads=st.integers(1, 3),
+    seed=st.integers(0, 1000),
+)
+def test_ragged_attention_equals_padded_attention(lengths, heads, seed):
+    torch.manual_seed(seed)
+    layer = MultiHeadTargetAttention(WIDTH, heads, head_dim=4, value_dim=3)
+    targets, table, histories = random_inputs(lengths, seed=seed)
+    found = layer(targets, table, histories)
+    expected = padded_attention(layer, targets, table, histories)
+    assert found.shape == (len(lengths), layer.interest_width)
+    close(found, expected)
+    assert not found[torch.tensor(lengths) == 0].any()
+    weigh = torch.randn(found.shape)
+    gradients = all_gradients((found * weigh).sum(), layer, targets, table)
+    references = all_gradients((expected * weigh).sum(), layer, targets, table)
+    for gradient, reference in zip(gradients, references, strict=True):
+        assert gradient.isfinite().all()
+        close(gradient, reference, tolerance=1e-4)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_attention_weights_of_a_row_sum_to_1(lengths):
+    layer = MultiHeadTargetAttention(WIDTH, heads=2, head_dim=3, value_dim=2)
+    targets, table, histories = random_inputs(lengths)
+    weights = layer.weights(targets, table, histories).detach()
+    for clicks in slices(histories):
+        if clicks.start < clicks.stop:
+            close(weights[clicks].sum(0), torch.ones(2))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    lengths=st.lists(st.integers(0, 5), min_size=1, max_size=5),
+    heads=st.integers(1, 2),
+    hidden=st.sampled_from([(6,), (6, 4)]),
+)
+def test_mlp_attention_is_the_mlp_of_q_k_difference_and_product(lengths, heads, hidden):
+    torch.manual_seed(0)
+    layer = MLPTargetAttention(WIDTH, heads, hidden, dropout=0.5).eval()
+    targets, table, histories = random_inputs(lengths)
+    linear = [layer.first, *(m for m in layer.rest if isinstance(m, torch.nn.Linear))]
+    assert len(linear) == len(hidden) + 1
+    expected = torch.zeros(len(lengths), heads * WIDTH)
+    for row, clicks in enumerate(slices(histories)):
+        for item in histories.items[clicks]:
+            query, key = targets[row], table[item]
+            x = torch.cat([query, key, query - key, query * key])
+            for step in linear[:-1]:
+                x = F.relu(step(x))
+            weight = linear[-1](x)
+            expected[row] = expected[row] + torch.outer(weight, key).flatten()
+    found = layer(targets, table, histories)
+    assert found.shape[1] == layer.interest_width
+    close(found, expected)
+    gradients = all_gradients(found.square().sum(), layer, targets, table)
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.mark.parametrize(("fields", "narrow"), [(2, 1), (3, 1), (7, 2)])
+def test_senet_squeezes_and_excites(fields, narrow):
+    layer = SENet(fields)
+    x = torch.randn(4, fields, 5, generator=torch.Generator().manual_seed(0))
+    first, second = (weight.detach().numpy().astype(np.float64) for weight in layer.parameters())
+    assert first.shape == (narrow, fields)
+    squeezed = x.numpy().mean(axis=2)
+    weights = 1 / (1 + np.exp(-np.maximum(squeezed @ first.T, 0) @ second.T))
+    np.testing.assert_allclose(layer.weights(x).detach().numpy(), weights, rtol=1e-5)
+    expected = x.numpy() * weights[:, :, None]
+    np.testing.assert_allclose(layer(x).detach().numpy(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["all", "each", "interaction"])
+@pytest.mark.parametrize("fields", [2, 4])
+def test_bilinear_interaction_is_a_double_loop(kind, fields):
+    layer = BilinearInteraction(fields, 3, kind)
+    x = torch.randn(5, fields, 3, generator=torch.Generator().manual_seed(0))
+    weight = layer.weight.detach()
+    expected = []
+    for left in range(fields):
+        for right in range(left + 1, fields):
+            chosen = {"all": 0, "each": left, "interaction": len(expected)}[kind]
+            expected.append((x[:, left] @ weight[chosen]) * x[:, right])
+    assert layer.pairs == len(expected) == len(list(combinations(range(fields), 2)))
+    assert len(weight) == {"all": 1, "each": fields - 1, "interaction": len(expected)}[kind]
+    close(layer(x).detach(), torch.stack(expected, dim=1))
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_cross_network_is_dcn_v2(layers):
+    layer = CrossNetwork(4, layers)
+    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    expected = x
+    for step in layer.layers:
+        expected = x * (expected @ step.weight.T + step.bias) + expected
+    close(layer(x), expected)
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_dnn_is_linear_norm_relu(batch_norm):
+    torch.manual_seed(0)
+    layer = DNN(4, (5, 3), batch_norm=batch_norm, dropout=0.5)
+    x = torch.randn(6, 4)
+    layer(x)  # moves the running statistics away from 0 and 1
+    layer.eval()
+    expected = x
+    for linear in (m for m in layer if isinstance(m, torch.nn.Linear)):
+        expected = linear(expected)
+        if batch_norm:
+            norm = layer[list(layer).index(linear) + 1]
+            scale = (norm.running_var + norm.eps).sqrt()
+            expected = (expected - norm.running_mean) / scale * norm.weight + norm.bias
+        expected = F.relu(expected)
+    assert expected.shape == (6, 3)
+    close(layer(x), expected)
+
+
+TAGS = torch.tensor([[0, 0, 0], [1, 2, 0], [3, 0, 0], [0, 2, 3], [0, 0, 0]], dtype=torch.int32)
+LEVELS = torch.tensor([[0, 0], [1, 10], [2, 0], [3, 8], [10, 7]], dtype=torch.int8)
+
+
+def make_embedding(content_mode="projected", content=True):
+    """An item embedding of four items with two content columns."""
+    torch.manual_seed(0)
+    table = torch.randn(5, 2) * (torch.arange(5) > 0)[:, None] if content else None
+    return ItemEmbedding(
+        TAGS, LEVELS, table, dim=3, n_tags=4, n_levels=11, content_mode=content_mode
+    )
+
+
+@pytest.mark.parametrize("content_mode", ["projected", "frozen", "finetuned", None])
+def test_item_embedding_concatenates_its_fields(content_mode):
+    layer = make_embedding(content_mode, content=content_mode is not None)
+    items = torch.tensor([3, 1, 0, 1, 4])
+    expected = []
+    for item in items.tolist():
+        tags = [layer.tags.weight[tag] for tag in TAGS[item].tolist() if tag]
+        fields = [
+            layer.id.weight[item],
+            torch.stack(tags).mean(0) if tags else torch.zeros(3),
+        ]
+        if content_mode:
+            content = layer.content[item]
+            fields.append(
+                content if content_mode == "frozen" else layer.projection.weight @ content
+            )
+        likes, views = LEVELS[item].tolist()
+        fields += [layer.likes_level.weight[likes], layer.views_level.weight[views]]
+        expected.append(torch.cat(fields))
+    close(layer(items), torch.stack(expected))
+    names = ["id", "tags", "content", "likes_level", "views_level"]
+    widths = [3, 3, 2 if content_mode == "frozen" else 3, 3, 3]
+    expected_widths = dict(zip(names, widths, strict=True))
+    if content_mode is None:
+        del expected_widths["content"]
+    assert layer.widths == expected_widths
+
+
+def test_padding_has_no_id_tags_or_content_and_learns_none():
+    layer = make_embedding("projected")
+    vector = layer(torch.tensor([0]))
+    assert not vector[:, :9].any()
+    vector.sum().backward()
+    for table in (layer.id, layer.tags):
+        assert not table.weight.grad.any()
+
+
+@pytest.mark.parametrize(
+    ("content_mode", "learns"), [("projected", False), ("frozen", False), ("finetuned", True)]
+)
+def test_only_finetuned_content_learns(content_mode, learns):
+    layer = make_embedding(content_mode)
+    layer(torch.tensor([1, 2])).sum().backward()
+    assert layer.content.requires_grad == learns
+    assert (layer.content.grad is not None) == learns
+
+
+def test_finetuning_leaves_the_callers_array_alone():
+    """One item embedding serves several models."""
+    array = np.ones((5, 2), dtype=np.float32)
+    layer = ItemEmbedding(
+        TAGS,
+        LEVELS,
+        torch.from_numpy(array),
+        dim=3,
+        n_tags=4,
+        n_levels=11,
+        content_mode="finetuned",
+    )
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
+    layer(torch.tensor([1, 2])).sum().backward()
+    optimizer.step()
+    assert (array == 1).all()
+    assert not (layer.content[1:3] == 1).all()
