@@ -54,6 +54,26 @@ def field_weights(model: DIN, rows: Impressions) -> pd.DataFrame:
     )
 
 
+def cases(rows: Impressions, probability: np.ndarray) -> dict[str, int]:
+    """Telling rows by kind: a foreseen click, a missed click, and the longest history.
+
+    Only rows with at least three clicks in their history are taken, and no row twice.
+    """
+    length = rows.history_length
+    clicked = (rows.label == 1) & (length >= 3)
+    wanted = {
+        "A foreseen click": np.where(clicked, probability, -np.inf),
+        "A missed click": np.where(clicked, -probability, -np.inf),
+        "A long history": np.where(length >= 3, length, -np.inf),
+    }
+    found: dict[str, int] = {}
+    for name, score in wanted.items():
+        score[list(found.values())] = -np.inf
+        if np.isfinite(score.max(initial=-np.inf)):
+            found[name] = int(score.argmax())
+    return found
+
+
 def removal_effects(model: DIN, rows: Impressions, seed: int = 0) -> pd.DataFrame:
     """How a prediction changes when one click is taken out of the history.
 

@@ -15,7 +15,6 @@ from mmctr.data.demo import find_data
 from mmctr.errors import ConfigError, MMCTRError
 from mmctr.files import find, home
 from mmctr.fusion import available_strategies
-from mmctr.report import latest_report, report_runs
 from mmctr.training.checkpoint import Run
 from mmctr.training.trainer import configs, train
 
@@ -57,6 +56,8 @@ def open_runs(report: str, dataset: Dataset) -> list[Run]:
 
     If there is none either, every strategy is trained quickly with two seeds.
     """
+    from mmctr.report import latest_report, report_runs
+
     folder = find(report) if report else latest_report(home() / "reports")
     if folder is not None:
         runs = report_runs(folder)

@@ -45,7 +45,7 @@ class DINConfig(Config):
     senet: bool = True
     bilinear: Literal["all", "each", "interaction", "off"] = "all"
     cross_layers: int = Field(2, ge=0, le=8)
-    hidden: tuple[PositiveInt, ...] = Field((512, 256), min_length=1)
+    hidden: tuple[PositiveInt, ...] = Field((256, 128), min_length=1)
     batch_norm: bool = True
     dropout: float = Field(0.2, ge=0, lt=1)
 

@@ -254,13 +254,16 @@ class BilinearInteraction(nn.Module):
 
     def forward(self, fields: Tensor) -> Tensor:
         """Interactions [n, pairs, dim] of fields [n, fields, dim]."""
+        if self.kind == "interaction":
+            left = torch.einsum("npd,pde->npe", fields.index_select(1, self.left), self.weight)
+            return left * fields.index_select(1, self.right)
         if self.kind == "all":
-            left = (fields[:, :-1] @ self.weight[0])[:, self.left]
-        elif self.kind == "each":
-            left = torch.einsum("nfd,fde->nfe", fields[:, :-1], self.weight)[:, self.left]
+            left = fields[:, :-1] @ self.weight[0]
         else:
-            left = torch.einsum("npd,pde->npe", fields[:, self.left], self.weight)
-        return left * fields[:, self.right]
+            left = torch.einsum("nfd,fde->nfe", fields[:, :-1], self.weight)
+        # Field i meets all later ones at once: slices, unlike gathered pairs, cost no copy.
+        later = [left[:, i : i + 1] * fields[:, i + 1 :] for i in range(left.shape[1])]
+        return torch.cat(later, dim=1)
 
 
 class CrossNetwork(nn.Module):
