@@ -19,7 +19,7 @@ lab: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python tests/notebooks/check_clean.py
+	$(BIN)/python -m pytest --quiet tests/notebooks/test_clean.py
 
 setup: $(READY)
 
