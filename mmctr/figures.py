@@ -63,7 +63,8 @@ def bars(table: pd.DataFrame, x: str, y: str, *, x_title: str, y_title: str) -> 
     error = None
     if {"low", "high"} <= set(table):
         error = _interval(table[y], table["low"], table["high"])
-    return figure.add_bar(x=table[x].astype(str), y=table[y], error_y=error, marker_color=MAIN)
+    figure.add_bar(x=table[x].astype(str), y=table[y], error_y=error, marker_color=MAIN)
+    return figure.update_xaxes(type="category")
 
 
 def explained_variance(curves: dict[str, dict[str, np.ndarray]]) -> go.Figure:

@@ -8,7 +8,7 @@ It shows how the workbook works and proves nothing about real data. The generati
 - Titles are composed from words of theme and format; tags are some of those words. Covers take
   their colours from the theme and their pattern from the look.
 - Text features (768 numbers) are a random linear image of theme and format vectors, image features
-  (1024) of theme and look vectors. Both also hold NUISANCE directions, many of them stronger than
+  (1024) of theme and look vectors. Both also hold NUISANCE directions, most of them stronger than
   any topic, plus noise and an offset; their row lengths differ (about 9 and 2.5), as those of
   real encoders do.
 - Popularity follows Zipf's law. A user has one to three interests and a history drawn from them.
@@ -19,8 +19,8 @@ It shows how the workbook works and proves nothing about real data. The generati
 - ERRONEOUS of the items have a blank title, the cover of another item, or a nearly constant image
   feature: a third each.
 
-Strengths were fixed before any strategy was trained on the data. The click probabilities are kept
-in truth.parquet; their AUC, the oracle AUC, is the best that any model can reach.
+No strength was chosen by how the strategies rank. The click probabilities are kept in
+truth.parquet; their AUC, the oracle AUC, is the best that any model can reach.
 """
 
 import colorsys
@@ -71,7 +71,7 @@ LOOKS = ("circles", "stripes", "triangles", "waves", "grid", "rays", "dots", "hi
 
 LATENT = 8  # numbers per topic vector
 TOPIC_SPREAD = 0.6  # length of an item's own deviation from its topic's centre
-NUISANCE = 32  # directions of an encoder that say nothing about clicks
+NUISANCE = 12  # directions of an encoder that say nothing about clicks
 NOISE = 0.05  # per feature, beside topic vectors of length 1
 TEXT_WIDTH, TEXT_LENGTH = 768, 9.0
 IMAGE_WIDTH, IMAGE_LENGTH = 1024, 2.5
@@ -191,7 +191,7 @@ def _features(
 ) -> np.ndarray:
     """What an encoder makes of items: topics and nuisance in random directions, noise, offset."""
     directions, _ = np.linalg.qr(rng.normal(size=(width, topics.shape[1] + NUISANCE)))
-    strengths = np.geomspace(1.0, 0.2, NUISANCE)
+    strengths = np.geomspace(1.0, 0.3, NUISANCE)
     nuisance = rng.normal(size=(len(topics), NUISANCE)) * strengths
     features = np.hstack([topics, nuisance]) @ directions.T
     features += rng.normal(0, NOISE, features.shape) + rng.normal(0, 0.1, width)

@@ -26,4 +26,6 @@ def test_notebook_is_clean_and_thin(path):
     assert notebook.cells[0].source.splitlines()[1].startswith("You will learn")
     longest = max(len(cell.source.splitlines()) for cell in code)
     assert longest <= 18, f"a cell has {longest} lines: move work to the library"
-    assert not any(line.startswith(("def ", "class ")) for c in code for line in c.source.split("\n"))
+    assert not any(
+        line.startswith(("def ", "class ")) for c in code for line in c.source.split("\n")
+    )
