@@ -78,7 +78,7 @@ def verdict(means: pd.DataFrame, differences: pd.DataFrame, dataset: Dataset) ->
         f"{best['AUC']:.4f} as a mean over {best['seeds']} seed{'s' if best['seeds'] > 1 else ''}."
     )
     for line in differences.itertuples():
-        apart = "a real difference" if line.high < 0 else "which could be chance"
+        apart = "more than chance" if line.high < 0 else "which could be chance"
         answer += (
             f" {line.strategy} is {-line.difference:.4f} lower "
             f"(95% interval {-line.high:.4f} to {-line.low:.4f}), {apart}."

@@ -281,17 +281,17 @@ def strategies(table: pd.DataFrame, references: dict[str, float]) -> go.Figure:
 
 def differences(table: pd.DataFrame, baseline: str) -> go.Figure:
     """Paired differences of AUC with interval. Columns: strategy, difference, low, high."""
-    table = table.iloc[::-1]
     figure = _figure(f"AUC minus that of {baseline}", "")
     figure.add_vline(0, line={"color": QUIET, "dash": "dot"})
-    figure.add_scatter(
-        x=table["difference"],
-        y=table["strategy"],
-        error_x=_interval(table["difference"], table["low"], table["high"]),
-        mode="markers",
-        marker={"size": 11, "color": table["strategy"].map(strategy_color)},
-    )
-    return figure.update_layout(height=140 + 45 * len(table))
+    for strategy, part in table.iloc[::-1].groupby("strategy", sort=False):
+        figure.add_scatter(
+            x=part["difference"],
+            y=part["strategy"],
+            error_x=_interval(part["difference"], part["low"], part["high"]),
+            mode="markers",
+            marker={"size": 11, "color": strategy_color(strategy)},
+        )
+    return figure.update_layout(showlegend=False, height=140 + 45 * len(table))
 
 
 def as_text(title: str) -> str:

@@ -2,10 +2,11 @@
 
 import base64
 import io
+import json
 from html import escape
 
 import numpy as np
-import plotly.io as pio
+import plotly.graph_objects as go
 from IPython import get_ipython
 from IPython.display import HTML, display
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -15,20 +16,21 @@ from mmctr.data.demo import find_data
 from mmctr.errors import ConfigError, MMCTRError
 from mmctr.files import find, home
 from mmctr.fusion import available_strategies
+from mmctr.report import FIGURE, RECORD, Report, latest_report
 from mmctr.training.checkpoint import Run
 from mmctr.training.trainer import configs, train
 
-RECORD = "application/vnd.mmctr.record+json"
 THUMBNAIL = 88  # pixels
 
 
 def start() -> None:
     """Prepare a notebook: errors as one sentence, figures as data that a page draws itself."""
-    # The default renderer leaves nbconvert's pages without figures (plotly 6 and later).
-    pio.renderers.default = "plotly_mimetype"
     shell = get_ipython()
     if shell is not None:
         shell.set_custom_exc((MMCTRError,), _show_sentence)
+        # plotly's default renderer leaves nbconvert's pages without figures (plotly 6 and later),
+        # and its renderers take seconds to import.
+        shell.display_formatter.ipython_display_formatter.for_type(go.Figure, _show_figure)
 
 
 def open_dataset(data: str) -> Dataset:
@@ -56,11 +58,9 @@ def open_runs(report: str, dataset: Dataset) -> list[Run]:
 
     If there is none either, every strategy is trained quickly with two seeds.
     """
-    from mmctr.report import latest_report, report_runs
-
     folder = find(report) if report else latest_report(home() / "reports")
     if folder is not None:
-        runs = report_runs(folder)
+        runs = Report.load(folder).load_runs()
         if runs and all(_trained_on(run, dataset) for run in runs):
             say(f"Report: {folder.name}, {len(runs)} runs.")
             return runs
@@ -122,6 +122,10 @@ def _thumbnail(catalog: Catalog, item: int) -> str:
     file = io.BytesIO()
     small.save(file, "JPEG", quality=75)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _show_figure(figure: go.Figure) -> None:
+    display({FIGURE: json.loads(figure.to_json()), "text/plain": "(a plotly figure)"}, raw=True)
 
 
 def _show_sentence(shell, kind, error, traceback, tb_offset=None) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from mmctr.data.dataset import Dataset
 from mmctr.data.demo import write_demo
+from mmctr.report import make_report
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +17,13 @@ def tiny_folder(tmp_path_factory):
 def tiny(tiny_folder):
     """The small demo dataset, loaded."""
     return Dataset.load(tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_report(tmp_path_factory, tiny_folder):
+    """The real notebooks as a report on the tiny dataset: two strategies, one seed."""
+    home = tmp_path_factory.mktemp("report_home")
+    quick = {"epochs": 1, "embedding_dim": 8, "heads": 2}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MMCTR_HOME", str(home))
+        return make_report(tiny_folder, ["v1", "v4"], [1], home / "reports", parameters=quick)

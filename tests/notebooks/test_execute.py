@@ -1,7 +1,5 @@
 """Every notebook runs headlessly through papermill, on its own and with parameters."""
 
-import math
-import os
 from pathlib import Path
 
 import nbformat
@@ -9,10 +7,12 @@ import papermill
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
-from mmctr.notebook import RECORD
+from mmctr.fusion import STRATEGIES
+from mmctr.report import FIGURE, recorded
+from mmctr.training.checkpoint import Run
+from mmctr.training.metrics import auc
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
-QUICK = {"epochs": 1, "embedding_dim": 8, "heads": 2}
 
 
 @pytest.fixture(scope="module")
@@ -21,84 +21,104 @@ def workplace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MMCTR_HOME", str(folder))
-        patch.setenv("OMP_NUM_THREADS", str(os.cpu_count()))
         yield folder
 
 
 def execute(name, workplace, **parameters):
     """Run a notebook from the workplace and return it with what it recorded."""
     out = workplace / f"{name}.ipynb"
-    papermill.execute_notebook(
+    notebook = papermill.execute_notebook(
         FOLDER / f"{name}.ipynb", out, parameters, progress_bar=False, cwd=workplace
     )
-    notebook = nbformat.read(out, as_version=4)
-    recorded = {}
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            recorded |= output.get("data", {}).get(RECORD, {})
-    return notebook, recorded
+    return notebook, recorded(notebook)
 
 
 def figures(notebook):
     """How many plotly figures a notebook shows."""
     return sum(
-        "application/vnd.plotly.v1+json" in output.get("data", {})
+        FIGURE in output.get("data", {})
         for cell in notebook.cells
         for output in cell.get("outputs", [])
     )
 
 
-def test_explore(workplace, tiny_folder, tiny):
-    notebook, recorded = execute("01_explore", workplace, data=str(tiny_folder))
-    assert recorded["rows"] == len(tiny.train)
-    assert recorded["items"] == tiny.catalog.n_items
-    assert recorded["click_rate"] == pytest.approx(tiny.train.label.mean(), abs=1e-4)
+def of_report(report, page):
+    """A page's executed notebook and what it recorded."""
+    notebook = nbformat.read(report.folder / "notebooks" / f"{page}.ipynb", as_version=4)
+    return notebook, recorded(notebook)
+
+
+def test_all_five_run_in_a_report(tiny_report):
+    assert {page.notebook for page in tiny_report.pages} == {
+        path.stem for path in FOLDER.glob("*.ipynb")
+    }
+    assert not tiny_report.failed, tiny_report.failed
+
+
+def test_explore(tiny_report, tiny):
+    notebook, values = of_report(tiny_report, "01_explore")
+    assert values["rows"] == len(tiny.train)
+    assert values["items"] == tiny.catalog.n_items
+    assert values["click_rate"] == pytest.approx(tiny.train.label.mean(), abs=1e-4)
     assert figures(notebook) == 5
 
 
-def test_embeddings(workplace, tiny_folder):
-    notebook, recorded = execute("02_embeddings", workplace, data=str(tiny_folder), map_items=120)
-    assert set(recorded["co_click_auc"]) == {"v1", "v2", "v3", "v4"}
-    assert all(0.4 < value < 1 for value in recorded["co_click_auc"].values())
+def test_embeddings(tiny_report):
+    notebook, values = of_report(tiny_report, "02_embeddings")
+    assert set(values["co_click_auc"]) == set(STRATEGIES)
+    assert all(0.4 < value < 1 for value in values["co_click_auc"].values())
     assert figures(notebook) == 3
 
 
-def test_train_then_attention(workplace, tiny_folder):
-    notebook, recorded = execute(
-        "03_train", workplace, data=str(tiny_folder), strategy="v1", seed=3, senet=False, **QUICK
-    )
-    run = Path(recorded["run"])
-    assert run.parent == workplace / "runs"
-    assert run.name.startswith(f"{tiny_folder.name}-v1-seed3-")
-    assert 0 < recorded["auc"] < 1
-    assert math.isfinite(recorded["logloss"])
+@pytest.mark.parametrize("strategy", ["v1", "v4"])
+def test_train(tiny_report, tiny, strategy):
+    notebook, values = of_report(tiny_report, f"03_train_{strategy}_seed1")
+    run = Run.load(values["run"])
+    assert (run.strategy, run.seed) == (strategy, 1)
+    assert run.config["model"]["heads"] == 2, "a parameter reaches the model"
+    expected = auc(tiny.valid.label, run.predictions["probability"].to_numpy())
+    assert values["auc"] == pytest.approx(expected, abs=1e-5)
     assert figures(notebook) == 4
-    # Without a run named, 04 takes the one just made; it has no SENet, which 04 says.
-    notebook, recorded = execute("04_attention", workplace, data=str(tiny_folder))
-    assert recorded["run"] == run.name
+
+
+def test_attention(tiny_report):
+    notebook, values = of_report(tiny_report, "04_attention")
+    runs = tiny_report.load_runs()
+    best = max(runs, key=lambda run: run.summary["metrics"]["auc"])
+    assert values["run"] == best.name
+    assert figures(notebook) == 7
+
+
+def test_compare(tiny_report):
+    notebook, values = of_report(tiny_report, "05_compare")
+    expected = {run.strategy: run.summary["metrics"]["auc"] for run in tiny_report.load_runs()}
+    assert values["auc"] == pytest.approx(expected)
+    assert values["best"] == max(expected, key=expected.get)
+    assert figures(notebook) == 3
+
+
+def test_train_without_senet_then_attention_takes_that_run(workplace, tiny_folder):
+    switches = {"senet": False, "attention": "mlp", "bilinear": "off", "cross_layers": 0}
+    sizes = {"epochs": 1, "embedding_dim": 8, "heads": 1}
+    _, values = execute("03_train", workplace, data=str(tiny_folder), **switches, **sizes)
+    run = Path(values["run"])
+    assert run.parent == workplace / "runs"
+    notebook, values = execute("04_attention", workplace, data=str(tiny_folder))
+    assert values["run"] == run.name
     assert "trained without SENet" in str(notebook)
 
 
-def test_attention_trains_a_quick_run_if_there_is_none(workplace, tiny_folder, monkeypatch):
-    monkeypatch.setenv("MMCTR_HOME", str(workplace / "elsewhere"))
-    notebook, recorded = execute("04_attention", workplace, data=str(tiny_folder))
-    assert "training v4, seed 1, for one epoch" in str(notebook)
-    assert (workplace / "elsewhere" / "runs" / recorded["run"]).is_dir()
-    assert figures(notebook) >= 5
-
-
 def test_compare_trains_quick_runs_if_there_is_no_report(workplace, tiny_folder):
-    notebook, recorded = execute("05_compare", workplace, data=str(tiny_folder))
-    assert set(recorded["auc"]) == {"v1", "v2", "v3", "v4"}
-    assert recorded["best"] == max(recorded["auc"], key=recorded["auc"].get)
-    assert figures(notebook) == 3
+    notebook, values = execute("05_compare", workplace, data=str(tiny_folder))
+    assert set(values["auc"]) == set(STRATEGIES)
+    assert "for one epoch" in str(notebook)
+    assert len(list((workplace / "runs").iterdir())) >= 2 * len(STRATEGIES)
 
 
 @pytest.mark.parametrize(
     ("name", "parameters", "sentence"),
     [
         ("03_train", {"strategy": "v9"}, "Strategy 'v9' is unknown: choose one of v1, v2, v3, v4"),
-        ("03_train", {"bilinear": "some"}, "expected one of 'all', 'each', 'interaction', 'off'"),
         ("04_attention", {"run": "runs/none"}, "is not a finished run"),
     ],
 )
