@@ -136,7 +136,7 @@ def by_strategy(values: dict[str, float], title: str, *, chance: float) -> go.Fi
 
 def learning_curve(history: pd.DataFrame, strategy: str) -> go.Figure:
     """Loss and valid AUC by epoch, the best validation marked. Columns as in Run.history."""
-    figure = make_subplots(1, 2, horizontal_spacing=0.12)
+    figure = make_subplots(1, 2, horizontal_spacing=0.2)
     losses = {"train_loss": ("train", QUIET), "logloss": ("valid", strategy_color(strategy))}
     for column, (name, color) in losses.items():
         figure.add_scatter(

@@ -29,6 +29,7 @@ NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 MANIFEST = "report.json"
 RECORD = "application/vnd.mmctr.record+json"
 FIGURE = "application/vnd.plotly.v1+json"
+MARKER = "papermill-error-cell-tag"  # of the notices that papermill puts into a failed notebook
 WIDGET = "application/vnd.jupyter.widget-view+json"
 TEMPLATES = files("mmctr") / "report_template"
 
@@ -125,16 +126,18 @@ def make_report(
     anything runs if data, a strategy, a seed or a parameter cannot be used.
     """
     dataset = Dataset.load(data)
+    # A strategy or seed named twice would be two pages in one file.
+    strategies, seeds = list(dict.fromkeys(strategies)), list(dict.fromkeys(seeds))
     for strategy in strategies:
         check_strategy(dataset.catalog, strategy)
     for seed in seeds:
         configs(**(parameters or {}) | {"seed": seed})
     now = datetime.now().astimezone()
     report = Report(
-        folder=_new_folder(out, f"{dataset.name}-{now:%Y%m%d-%H%M%S}"),
+        folder=_new_folder(out, f"{_as_name(dataset.name)}-{now:%Y%m%d-%H%M%S}"),
         dataset=describe(dataset),
-        strategies=list(strategies),
-        seeds=list(seeds),
+        strategies=strategies,
+        seeds=seeds,
         pages=_plan(dataset.folder, strategies, seeds, parameters or {}),
         date=now.isoformat(timespec="seconds"),
         provenance=provenance(),
@@ -170,7 +173,7 @@ def _plan(
     shared = {"data": str(data)}
     trained = [
         Page(
-            f"03_train_{strategy.replace(':', '-')}_seed{seed}",
+            f"03_train_{_as_name(strategy)}_seed{seed}",
             "03_train",
             shared | parameters | {"strategy": strategy, "seed": seed},
         )
@@ -209,17 +212,45 @@ def _run_page(page: Page, report: Report, notebooks: Path) -> None:
             # The kernel's own remarks on start-up would tear the progress bar.
             extra_arguments=["--log-level=ERROR"],
         )
-        page.status = "ok"
         if page.notebook == "03_train":
-            report.runs.append(os.path.relpath(recorded(result)["run"], report.folder))
+            report.runs.append(os.path.relpath(_recorded_run(result), report.folder))
+        page.status = "ok"
     except PapermillExecutionError as error:
         page.status = "failed"
-        page.error = f"Cell {error.cell_index + 1}: {error.ename}: {error.evalue}"
+        message = f"Cell {error.cell_index + 1}: {error.ename}: {error.evalue}"
+        page.error = re.sub(r"\x1b\[[\d;]*[A-Za-z]", "", message)
+    except MMCTRError as error:
+        page.status, page.error = "failed", str(error)
     except Exception as error:  # a dead kernel, a full disk: the other pages must go on
-        page.status, page.error = "failed", f"{type(error).__name__}: {error}"
+        page.status = "failed"
+        page.error = f"{_last_begun(executed)}{type(error).__name__}: {error}"
     page.seconds = round(time.perf_counter() - started, 1)
-    if executed.exists():
-        _export(executed, page, report)
+    try:
+        if executed.exists():
+            _export(executed, page, report)
+    except Exception as error:  # nor may an output that cannot be shown stop the other pages
+        page.status = "failed"
+        page.error = page.error or f"No page could be made: {type(error).__name__}: {error}"
+
+
+def _recorded_run(notebook: dict[str, Any]) -> str:
+    values = recorded(notebook)
+    if "run" not in values:
+        raise RunError("The notebook finished, but recorded no run: notebook.record(run=...).")
+    return values["run"]
+
+
+def _last_begun(executed: Path) -> str:
+    """The cell that ran when a notebook was cut off, as "Cell 5: "; empty if none had begun."""
+    if not executed.exists():
+        return ""
+    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
+    begun = [
+        number
+        for number, cell in enumerate(cells, start=1)
+        if cell["metadata"].get("papermill", {}).get("start_time")
+    ]
+    return f"Cell {begun[-1]}: " if begun else ""
 
 
 def _best_run(report: Report) -> Run:
@@ -236,6 +267,11 @@ def _export(executed: Path, page: Page, report: Report) -> None:
     from nbconvert import HTMLExporter
 
     notebook = nbformat.read(executed, as_version=4)
+    cells = [cell for cell in notebook.cells if MARKER not in cell.metadata.get("tags", [])]
+    if len(cells) < len(notebook.cells):
+        # The page says it better, and the cells keep the numbers that errors name.
+        notebook.cells = cells
+        nbformat.write(notebook, executed)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if _is_shown(output)]
@@ -284,9 +320,10 @@ def _render_index(report: Report, out: Path, at: Path) -> str:
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(_asset("index.html.j2"))
     runs = report.load_runs()
+    others = _all_reports(out) if at == out else []
     earlier = [
         {"report": other, "best": _best_auc(other)}
-        for other in _all_reports(out)
+        for other in others
         if other.folder.name != report.folder.name
     ]
     return template.render(
@@ -294,7 +331,7 @@ def _render_index(report: Report, out: Path, at: Path) -> str:
         results=_results(report, runs),
         references=runs[0].summary["reference_auc"] if runs else {},
         minutes=sum(page.seconds for page in report.pages) / 60,
-        earlier=earlier if at == out else [],
+        earlier=earlier,
         here="" if at == report.folder else f"{report.folder.name}/",
         style=_asset("style.css"),
     )
@@ -329,7 +366,12 @@ def _all_reports(out: Path) -> list[Report]:
             reports.append(Report.load(manifest.parent))
         except RunError:
             continue
-    return sorted(reports, key=lambda report: report.date, reverse=True)
+    return sorted(reports, key=lambda report: (report.date, report.folder.name), reverse=True)
+
+
+def _as_name(text: str) -> str:
+    """A text as part of a file name that needs no quoting in links."""
+    return re.sub(r"[^\w.-]+", "-", text)
 
 
 def _new_folder(out: Path, name: str) -> Path:

@@ -1,10 +1,16 @@
 """Fixtures that several test modules share."""
 
 import pytest
+from hypothesis import settings
 
 from mmctr.data.dataset import Dataset
 from mmctr.data.demo import write_demo
 from mmctr.report import make_report
+from mmctr.training.trainer import configs, train
+
+# A deadline would make slow machines fail: speed is measured in benchmarks, not in tests.
+settings.register_profile("mmctr", deadline=None, max_examples=60)
+settings.load_profile("mmctr")
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +23,13 @@ def tiny_folder(tmp_path_factory):
 def tiny(tiny_folder):
     """The small demo dataset, loaded."""
     return Dataset.load(tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory, tiny):
+    """A small model trained on the small dataset for one epoch with strategy v4."""
+    small = configs(epochs=1, embedding_dim=8, heads=2, hidden=(16,), batch_size=256)
+    return train(tiny, "v4", *small, tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="session")

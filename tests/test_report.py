@@ -204,3 +204,32 @@ def test_index_lives_on_when_earlier_runs_were_deleted(made, tmp_path):
     current.runs = []
     reports._publish(current, copy)
     assert 'href="older/index.html"' in (copy / "index.html").read_text()
+
+
+def test_a_dead_kernel_is_named_with_its_cell_and_papermill_s_notices_are_not_shown(
+    tmp_path, tiny_folder
+):
+    failures = {
+        "01_explore": "import os\nos._exit(1)",
+        "02_embeddings": "raise OSError('\x1b[31mno')",
+    }
+    notebooks = write_notebooks(tmp_path / "notebooks", **failures)
+    report = make_report(tiny_folder, ["v4"], [1], tmp_path / "reports", notebooks=notebooks)
+    dead, raised, train_page = report.pages[:3]
+    assert dead.error == "Cell 4: DeadKernelError: Kernel died"
+    assert raised.error == "Cell 4: OSError: no"
+    assert train_page.status == "failed"
+    executed = nbformat.read(report.folder / "notebooks" / "02_embeddings.ipynb", as_version=4)
+    assert executed.cells[3].outputs[0].ename == "OSError"
+    assert "papermill" not in (report.folder / raised.file).read_text()
+
+
+def test_names_that_links_cannot_hold_are_mended_and_doubles_dropped(tmp_path, tiny_folder):
+    data = tmp_path / "100% #1"
+    shutil.copytree(tiny_folder, data)
+    notebooks = write_notebooks(tmp_path / "notebooks", **{"03_train": "display(1)"})
+    report = make_report(data, ["v1", "v1"], [1, 1], tmp_path / "reports", notebooks=notebooks)
+    assert report.folder.name.startswith("100-1-")
+    assert report.dataset["name"] == "100% #1"
+    assert len(report.pages) == 5
+    assert "recorded no run" in report.failed[0].error

@@ -26,8 +26,30 @@ function drawAll() {
   document.querySelectorAll(".plotly-figure").forEach(draw);
 }
 
-drawAll();
-dark.addEventListener("change", drawAll);
+// Right-aligns the columns of a table that hold numbers only, with their headings.
+function alignNumbers(table) {
+  const rows = [...table.tBodies].flatMap((body) => [...body.rows]);
+  const heads = table.tHead ? [...table.tHead.rows] : [];
+  const isNumber = (text) => /^[-−+]?\d[\d.,]*(e[-+]?\d+)?( ?%)?$/.test(text);
+  const isGap = (text) => /^(|nan|<na>|none)$/i.test(text);
+  for (let column = 0; column < (rows[0]?.cells.length ?? 0); column++) {
+    const cells = rows.map((row) => row.cells[column]).filter((cell) => cell?.tagName === "TD");
+    const texts = cells.map((cell) => cell.textContent.trim());
+    if (texts.some(isNumber) && texts.every((text) => isNumber(text) || isGap(text))) {
+      [...cells, ...heads.map((row) => row.cells[column])].forEach((c) => c?.classList.add("number"));
+    }
+  }
+}
+
+document.querySelectorAll(".rich table, .words table").forEach(alignNumbers);
+if (window.Plotly) {
+  drawAll();
+  dark.addEventListener("change", drawAll);
+} else {
+  document.querySelectorAll(".plotly-figure div").forEach((figure) => {
+    figure.textContent = "This figure needs ../assets/plotly.min.js beside the report's folder.";
+  });
+}
 
 const button = document.getElementById("all-code");
 button.addEventListener("click", () => {

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mmctr.data import dataset as dataset_module
@@ -504,7 +504,6 @@ def share(clicks):
     return [flat[a:b].tolist() for a, b in zip(start, end, strict=True)], flat
 
 
-@settings(deadline=None)
 @given(LISTS_OF_CLICKS)
 def test_share_histories_keeps_each_and_stores_equal_ones_once(clicks):
     shared, flat = share(clicks)
@@ -512,7 +511,6 @@ def test_share_histories_keeps_each_and_stores_equal_ones_once(clicks):
     assert len(flat) == sum(len(row) for row in set(map(tuple, clicks)))
 
 
-@settings(deadline=None)
 @given(LISTS_OF_CLICKS)
 def test_share_histories_survives_colliding_hashes(clicks):
     with pytest.MonkeyPatch.context() as patch:
@@ -533,7 +531,6 @@ def overlapping_slices(draw):
     return Impressions(zeros, zeros, None, start, end, flat)
 
 
-@settings(deadline=None)
 @given(overlapping_slices())
 def test_history_hashes_are_equal_where_histories_are(rows):
     hashes = history_hashes(rows)

@@ -109,7 +109,7 @@ def all_gradients(loss, layer, *inputs):
     return torch.autograd.grad(loss, [*inputs, *layer.parameters()])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     lengths=st.lists(st.integers(0, 6), min_size=1, max_size=6),
     heads=st.integers(1, 3),
@@ -142,7 +142,7 @@ def test_attention_weights_of_a_row_sum_to_1(lengths):
             close(weights[clicks].sum(0), torch.ones(2))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     lengths=st.lists(st.integers(0, 5), min_size=1, max_size=5),
     heads=st.integers(1, 2),

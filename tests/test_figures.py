@@ -1,0 +1,112 @@
+"""Figures show the values that they are given, with axis titles and fixed colours."""
+
+import inspect
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from mmctr import figures
+from mmctr.fusion import STRATEGIES
+
+ATTACK = '<script>alert(1)</script> & "quotes"'
+GROUPS = pd.DataFrame(
+    {"group": ["0", "1+"], "auc": [0.5, 0.7], "low": [0.4, 0.6], "high": [0.6, 0.8]}
+    | {"rows": [10, 20], "system": "v1"}
+)
+HEADS = pd.DataFrame(
+    {
+        "head": [1, 1, 2, 2],
+        "age": [1, 2, 1, 2],
+        "item": [2, 1, 2, 1],
+        "weight": [0.9, 0.1, 0.3, 0.7],
+    }
+)
+EXAMPLES = {
+    "history_lengths": lambda: figures.history_lengths({"train": np.array([0, 1, 1, 3])}),
+    "popularity": lambda: figures.popularity(np.array([5, 0, 9, 1])),
+    "bars": lambda: figures.bars(
+        pd.DataFrame({"a": [3, 1], "b": [1.0, 2.0]}), "a", "b", x_title="A", y_title="B"
+    ),
+    "explained_variance": lambda: figures.explained_variance(
+        {"v4": {"text": np.array([0.5, 0.9]), "image": np.array([0.4, 0.8])}}
+    ),
+    "by_strategy": lambda: figures.by_strategy({"v1": 0.6, "v9": 0.55}, "AUC", chance=0.5),
+    "learning_curve": lambda: figures.learning_curve(
+        pd.DataFrame({"epoch": [0.5, 1], "train_loss": [0.6, 0.5], "logloss": [0.7, 0.6]}).assign(
+            auc=[0.6, 0.7]
+        ),
+        "v2",
+    ),
+    "calibration": lambda: figures.calibration(
+        pd.DataFrame({"rows": [5, 5], "predicted": [0.1, 0.4], "observed": [0.2, 0.4]}), "v1"
+    ),
+    "auc_by_group": lambda: figures.auc_by_group(GROUPS, "Clicks"),
+    "attention_heads": lambda: figures.attention_heads(HEADS, np.array(["", ATTACK, "two"])),
+    "lines_by_head": lambda: figures.lines_by_head(
+        HEADS, "age", "weight", x_title="Age", y_title="Weight"
+    ),
+    "field_weights": lambda: figures.field_weights(
+        pd.DataFrame({"field": ["id"], "mean": [0.5], "low": [0.4], "high": [0.6]})
+    ),
+    "distributions": lambda: figures.distributions({"a": np.arange(9.0)}, "Change"),
+    "strategies": lambda: figures.strategies(
+        pd.DataFrame({"strategy": ["v1", "v4"], "seed": [1, 1], "auc": [0.6, 0.7]}).assign(
+            low=0.5, high=0.8
+        ),
+        {"popularity": 0.55},
+    ),
+    "differences": lambda: figures.differences(
+        pd.DataFrame({"strategy": ["v1"], "difference": [-0.1], "low": [-0.2], "high": [-0.05]}),
+        "v4",
+    ),
+}
+
+
+def test_every_figure_has_an_example():
+    found = {
+        name
+        for name, function in inspect.getmembers(figures, inspect.isfunction)
+        if function.__module__ == figures.__name__ and not name.startswith("_")
+    }
+    assert found - {"strategy_color", "as_text", "item_maps"} == set(EXAMPLES)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_figures_are_labelled_and_leave_the_background_to_the_page(name):
+    figure = EXAMPLES[name]()
+    assert isinstance(figure, go.Figure)
+    assert figure.data
+    assert figure.layout.xaxis.title.text
+    assert figure.layout.template.layout.paper_bgcolor == "rgba(0, 0, 0, 0)"
+    assert figure.to_json()
+
+
+def test_strategies_have_fixed_colours_of_their_own():
+    colors = [figures.strategy_color(name) for name in STRATEGIES]
+    assert len(set(colors)) == len(STRATEGIES)
+    assert figures.strategy_color("provided:x") == figures.strategy_color("provided:x")
+    assert figures.strategy_color("provided:x") not in colors
+
+
+def test_values_survive():
+    bars = EXAMPLES["bars"]().data[0]
+    assert (list(bars.x), list(bars.y)) == (["3", "1"], [1.0, 2.0])
+    share = EXAMPLES["history_lengths"]().data[0]
+    assert list(share.y) == [100, 75, 25, 25]
+    ranks = EXAMPLES["popularity"]().data[0]
+    assert (list(ranks.x), list(ranks.y)) == ([1, 2, 3], [9, 5, 1])
+    heat = EXAMPLES["attention_heads"]().data[0]
+    assert np.asarray(heat.z).tolist() == [[0.1, 0.9], [0.7, 0.3]]
+    error = EXAMPLES["differences"]().data[0].error_x
+    assert (error.array[0], error.arrayminus[0]) == pytest.approx((0.05, 0.1))
+
+
+def test_titles_are_shown_as_text():
+    maps = {
+        "v1": pd.DataFrame({"x": [0.0, 1], "y": [0.0, 1], "tag": ["3", "other"], "title": ATTACK})
+    }
+    for figure in (figures.item_maps(maps), EXAMPLES["attention_heads"]()):
+        assert "<script>" not in figure.to_json().replace("\\u003c", "<")
+        assert "&lt;script&gt;" in figure.to_json().replace("\\u0026", "&")

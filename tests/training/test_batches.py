@@ -1,0 +1,76 @@
+"""Batches hold exactly what their rows say, each distinct item once."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmctr.data.dataset import Impressions
+from mmctr.model.din import DIN, DINConfig
+from mmctr.training.batches import Batches
+
+N_ITEMS = 9
+histories = st.lists(st.lists(st.integers(1, N_ITEMS), max_size=6), min_size=2, max_size=12)
+
+
+def impressions(clicks):
+    """Rows with the given histories; targets and labels follow from the row number."""
+    lengths = np.array([len(history) for history in clicks])
+    end = np.cumsum(lengths)
+    number = np.arange(len(clicks))
+    return Impressions(
+        user=number,
+        target=(number % N_ITEMS + 1).astype(np.int32),
+        label=(number % 2).astype(np.float32),
+        history_start=end - lengths,
+        history_end=end,
+        history_items=np.concatenate([np.array(history, dtype=np.int32) for history in clicks]),
+    )
+
+
+def model(max_history):
+    """A small model for the items of `impressions`."""
+    sizes = {"n_items": N_ITEMS, "tags_per_item": 1, "n_tags": 2, "content_width": None}
+    return DIN.of_sizes(DINConfig.of(max_history=max_history, embedding_dim=2), **sizes)
+
+
+@given(histories, st.integers(1, 4), st.randoms())
+def test_a_batch_equals_a_loop_over_its_rows(clicks, max_history, random):
+    rows = impressions(clicks)
+    picked = random.choices(range(len(rows)), k=len(rows))
+    batch = Batches(rows, model(max_history)).of(torch.tensor(picked))
+    ids = batch.items
+    assert len(set(ids.tolist())) == len(ids)
+    latest = [clicks[row][-max_history:] for row in picked]
+    named = set(rows.target[picked].tolist()) | {item for history in latest for item in history}
+    assert set(ids.tolist()) == named
+    assert ids[batch.target].tolist() == rows.target[picked].tolist()
+    assert batch.label.tolist() == rows.label[picked].tolist()
+    offsets = batch.histories.offsets.tolist()
+    for number, history in enumerate(latest):
+        positions = batch.histories.items[offsets[number] : offsets[number + 1]]
+        assert ids[positions].tolist() == history
+        assert set(batch.histories.rows[offsets[number] : offsets[number + 1]].tolist()) <= {number}
+
+
+@pytest.mark.parametrize("size", [2, 3, 7, 100])
+def test_shuffled_visits_every_row_once_in_nearly_equal_batches(size):
+    rows = impressions([[1 + number % N_ITEMS] for number in range(15)])
+    rows = Impressions(**(vars(rows) | {"label": np.arange(15, dtype=np.float32)}))
+    batches = Batches(rows, model(4))
+    parts = list(batches.shuffled(size, torch.Generator().manual_seed(0)))
+    assert len(parts) == batches.count(size) == -(-15 // size)
+    assert sorted(label for part in parts for label in part.label.tolist()) == list(range(15))
+    lengths = [len(part) for part in parts]
+    assert max(lengths) <= size
+    assert max(lengths) - min(lengths) <= 1
+    again = list(batches.shuffled(size, torch.Generator().manual_seed(0)))
+    assert [part.label.tolist() for part in parts] == [part.label.tolist() for part in again]
+
+
+def test_in_order_keeps_the_order():
+    rows = impressions([[1]] * 7)
+    batches = Batches(rows, model(4))
+    found = [batch.items[batch.target] for batch in batches.in_order(3)]
+    assert torch.cat(found).tolist() == rows.target.tolist()
