@@ -54,6 +54,27 @@ def data_check(folder: Annotated[Path, typer.Argument(help="Folder of a dataset.
     print(describe(dataset))
 
 
+@data_app.command("import")
+def data_import(
+    interactions: Annotated[Path, typer.Option(help="Click log, CSV or Parquet.")],
+    items: Annotated[Path, typer.Option(help="Items with id, title and tags, CSV or Parquet.")],
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    covers: Annotated[Path | None, typer.Option(help="Pictures named by item id.")] = None,
+    split: Annotated[str, typer.Option(help="last-two (per user) or date.")] = "last-two",
+    negatives: Annotated[int, typer.Option(help="Items not clicked, for each click.")] = 3,
+    min_rating: Annotated[float | None, typer.Option(help="Lowest rating of a click.")] = None,
+    parameter: Parameters = None,
+) -> None:
+    """Make a dataset of your own click log; -p sets columns (user_column=...) and the rest."""
+    from mmctr.data.importer import Recipe, import_dataset
+
+    options = {"split": split, "negatives": negatives, "min_rating": min_rating}
+    recipe = Recipe.of(**options | _parse(parameter))
+    facts = import_dataset(interactions, items, covers, out, recipe)
+    print("\n".join(f"{name:<18} {count:>12,}" for name, count in facts["counts"].items()))
+    print(out)
+
+
 @app.command("train")
 def train_command(
     data: Data = DEMO,

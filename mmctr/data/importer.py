@@ -1,0 +1,377 @@
+"""Import a click log, an items table and covers as a dataset in the challenge's files.
+
+Time runs one way: a row's history holds clicks before its target's time only, popularity levels
+come from train clicks only, and a negative is an item that its user never clicked in any split.
+"""
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from mmctr.config import Config
+from mmctr.data import schema
+from mmctr.errors import ConfigError, DataError
+
+TAGS = 5  # tags an item keeps
+CHUNK = 200_000  # impression groups written at once
+
+
+class Recipe(Config):
+    """How a log becomes a dataset; kept in dataset.json.
+
+    split: "last-two" takes each user's last click for test and the one before for valid;
+    "date" takes clicks from test_from on for test and from valid_from on for valid (seconds, or
+    the log's own unit; by default the times that 90% and 80% of the clicks precede).
+    """
+
+    user_column: str = "user_id"
+    item_column: str = "item_id"
+    time_column: str = "timestamp"
+    rating_column: str = "rating"
+    title_column: str = "title"
+    tags_column: str = "tags"
+    min_rating: float | None = None
+    split: Literal["last-two", "date"] = "last-two"
+    valid_from: int | None = None
+    test_from: int | None = None
+    negatives: NonNegativeInt = 3
+    sampling: Literal["uniform", "popularity"] = "uniform"
+    max_history: PositiveInt = 100
+    seed: int = Field(0, ge=0)
+
+
+@dataclass(frozen=True)
+class Clicks:
+    """A log sorted by user and time: int64 arrays, one row a click.
+
+    user: as in the log, or numbered from 1. item: new ids. time: any unit. start: where the
+    user's clicks begin. before: the first click at the same time, so that start..before are the
+    clicks that happened earlier.
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    time: np.ndarray
+    start: np.ndarray
+    before: np.ndarray
+
+
+def import_dataset(
+    interactions: Path, items: Path, covers: Path | None, out: Path, recipe: Recipe
+) -> dict[str, Any]:
+    """Write a dataset folder, whole or not at all; returns what dataset.json says.
+
+    Raises DataError for tables that cannot be used or a folder that exists already.
+    """
+    if out.exists():
+        raise DataError(f"{out} exists already: delete it or choose another folder.")
+    table = _read(items, [recipe.item_column, recipe.title_column], [recipe.tags_column, "genres"])
+    original = table[recipe.item_column]
+    _require_unique(original, items, recipe.item_column)
+    log = _read(
+        interactions,
+        [recipe.user_column, recipe.item_column, recipe.time_column],
+        [recipe.rating_column],
+    )
+    clicks, users, counts = _clicks(log, original, interactions, recipe)
+    split = _split(clicks, recipe)
+    train_clicks = np.bincount(clicks.item[split == "train"], minlength=len(original) + 1)
+    level = popularity_levels(train_clicks)
+    negatives = sample_negatives(clicks, train_clicks, recipe)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    try:
+        nested = temporary / schema.NESTED_FOLDER
+        nested.mkdir()
+        n_tags = _write_items(temporary, table, recipe, level)
+        for name in schema.SPLITS:
+            rows = np.flatnonzero(split == name)
+            path = nested / f"{name}.parquet"
+            _write_split(path, clicks, rows, negatives, level, recipe.max_history)
+        ids = pa.table({"item_id": np.arange(1, len(original) + 1), "original_id": original})
+        pq.write_table(ids, temporary / "item_ids.parquet")
+        if users is not None:
+            ids = pa.table({"user_id": np.arange(1, len(users) + 1), "original_id": users})
+            pq.write_table(ids, temporary / "user_ids.parquet")
+        counts |= {"items": len(original), "tags": n_tags}
+        counts |= {name: int((split == name).sum()) for name in schema.SPLITS}
+        counts["covers"] = _copy_covers(covers, original, temporary / "item_images")
+        facts = {"recipe": recipe.model_dump(), "counts": counts}
+        facts["sources"] = [str(path) for path in (interactions, items, covers) if path]
+        (temporary / "dataset.json").write_text(json.dumps(facts, indent=2) + "\n")
+        temporary.chmod(0o755)
+        temporary.rename(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return facts
+
+
+def popularity_levels(clicks: np.ndarray) -> np.ndarray:
+    """Deciles 1..10 of the clicked items by clicks, 0 for those never clicked: int64 [items].
+
+    Items with equally many clicks have the same level.
+    """
+    level = np.zeros(len(clicks), dtype=np.int64)
+    clicked = clicks > 0
+    share = pd.Series(clicks[clicked]).rank(method="max", pct=True)
+    level[clicked] = np.ceil(share * 10)
+    return level
+
+
+def sample_negatives(clicks: Clicks, train_clicks: np.ndarray, recipe: Recipe) -> np.ndarray:
+    """Items that each click's user never clicked, int64 [clicks, negatives].
+
+    train_clicks: int64 [items + 1]. Raises ConfigError for a user who clicked every item that
+    could be drawn.
+    """
+    rng = np.random.default_rng(recipe.seed)
+    n_items = len(train_clicks) - 1
+    weight = train_clicks[1:] if recipe.sampling == "popularity" else np.ones(n_items)
+    cumulated = np.cumsum(weight, dtype=np.float64)
+    user_number = np.cumsum(clicks.start == np.arange(len(clicks.start))) - 1
+    clicked = np.sort(user_number * (n_items + 1) + clicks.item)
+    shape = (len(clicks.item), recipe.negatives)
+    result = np.zeros(shape[0] * shape[1], dtype=np.int64)
+    owner = np.repeat(user_number, recipe.negatives)
+    open_rows = np.arange(len(result))
+    for _ in range(30):
+        draw = np.searchsorted(cumulated, rng.random(len(open_rows)) * cumulated[-1], "right") + 1
+        result[open_rows] = draw
+        key = owner[open_rows] * (n_items + 1) + draw
+        place = np.minimum(np.searchsorted(clicked, key), len(clicked) - 1)
+        open_rows = open_rows[clicked[place] == key]
+        if not len(open_rows):
+            return result.reshape(shape)
+    # Users who clicked nearly everything: draw from what is left to them.
+    for number in np.unique(owner[open_rows]):
+        mine = open_rows[owner[open_rows] == number]
+        left = weight.astype(np.float64)
+        left[clicks.item[user_number == number] - 1] = 0
+        if not left.sum():
+            user = clicks.user[user_number == number][0]
+            raise ConfigError(
+                f"User {user} clicked every item, so there are no negatives to draw: leave the "
+                "user out, or import with --negatives 0."
+            )
+        result[mine] = rng.choice(n_items, size=len(mine), p=left / left.sum()) + 1
+    return result.reshape(shape)
+
+
+def _clicks(
+    log: pa.Table, original: pa.ChunkedArray, path: Path, recipe: Recipe
+) -> tuple[Clicks, pa.Array | None, dict[str, int]]:
+    """The clicks of a log, the original user ids if they had to be numbered, and counts."""
+    counts = {"interactions": len(log)}
+    if recipe.min_rating is not None:
+        if recipe.rating_column not in log.column_names:
+            raise DataError(
+                f"{path} has no column {recipe.rating_column}, which min_rating needs: name the "
+                "rating column or leave min_rating out."
+            )
+        log = log.filter(pc.greater_equal(log[recipe.rating_column], recipe.min_rating))
+        counts["below_min_rating"] = counts["interactions"] - len(log)
+    for column in (recipe.user_column, recipe.item_column, recipe.time_column):
+        if log[column].null_count:
+            row = pc.index(log[column].is_null(), True).as_py()
+            raise DataError(f"{path}, column {column}, row {row}: found no value, expected one.")
+    ids = log[recipe.item_column]
+    if ids.type != original.type:
+        ids, original = ids.cast(pa.string()), original.cast(pa.string())
+    item = pc.index_in(ids, original.combine_chunks())
+    known = item.is_valid().to_numpy()
+    counts["of_unknown_items"] = int((~known).sum())
+    item = item.filter(pa.array(known)).to_numpy().astype(np.int64) + 1
+    user, users = _numbers(log[recipe.user_column])
+    time = _times(log[recipe.time_column], path, recipe.time_column)
+    user, time = user[known], time[known]
+    if not len(item):
+        raise DataError(f"{path} has no click on an item of the items table: check the id columns.")
+    order = np.lexsort((np.arange(len(item)), time, user))
+    # A user clicks an item once: only the first time tells of a choice among unseen items.
+    repeated = pd.DataFrame({"user": user[order], "item": item[order]}).duplicated().to_numpy()
+    counts["repeated"] = int(repeated.sum())
+    order = order[~repeated]
+    user, item, time = user[order], item[order], time[order]
+    new_user = np.r_[True, user[1:] != user[:-1]]
+    new_time = new_user | np.r_[True, time[1:] != time[:-1]]
+    at = np.arange(len(item))
+    start = np.maximum.accumulate(np.where(new_user, at, 0))
+    before = np.maximum.accumulate(np.where(new_time, at, 0))
+    counts |= {"clicks": len(item), "users": int(new_user.sum())}
+    return Clicks(user, item, time, start, before), users, counts
+
+
+def _split(clicks: Clicks, recipe: Recipe) -> np.ndarray:
+    """The split of each click, as text [clicks]."""
+    split = np.full(len(clicks.item), "train", dtype="<U5")
+    if recipe.split == "last-two":
+        end = np.r_[clicks.start[1:] != clicks.start[:-1], True].nonzero()[0]
+        last = end[np.searchsorted(end, np.arange(len(split)))]
+        from_last = last - np.arange(len(split))
+        enough = last - clicks.start >= 2  # someone with fewer clicks is there to learn from
+        split[enough & (from_last == 1)] = "valid"
+        split[enough & (from_last == 0)] = "test"
+        return split
+    times = np.sort(clicks.time)
+    valid_from = recipe.valid_from or times[int(0.8 * len(times))]
+    test_from = recipe.test_from or times[int(0.9 * len(times))]
+    split[clicks.time >= valid_from] = "valid"
+    split[clicks.time >= test_from] = "test"
+    missing = [name for name in schema.SPLITS if not (split == name).any()]
+    if missing:
+        raise ConfigError(
+            f"No click falls into {missing[0]} with valid_from {valid_from} and test_from "
+            f"{test_from}: choose times between {times[0]} and {times[-1]}."
+        )
+    return split
+
+
+def _write_split(
+    path: Path,
+    clicks: Clicks,
+    rows: np.ndarray,
+    negatives: np.ndarray,
+    level: np.ndarray,
+    max_history: int,
+) -> None:
+    """Write one split, group after group: the click first, then its negatives."""
+    types = [("user_id", pa.int64()), ("item_seq", pa.list_(pa.int32())), ("item_id", pa.int64())]
+    types += [("likes_level", pa.int8()), ("views_level", pa.int8()), ("label", pa.int8())]
+    form = pa.schema(types)
+    shown = 1 + negatives.shape[1]
+    label = np.arange(shown) == 0
+    with pq.ParquetWriter(path, form, compression="zstd") as writer:
+        for part in np.array_split(rows, max(1, -(-len(rows) // CHUNK))):
+            first = np.maximum(clicks.start[part], clicks.before[part] - max_history)
+            lengths = np.repeat(clicks.before[part] - first, shown)
+            offsets = np.r_[0, np.cumsum(lengths)]
+            flat = np.arange(offsets[-1]) + np.repeat(
+                np.repeat(first, shown) - offsets[:-1], lengths
+            )
+            history = clicks.item[flat].astype(np.int32)
+            item = np.column_stack([clicks.item[part], negatives[part]]).ravel()
+            columns = [
+                np.repeat(clicks.user[part], shown),
+                pa.ListArray.from_arrays(offsets.astype(np.int32), history),
+                item,
+                level[item],
+                level[item],
+                np.tile(label, len(part)),
+            ]
+            arrays = [pa.array(c).cast(t) for c, t in zip(columns, form.types, strict=True)]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=form))
+
+
+def _write_items(folder: Path, table: pa.Table, recipe: Recipe, level: np.ndarray) -> int:
+    """Write item_feature.parquet, item_info.parquet and tags.parquet; how many tags there are."""
+    names = [recipe.tags_column, "genres"]
+    column = next((name for name in names if name in table.column_names), None)
+    texts = table[column].to_pandas() if column else pd.Series("", index=range(len(table)))
+    words = texts.fillna("").astype(str).str.split(r"[|,]").explode().str.strip()
+    words = words[words != ""]
+    # The most frequent tag has number 1; tags of equal frequency follow the alphabet.
+    counts = words.value_counts().rename_axis("name").reset_index()
+    counts = counts.sort_values(["count", "name"], ascending=[False, True], ignore_index=True)
+    number = pd.Series(counts.index + 1, index=counts["name"])
+    tags = np.zeros((len(table) + 1, TAGS), dtype=np.int64)
+    place = words.groupby(level=0).cumcount().to_numpy()
+    kept = place < TAGS
+    tags[words.index.to_numpy()[kept] + 1, place[kept]] = number[words[kept]].to_numpy()
+    ids = np.arange(len(table) + 1)
+    feature = {
+        "item_id": ids[1:],
+        "item_title": table[recipe.title_column].cast(pa.string()).fill_null(""),
+        "item_tags": list(tags[1:]),
+        "likes_level": level[1:],
+        "views_level": level[1:],
+    }
+    pq.write_table(pa.table(feature), folder / "item_feature.parquet")
+    info = pa.table({"item_id": ids, "item_tags": list(tags)})
+    pq.write_table(info, folder / schema.NESTED_FOLDER / "item_info.parquet")
+    vocabulary = pa.table({"tag": np.arange(1, len(counts) + 1), "name": counts["name"]})
+    pq.write_table(vocabulary, folder / "tags.parquet")
+    return len(counts)
+
+
+def _copy_covers(covers: Path | None, original: pa.ChunkedArray, folder: Path) -> int:
+    """Copy the covers named by original item ids under their new numbers; how many there are."""
+    if covers is None:
+        return 0
+    if not covers.is_dir():
+        raise DataError(f"{covers} is not a folder: name the one that holds the covers.")
+    folder.mkdir()
+    number = {str(name): new for new, name in enumerate(original.to_pylist(), start=1)}
+    copied = 0
+    for path in sorted(covers.iterdir()):
+        if path.suffix.lower() in schema.COVER_SUFFIXES and path.stem in number:
+            shutil.copyfile(path, folder / f"{number[path.stem]}{path.suffix.lower()}")
+            copied += 1
+    return copied
+
+
+def _read(path: Path, required: list[str], optional: list[str]) -> pa.Table:
+    """The named columns of a CSV or Parquet table; DataError if it cannot be read."""
+    if not path.is_file():
+        raise DataError(f"{path} is not a file: name a CSV or Parquet table.")
+    try:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            names = pq.read_schema(path).names
+        else:
+            with pyarrow.csv.open_csv(path) as reader:
+                names = reader.schema.names
+        missing = [name for name in required if name not in names]
+        if missing:
+            raise DataError(
+                f"{path} has no column {missing[0]}, only {', '.join(names)}: name the column "
+                "that holds it with the options of mmctr data import."
+            )
+        wanted = [*required, *(name for name in optional if name in names)]
+        if path.suffix.lower() in (".parquet", ".pq"):
+            return pq.read_table(path, columns=wanted)
+        return pyarrow.csv.read_csv(
+            path, convert_options=pyarrow.csv.ConvertOptions(include_columns=wanted)
+        )
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{path} is not a readable CSV or Parquet table ({str(error).splitlines()[0]})."
+        ) from error
+
+
+def _require_unique(ids: pa.ChunkedArray, path: Path, column: str) -> None:
+    repeated = ids.to_pandas().duplicated()
+    if ids.null_count or repeated.any():
+        row = int((repeated | ids.to_pandas().isna()).to_numpy().argmax())
+        raise DataError(
+            f"{path}, column {column}, row {row}: found {ids[row]}, expected each item once."
+        )
+
+
+def _numbers(ids: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array | None]:
+    """Ids as whole numbers; others are numbered from 1, and their dictionary is returned too."""
+    if pa.types.is_integer(ids.type):
+        return ids.to_numpy().astype(np.int64), None
+    encoded = ids.combine_chunks().dictionary_encode()
+    return encoded.indices.to_numpy().astype(np.int64) + 1, encoded.dictionary
+
+
+def _times(values: pa.ChunkedArray, path: Path, column: str) -> np.ndarray:
+    """Times as int64: numbers as they are (rounded down), dates in seconds."""
+    if pa.types.is_temporal(values.type):
+        return values.cast(pa.timestamp("s"), safe=False).cast(pa.int64()).to_numpy()
+    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
+        return np.floor(values.to_numpy()).astype(np.int64)
+    raise DataError(
+        f"{path}, column {column}: found {values.type}, expected numbers or dates such as "
+        "2024-05-31 12:00:00."
+    )
