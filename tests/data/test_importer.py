@@ -1,0 +1,224 @@
+"""Imports never leak, keep what they were given, and refuse what they cannot use."""
+
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmctr.data.dataset import Dataset
+from mmctr.data.importer import Recipe, import_dataset, popularity_levels
+from mmctr.errors import ConfigError, DataError
+
+ITEMS = pd.DataFrame(
+    {
+        "item_id": [f"i{number}" for number in range(12)],
+        "title": [f"Title {number}" for number in range(12)],
+        "genres": ["Drama|Comedy", "Drama", "", None, "Sci-Fi, Drama", *["Comedy"] * 7],
+    }
+)
+log_rows = st.lists(
+    st.tuples(st.sampled_from("abcd"), st.integers(0, 7), st.integers(0, 9)),
+    min_size=1,
+    max_size=60,
+)
+
+
+def imported(folder, log, items=ITEMS, covers=None, **options):
+    """Import a log given as rows (user, item number, time) or as a DataFrame."""
+    if not isinstance(log, pd.DataFrame):
+        log = pd.DataFrame(log, columns=["user_id", "item_id", "timestamp"])
+        log["item_id"] = "i" + log["item_id"].astype(str)
+    log.to_csv(folder / "log.csv", index=False)
+    items.to_parquet(folder / "items.parquet")
+    out = folder / "out"
+    facts = import_dataset(
+        folder / "log.csv", folder / "items.parquet", covers, out, Recipe.of(**options)
+    )
+    return out, facts
+
+
+def first_clicks(log):
+    """The log as the importer should see it: each user's first click on each item, by time."""
+    seen = {}
+    for user, item, time in sorted(log, key=lambda row: row[2]):
+        seen.setdefault((user, item), time)
+    return seen
+
+
+@settings(max_examples=40)
+@given(log_rows, st.sampled_from(["uniform", "popularity"]), st.integers(1, 4))
+def test_nothing_leaks(log, sampling, max_history):
+    with tempfile.TemporaryDirectory() as name:
+        options = {"sampling": sampling, "negatives": 2, "max_history": max_history}
+        try:
+            out, _ = imported(Path(name), log, **options)
+        except ConfigError as error:
+            assert "clicked every item" in str(error)
+            return
+        frames = {
+            split: pd.read_parquet(out / "MicroLens_1M_x1" / f"{split}.parquet")
+            for split in ("train", "valid", "test")
+        }
+        users = pd.read_parquet(out / "user_ids.parquet").set_index("user_id")["original_id"]
+        levels = pd.read_parquet(out / "item_feature.parquet").set_index("item_id")["views_level"]
+    time_of = first_clicks(log)
+    rows = pd.concat(frames.values(), ignore_index=True)
+    positives = rows[rows["label"] == 1]
+    targets = {
+        (users[row.user_id], row.item_id - 1): row.item_seq for row in positives.itertuples()
+    }
+    assert set(targets) == set(time_of), "every first click is a target once"
+    assert len(positives) == len(time_of)
+    for (user, item), history in targets.items():
+        now = time_of[user, item]
+        earlier = {i for (u, i), time in time_of.items() if u == user and time < now}
+        assert len(history) == min(max_history, len(earlier))
+        assert {number - 1 for number in history} <= earlier
+        times = [time_of[user, number - 1] for number in history]
+        assert times == sorted(times), "oldest first"
+        if len(earlier) > max_history:
+            left_out = [time_of[user, i] for i in earlier if i + 1 not in history]
+            assert max(left_out) <= min(times), "the latest clicks are kept"
+    for row in rows[rows["label"] == 0].itertuples():
+        assert (users[row.user_id], row.item_id - 1) not in time_of, "a negative was clicked"
+    assert (rows.groupby(np.arange(len(rows)) // 3)["label"].sum() == 1).all()
+    assert (rows["label"].to_numpy()[::3] == 1).all()
+    train = frames["train"]
+    counts = train[train["label"] == 1]["item_id"].value_counts().reindex(levels.index).fillna(0)
+    expected = popularity_levels(np.r_[0, counts.to_numpy()])[1:]
+    assert levels.tolist() == expected.tolist(), "levels know of train clicks only"
+    assert set(rows["views_level"] - levels[rows["item_id"]].to_numpy()) == {0}
+    for user in set(users[rows["user_id"]]):
+        mine = sum(1 for name, _ in time_of if name == user)
+        held = [
+            (users[frames[split].query("label == 1")["user_id"]] == user).sum()
+            for split in ("valid", "test")
+        ]
+        assert held == ([1, 1] if mine >= 3 else [0, 0])
+
+
+def test_last_two_are_the_last_two_and_date_splits_by_date(tmp_path):
+    log = [("a", number, 10 + number) for number in range(6)]
+    out, _ = imported(tmp_path, log)
+    valid, test = (
+        pd.read_parquet(out / "MicroLens_1M_x1" / f"{name}.parquet") for name in ("valid", "test")
+    )
+    assert valid["item_id"][0] == 5
+    assert test["item_id"][0] == 6
+    assert test["item_seq"][0].tolist() == [1, 2, 3, 4, 5]
+    (tmp_path / "second").mkdir()
+    log += [("b", number, 20 + number) for number in range(6)]
+    out, facts = imported(tmp_path / "second", log, split="date", valid_from=15, test_from=22)
+    counts = facts["counts"]
+    assert (counts["train"], counts["valid"], counts["test"]) == (5, 3, 4)
+
+
+def test_the_dataset_loads_with_titles_tags_covers_and_recipe(tmp_path):
+    covers = tmp_path / "covers"
+    covers.mkdir()
+    for name in ("i0.jpg", "i3.PNG", "i5.webp", "nobody.jpg", "i1.txt"):
+        (covers / name).write_bytes(name.encode())
+    log = [("a", number % 7, number) for number in range(9)] + [("b", 1, 3), ("b", 9, 4)]
+    out, facts = imported(tmp_path, log, covers=covers, negatives=1)
+    dataset = Dataset.load(out)
+    assert dataset.catalog.titles.tolist() == ["", *ITEMS["title"]]
+    assert sorted(dataset.catalog.covers) == [1, 4, 6]
+    assert dataset.catalog.covers[4].read_bytes() == b"i3.PNG"
+    names = pd.read_parquet(out / "tags.parquet").set_index("tag")["name"]
+    words = [[names[tag] for tag in row if tag] for row in dataset.catalog.tags[1:6]]
+    assert words == [["Drama", "Comedy"], ["Drama"], [], [], ["Sci-Fi", "Drama"]]
+    assert names[1] == "Comedy"
+    ids = pd.read_parquet(out / "item_ids.parquet")
+    assert ids["original_id"].tolist() == ITEMS["item_id"].tolist()
+    recipe = json.loads((out / "dataset.json").read_text())
+    assert recipe["recipe"]["negatives"] == 1
+    assert recipe["counts"] == facts["counts"]
+    assert facts["counts"]["repeated"] == 2
+    assert dataset.split("test").label is not None
+
+
+def test_options_name_columns_ratings_and_dates(tmp_path):
+    log = pd.DataFrame(
+        {
+            "who": [7, 7, 7, 8, 8, 9],
+            "what": ["i1", "i2", "i3", "i1", "i2", "gone"],
+            "when": pd.date_range("2024-01-01", periods=6).astype(str),
+            "stars": [5, 2, 4, 4, 5, 5],
+        }
+    )
+    options = {"user_column": "who", "item_column": "what", "time_column": "when"}
+    items = ITEMS.rename(columns={"item_id": "what"})
+    out, facts = imported(
+        tmp_path, log, items, **options, rating_column="stars", min_rating=4, negatives=1
+    )
+    assert facts["counts"]["below_min_rating"] == 1
+    assert facts["counts"]["of_unknown_items"] == 1
+    assert not (out / "user_ids.parquet").exists(), "whole numbers stay as they are"
+
+
+def test_one_seed_gives_one_dataset(tmp_path):
+    log = [("abc"[number % 3], number % 8, number) for number in range(30)]
+    prints = []
+    for seed, name in ((1, "one"), (1, "two"), (2, "three")):
+        (tmp_path / name).mkdir()
+        out, _ = imported(tmp_path / name, log, seed=seed)
+        prints.append(Dataset.load(out).fingerprint)
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_levels_are_deciles_of_what_was_clicked():
+    clicks = np.array([0, 5, 0, *range(1, 21)])
+    levels = popularity_levels(clicks)
+    assert levels[0] == levels[2] == 0
+    order = np.argsort(clicks)
+    assert (np.diff(levels[order]) >= 0).all(), "more clicks, no lower level"
+    assert all(2 <= count <= 3 for count in np.bincount(levels)[1:]), "21 clicked items, ten levels"
+    assert levels[1] == levels[7], "equally popular items have one level"
+
+
+def test_popular_items_are_drawn_more_often(tmp_path):
+    log = [(f"u{number}", 1, number) for number in range(200)]
+    log += [(f"v{number}", 2, number) for number in range(20)] + [("w", 3, 1)]
+    out, _ = imported(tmp_path, log, sampling="popularity", negatives=1)
+    rows = pd.read_parquet(out / "MicroLens_1M_x1" / "train.parquet")
+    drawn = rows[rows["label"] == 0]["item_id"].value_counts()
+    assert drawn[3] > 8 * drawn.get(4, 0), "item i2 was clicked 20 times as often as i3"
+    assert set(drawn.index) <= {2, 3, 4}
+
+
+def test_who_clicked_everything_gets_a_sentence(tmp_path):
+    with pytest.raises(ConfigError, match="clicked every item"):
+        imported(tmp_path, [("a", number, number) for number in range(12)])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"log": [("a", 1, 1)], "min_rating": 3}, "has no column rating, which min_rating needs"),
+        ({"log": [("a", 99, 1)]}, "has no click on an item of the items table"),
+        ({"time_column": "when"}, "has no column when, only user_id, item_id, timestamp"),
+        ({"items": pd.concat([ITEMS, ITEMS[:1]])}, "row 12: found i0, expected each item once"),
+        ({"covers": Path("nowhere")}, "nowhere is not a folder"),
+    ],
+)
+def test_what_cannot_be_used_is_one_sentence(tmp_path, change, message):
+    with pytest.raises(DataError, match=message):
+        imported(tmp_path, **({"log": [("a", 1, 1), ("b", 2, 2)]} | change))
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob(".out*")), "nothing half-written is left"
+
+
+@pytest.mark.parametrize("text", ["", "user_id,item_id,timestamp\na,i1,soon\n", "a\x00b"])
+def test_odd_logs_are_one_sentence(tmp_path, text):
+    (tmp_path / "log.csv").write_text(text)
+    ITEMS.to_parquet(tmp_path / "items.parquet")
+    with pytest.raises(DataError, match=r"log\.csv"):
+        import_dataset(
+            tmp_path / "log.csv", tmp_path / "items.parquet", None, tmp_path / "o", Recipe.of()
+        )
