@@ -54,7 +54,7 @@ def popularity(clicks: np.ndarray) -> go.Figure:
     ranks = np.unique(np.geomspace(1, max(len(ordered), 1), 300).astype(int))[: len(ordered)]
     figure = _figure("Popularity rank of the item (log)", "Train clicks (log)")
     figure.add_scatter(x=ranks, y=ordered[ranks - 1], mode="lines", line_color=MAIN)
-    return figure.update_xaxes(type="log").update_yaxes(type="log")
+    return figure.update_xaxes(type="log", dtick=1).update_yaxes(type="log", dtick=1)
 
 
 def bars(table: pd.DataFrame, x: str, y: str, *, x_title: str, y_title: str) -> go.Figure:

@@ -100,7 +100,9 @@ def _tile(catalog: Catalog, item: int, note: str) -> str:
     if picture:
         cover = f'<img src="{picture}" alt="" style="{box};display:block">'
     else:
-        cover = f'<div style="{box};background:rgba(128,128,128,.18)"></div>'
+        # An empty frame stands out among covers; where there are none at all, titles suffice.
+        frame = f'<div style="{box};background:rgba(128,128,128,.18)"></div>'
+        cover = frame if catalog.covers else ""
     clamp = "display:-webkit-box;-webkit-line-clamp:3;-webkit-box-orient:vertical;overflow:hidden"
     note = f'<div style="font-size:11px;font-weight:600">{escape(note)}</div>' if note else ""
     return (
