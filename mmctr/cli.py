@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="A research workbook for multimodal click-through-rate prediction.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Make and check datasets.")
+data_app = typer.Typer(no_args_is_help=True, help="Make, import, check and download datasets.")
 app.add_typer(data_app, name="data")
 
 DEMO = Path("data/demo")
@@ -33,7 +33,9 @@ Parameters = Annotated[
 
 @data_app.command("demo")
 def data_demo(
-    out: Annotated[Path | None, typer.Option(help="Folder to make. [default: data/demo]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to make; data/demo if not given.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the simulation.")] = 0,
 ) -> None:
     """Simulate the demo dataset: 3,000 items with covers, 8,000 users, 100,000 impressions."""
@@ -73,6 +75,28 @@ def data_import(
     facts = import_dataset(interactions, items, covers, out, recipe)
     print("\n".join(f"{name:<18} {count:>12,}" for name, count in facts["counts"].items()))
     print(out)
+
+
+@data_app.command("download")
+def data_download(
+    name: Annotated[str, typer.Argument(help="The dataset: microlens-1m.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to make; data/microlens-1m if not given.")
+    ] = None,
+    accept_terms: Annotated[
+        bool, typer.Option("--accept-terms", help="Accept the terms that are printed first.")
+    ] = False,
+    base_url: Annotated[
+        str | None, typer.Option(help="Another public folder that has the files.")
+    ] = None,
+) -> None:
+    """Download a public dataset; a run that broke off is resumed by running it again."""
+    from mmctr.data.download import BASE_URL, download
+
+    if name != "microlens-1m":
+        raise ConfigError(f"Found dataset {name!r}, expected microlens-1m.")
+    folder = out or home() / "data" / name
+    print(download(folder, base_url=base_url or BASE_URL, accept_terms=accept_terms))
 
 
 @app.command("train")
@@ -131,7 +155,9 @@ def report_command(
     data: Data = DEMO,
     strategies: Annotated[str, typer.Option(help="Strategies, by comma.")] = "v1,v2,v3,v4",
     seeds: Annotated[str, typer.Option(help="Seeds of training, by comma.")] = "1,2",
-    out: Annotated[Path | None, typer.Option(help="Folder. [default: reports]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to; reports if not given.")
+    ] = None,
     parameter: Parameters = None,
 ) -> None:
     """Run all notebooks on a dataset and write them as HTML pages with an index."""

@@ -78,6 +78,8 @@ def test_check_describes_or_lists_errors(monkeypatch, capsys, tiny_folder, home)
         (["report", "--seeds", "one"], "expected whole numbers"),
         (["report", "--strategies", "v1,v9"], "Strategy 'v9' is unknown"),
         (["data", "demo", "--out", "."], "exists already"),
+        (["data", "download", "other"], "Found dataset 'other', expected microlens-1m"),
+        (["data", "download", "microlens-1m"], "add --accept-terms"),
     ],
 )
 def test_errors_are_one_sentence_and_status_1(monkeypatch, capsys, tiny_folder, words, sentence):
