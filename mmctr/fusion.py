@@ -105,7 +105,12 @@ def available_strategies(catalog: Catalog) -> list[str]:
 
 def check_strategy(catalog: Catalog, strategy: str) -> None:
     """Raise ConfigError unless the catalog has what the strategy needs, listing what there is."""
-    there_is = f"choose one of {', '.join(available_strategies(catalog)) or 'none: no features'}."
+    available = available_strategies(catalog)
+    there_is = (
+        f"choose one of {', '.join(available)}."
+        if available
+        else "extract features first (mmctr features extract)."
+    )
     if strategy.startswith(PROVIDED):
         if strategy.removeprefix(PROVIDED) not in catalog.provided:
             raise ConfigError(

@@ -5,6 +5,7 @@ import hashlib
 import numpy as np
 import pandas as pd
 
+from mmctr.data import schema
 from mmctr.data.dataset import Catalog, Dataset
 
 CONSTANT = 1e-3  # a feature vector varies less than this share of its root mean square
@@ -34,6 +35,7 @@ def problems(dataset: Dataset) -> pd.DataFrame:
                 (f"items with zero {name} features", _rows(zero), "no features were extracted"),
                 (f"items with constant {name} features", _rows(constant), "extraction went wrong"),
             ]
+    found += _unreadable(dataset)
     table = pd.DataFrame(
         [(problem, len(items), _examples(items), means) for problem, items, means in found],
         columns=["problem", "number", "examples", "meaning"],
@@ -76,6 +78,18 @@ def describe(dataset: Dataset) -> str:
         return "\n".join([*lines, "No problems found."])
     lines += [f"{row.number:>8,} {row.problem} ({row.meaning})" for row in found.itertuples()]
     return "\n".join(lines)
+
+
+def _unreadable(dataset: Dataset) -> list[tuple[str, np.ndarray, str]]:
+    """Items whose title or cover the extraction could not use, by medium and reason."""
+    path = dataset.folder / schema.EXTRACTION_ERRORS
+    if not path.is_file():
+        return []
+    table = schema.read_columns(path, list(schema.ERROR_COLUMNS)).to_pandas()
+    return [
+        (f"items with unusable {medium}", part["item"].to_numpy(), f"{reason}: features are zero")
+        for (medium, reason), part in table.groupby(["medium", "reason"])
+    ]
 
 
 def _rows(mask: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ slices of one flat array, stored once however many rows share them.
 """
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -158,6 +159,19 @@ class Dataset:
                 with path.open("rb") as file:
                     digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()[:16]
+
+    @cached_property
+    def encoders(self) -> dict[str, dict[str, object]]:
+        """What is known of the encoders that made the features, by column; mostly nothing."""
+        path = schema.find_file(self.folder, "item_feature.parquet")
+        metadata = schema.open_parquet(path).schema_arrow.metadata if path else None
+        try:
+            return dict(json.loads((metadata or {}).get(schema.ENCODERS, b"{}")))
+        except (ValueError, TypeError) as error:
+            raise DataError(
+                f"{path} has damaged metadata {schema.ENCODERS.decode()} ({error}): "
+                "extract the features again."
+            ) from error
 
     def summary(self) -> pd.DataFrame:
         """One row a split: rows, users, click rate and history lengths."""

@@ -27,6 +27,8 @@ MAX_TAG = 1_000_000  # tags number the rows of a table, so a huge one is an erro
 LEVELS = 11  # likes_level and views_level: 0 = unknown, 1..10
 TEXT_COLUMN = "txt_emb_BERT"
 IMAGE_COLUMN = "img_emb_CLIPRN50"
+EXTRACTION_ERRORS = "extraction_errors.parquet"  # item, medium, reason
+ENCODERS = b"mmctr.encoders"  # metadata key of item_feature.parquet: JSON, facts by column
 COVER_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 # The kinds of values that a column may hold, in the words of an error message.
@@ -52,6 +54,7 @@ ITEM_COLUMNS = {
     IMAGE_COLUMN: FLOAT_LIST,
 }
 TRUTH_COLUMNS = {"split": TEXT, "row": INTEGER, "probability": NUMBER}
+ERROR_COLUMNS = {"item": INTEGER, "medium": TEXT, "reason": TEXT}
 
 
 def find_file(folder: Path, name: str) -> Path | None:
@@ -185,7 +188,7 @@ def matrix(values: pa.ChunkedArray, path: Path, column: str, dtype: type) -> np.
 def _present_columns(
     path: Path, schema: pa.Schema, required: list[str], optional: list[str]
 ) -> list[str]:
-    kinds = IMPRESSION_COLUMNS | ITEM_COLUMNS | TRUTH_COLUMNS
+    kinds = IMPRESSION_COLUMNS | ITEM_COLUMNS | TRUTH_COLUMNS | ERROR_COLUMNS
     missing = [column for column in required if column not in schema.names]
     if missing:
         raise DataError(

@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from mmctr.data.audit import describe, problems
@@ -83,6 +84,16 @@ def test_leaked_rows_are_counted(clean):
     leaked = replace(clean, splits=clean.splits | {"valid": clean.splits["train"]})
     found = problems(leaked).set_index("problem")
     assert found.loc["valid rows that also stand in train", "number"] == 1
+
+
+def test_unusable_media_are_listed_by_reason(clean):
+    errors = {"item": [3, 4, 2], "medium": ["cover", "cover", "title"]}
+    table = pd.DataFrame(errors | {"reason": ["truncated", "truncated", "empty"]})
+    table.to_parquet(clean.folder / "extraction_errors.parquet")
+    found = problems(clean).set_index("problem")
+    assert found.loc["items with unusable cover", ["number", "examples"]].tolist() == [2, "3, 4"]
+    assert "truncated" in found.loc["items with unusable cover", "meaning"]
+    assert found.loc["items with unusable title", "number"] == 1
 
 
 def test_describe_names_sizes(tiny):
