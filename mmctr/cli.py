@@ -1,4 +1,4 @@
-"""The command line: mmctr data|train|predict|report.
+"""The command line: mmctr data|features|train|predict|report.
 
 Commands parse and print; the work is in the library. Heavy imports are local to a command, so
 that `mmctr --help` answers at once.
@@ -22,6 +22,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Make, import, check and download datasets.")
 app.add_typer(data_app, name="data")
+features_app = typer.Typer(no_args_is_help=True, help="Text and image features of a dataset.")
+app.add_typer(features_app, name="features")
 
 DEMO = Path("data/demo")
 Data = Annotated[Path, typer.Option("--data", help="Folder with the dataset's parquet files.")]
@@ -97,6 +99,38 @@ def data_download(
         raise ConfigError(f"Found dataset {name!r}, expected microlens-1m.")
     folder = out or home() / "data" / name
     print(download(folder, base_url=base_url or BASE_URL, accept_terms=accept_terms))
+
+
+@features_app.command("extract")
+def features_extract(
+    folder: Annotated[Path, typer.Argument(help="Folder of a dataset.")],
+    text_model: Annotated[
+        str, typer.Option(help="Encoder of transformers: hub name or folder; none leaves it out.")
+    ] = "google-bert/bert-base-uncased",
+    image_model: Annotated[
+        str, typer.Option(help="Model of open_clip: name or folder; none leaves it out.")
+    ] = "RN50",
+    image_pretrained: Annotated[
+        str, typer.Option(help="Weights of open_clip: tag or checkpoint file.")
+    ] = "openai",
+    pooling: Annotated[str, typer.Option(help="Text vector: cls or mean of the tokens.")] = "cls",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Items encoded at once.")] = 64,
+) -> None:
+    """Run encoders over titles and covers; a killed run goes on where it was."""
+    from mmctr.features.extract import extract
+    from mmctr.training.trainer import find_device
+
+    summary = extract(
+        find(folder),
+        text_model=None if text_model == "none" else text_model,
+        image_model=None if image_model == "none" else image_model,
+        image_pretrained=image_pretrained,
+        pooling=pooling,
+        device=find_device(device),
+        batch_size=batch_size,
+    )
+    print(summary)
 
 
 @app.command("train")

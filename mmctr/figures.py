@@ -215,7 +215,7 @@ def attention_heads(table: pd.DataFrame, titles: np.ndarray) -> go.Figure:
         hovertemplate="%{text}<br>head %{y}: %{z:.3f}<extra></extra>",
     )
     figure.update_xaxes(type="category", nticks=20).update_yaxes(type="category")
-    return figure.update_layout(height=130 + 32 * len(weights))
+    return figure.update_layout(height=100 + 32 * len(weights), margin_t=15)
 
 
 def lines_by_head(table: pd.DataFrame, x: str, y: str, *, x_title: str, y_title: str) -> go.Figure:
