@@ -74,6 +74,7 @@ def test_check_describes_or_lists_errors(monkeypatch, capsys, tiny_folder, home)
         (["train", "--strategy", "v9"], "Strategy 'v9' is unknown: choose one of v1"),
         (["train", "-p", "heads=many"], "Parameter 'heads' is 'many', expected a valid integer"),
         (["train", "-p", "heads"], "expected KEY=VALUE"),
+        (["features", "extract", "nowhere"], "nowhere is not a folder"),
         (["predict", "nowhere"], "nowhere is not a finished run"),
         (["report", "--seeds", "one"], "expected whole numbers"),
         (["report", "--strategies", "v1,v9"], "Strategy 'v9' is unknown"),
@@ -90,6 +91,22 @@ def test_errors_are_one_sentence_and_status_1(monkeypatch, capsys, tiny_folder, 
     assert sentence in err
     assert err.startswith("mmctr: ")
     assert len(err.strip().splitlines()) == 1
+
+
+def test_import_then_check(monkeypatch, capsys, home):
+    log = pd.DataFrame({"user_id": [1, 1, 1, 2], "item_id": [1, 2, 3, 2], "when": [1, 2, 3, 4]})
+    log.to_csv(home / "log.csv", index=False)
+    items = pd.DataFrame({"item_id": range(1, 6), "title": list("abcde"), "tags": "x|y"})
+    items.to_csv(home / "items.csv", index=False)
+    words = ["data", "import", "--interactions", home / "log.csv", "--items", home / "items.csv"]
+    words += ["--out", home / "mine", "--negatives", 1, "-p", "time_column=when"]
+    status, out, _ = call(monkeypatch, capsys, *words)
+    assert status == 0
+    assert out.splitlines()[-1] == str(home / "mine")
+    status, out, _ = call(monkeypatch, capsys, "data", "check", home / "mine")
+    assert status == 0
+    status, _, err = call(monkeypatch, capsys, *words)
+    assert (status, "exists already" in err) == (1, True)
 
 
 def test_the_demo_is_made_where_it_is_asked_for(monkeypatch, capsys, home):
