@@ -149,6 +149,7 @@ def train_command(
     metrics = run.summary["metrics"]
     low, high = metrics["auc_interval"]
     print(f"valid AUC {metrics['auc']:.4f} (95% interval {low:.4f} to {high:.4f})")
+    _print_references(run.summary["reference_auc"])
     print(f"valid logloss {metrics['logloss']:.4f}")
     print(run.folder)
 
@@ -168,7 +169,7 @@ def predict_command(
     from mmctr.training import prediction
     from mmctr.training.checkpoint import Run
     from mmctr.training.metrics import auc, logloss
-    from mmctr.training.trainer import find_device
+    from mmctr.training.trainer import find_device, reference_aucs
 
     found, dataset = Run.load(find(run)), Dataset.load(_find_data(data))
     found.require_fit(dataset)
@@ -181,6 +182,7 @@ def predict_command(
         print(submission)
     if rows.label is not None:
         print(f"{split} AUC {auc(rows.label, probability):.4f}")
+        _print_references(reference_aucs(dataset, rows))
         print(f"{split} logloss {logloss(rows.label, probability):.4f}")
 
 
@@ -226,6 +228,11 @@ def _find_data(data: Path) -> Path:
     from mmctr.data.demo import find_data
 
     return find_data(data, say=lambda text: print(text, file=sys.stderr))
+
+
+def _print_references(auc: dict[str, float]) -> None:
+    for name, value in auc.items():
+        print(f"  beside it: {name} AUC {value:.4f}")
 
 
 def _parse(parameters: list[str] | None) -> dict[str, object]:

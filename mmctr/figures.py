@@ -30,7 +30,9 @@ pio.templates["mmctr"] = go.layout.Template(
 
 
 def strategy_color(strategy: str) -> str:
-    """The colour of a strategy, the same in every figure."""
+    """The colour of a strategy, or of the oracle, the same in every figure."""
+    if strategy == "oracle":
+        return QUIET
     if strategy in STRATEGY_COLORS:
         return STRATEGY_COLORS[strategy]
     return PALETTE[4 + sum(map(ord, strategy)) % (len(PALETTE) - 4)]

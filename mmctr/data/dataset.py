@@ -78,6 +78,11 @@ class Impressions:
         """Clicks in each row's history, int64 [n]."""
         return self.history_end - self.history_start
 
+    @property
+    def oracle(self) -> dict[str, np.ndarray]:
+        """The true click probability as a system named "oracle"; empty for real data."""
+        return {} if self.probability is None else {"oracle": self.probability}
+
     def history(self, row: int) -> np.ndarray:
         """The clicked items of one row, int32 [clicks], oldest first."""
         return self.history_items[self.history_start[row] : self.history_end[row]]

@@ -222,6 +222,11 @@ def _merge(
         errors = {name: old.filter(pc.equal(old["medium"], name)) for name in COLUMNS}
     for medium in sorted(results, reverse=True):  # text, then image, as the challenge has them
         facts, shards, summary = results[medium]
+        for shard in shards:  # ranks on other hosts may have other versions or another disk
+            if not shard.path.exists():
+                raise DataError(
+                    f"{shard.path} is missing: give all ranks one folder and one mmctr."
+                )
         parts = [pq.read_table(shard.path) for shard in shards]
         joined = pa.concat_tables(parts).combine_chunks()
         column, values = COLUMNS[medium], joined["features"]

@@ -115,22 +115,23 @@ def _weighted_auc(weight: np.ndarray, clicked: np.ndarray, tie_starts: np.ndarra
 
 
 def auc_by_group(
-    user: np.ndarray, label: np.ndarray, probability: np.ndarray, group: pd.Series
+    user: np.ndarray, label: np.ndarray, systems: dict[str, np.ndarray], group: pd.Series
 ) -> pd.DataFrame:
-    """AUC with its 95% bootstrap interval within each group of rows.
+    """AUC of each system with its 95% bootstrap interval within each group of rows.
 
-    group: categorical [n], in the order wanted. Columns: group, rows, auc, low, high; groups
-    without both labels are left out.
+    systems: scores [n] by name. group: categorical [n], in the order wanted. Columns: system,
+    group, rows, auc, low, high; groups without both labels are left out.
     """
     table = []
     for name in group.cat.categories:
         rows = np.flatnonzero(group == name)
-        if len(np.unique(label[rows])) == 2:
-            samples = bootstrap_auc(user[rows], label[rows], probability[rows], resamples=200)
-            low, high = interval(samples[:, 0])
-            value = auc(label[rows], probability[rows])
-            table.append((name, len(rows), value, low, high))
-    return pd.DataFrame(table, columns=["group", "rows", "auc", "low", "high"])
+        if len(np.unique(label[rows])) < 2:
+            continue
+        scores = np.stack([score[rows] for score in systems.values()])
+        samples = bootstrap_auc(user[rows], label[rows], scores, resamples=200)
+        for system, score, draws in zip(systems, scores, samples.T, strict=True):
+            table.append((system, name, len(rows), auc(label[rows], score), *interval(draws)))
+    return pd.DataFrame(table, columns=["system", "group", "rows", "auc", "low", "high"])
 
 
 def bins(values: np.ndarray, edges: list[int]) -> pd.Series:

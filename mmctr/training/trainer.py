@@ -159,10 +159,8 @@ def find_device(name: str) -> torch.device:
 
 def reference_aucs(dataset: Dataset, rows: Impressions) -> dict[str, float]:
     """AUC of popularity alone (train clicks of the target) and, if simulated, the oracle AUC."""
-    found = {"popularity": auc(rows.label, dataset.train_clicks()[rows.target])}
-    if rows.probability is not None:
-        found["oracle"] = auc(rows.label, rows.probability)
-    return found
+    systems = {"popularity": dataset.train_clicks()[rows.target]} | rows.oracle
+    return {name: auc(rows.label, score) for name, score in systems.items()}
 
 
 def _optimizer(model: DIN, config: TrainConfig) -> torch.optim.Adam:

@@ -84,10 +84,12 @@ def test_auc_by_group_is_the_auc_within_each_group():
     rng = np.random.default_rng(1)
     label, score = rng.integers(0, 2, 300), rng.random(300)
     groups = metrics.bins(rng.integers(0, 3, 300), [0, 1, 2])
-    table = metrics.auc_by_group(np.arange(300), label, score, groups)
-    assert table["group"].tolist() == ["0", "1", "2+"]
+    systems = {"one": score, "opposite": -score}
+    table = metrics.auc_by_group(np.arange(300), label, systems, groups)
+    assert table["group"].tolist() == ["0", "0", "1", "1", "2+", "2+"]
     for line in table.itertuples():
         mine = (groups == line.group).to_numpy()
         assert line.rows == mine.sum()
-        assert line.auc == pytest.approx(roc_auc_score(label[mine], score[mine]))
+        expected = roc_auc_score(label[mine], systems[line.system][mine])
+        assert line.auc == pytest.approx(expected)
         assert line.low <= line.auc <= line.high
