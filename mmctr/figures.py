@@ -94,7 +94,7 @@ def item_maps(maps: dict[str, pd.DataFrame]) -> go.Figure:
     for place, table in enumerate(maps.values()):
         for number, (tag, part) in enumerate(sorted(table.groupby("tag"), key=_other_last)):
             is_other = tag == "other"
-            figure.add_scattergl(
+            figure.add_scatter(
                 x=part["x"],
                 y=part["y"],
                 mode="markers",

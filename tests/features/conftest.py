@@ -16,6 +16,15 @@ VISION = {"image_size": 32, "layers": 2, "width": 32, "patch_size": 8, "head_wid
 TEXT = {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1}
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Sums of floats depend on the number of threads; the processes that tests start have one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def bert(tmp_path_factory):
     """A folder with a BertModel of 32 numbers, at most 24 tokens, and its tokenizer."""
