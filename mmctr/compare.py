@@ -80,8 +80,8 @@ def verdict(means: pd.DataFrame, differences: pd.DataFrame, dataset: Dataset) ->
     for line in differences.itertuples():
         apart = "more than chance" if line.high < 0 else "which could be chance"
         answer += (
-            f" {line.strategy} is {-line.difference:.4f} lower "
-            f"(95% interval {-line.high:.4f} to {-line.low:.4f}), {apart}."
+            f" {line.strategy} is {-line.difference:z.4f} lower "
+            f"(95% interval {-line.high:z.4f} to {-line.low:z.4f}), {apart}."
         )
     return answer
 

@@ -100,7 +100,7 @@ def without_click(rows: Impressions, age: np.ndarray) -> Impressions:
     """The same rows, each without one click of its history: the age-th latest, int [n] from 1."""
     lengths = rows.history_length
     ends = np.cumsum(lengths)
-    flat = np.arange(ends[-1]) + np.repeat(rows.history_start - (ends - lengths), lengths)
+    flat = np.arange(lengths.sum()) + np.repeat(rows.history_start - (ends - lengths), lengths)
     kept = np.ones(len(flat), dtype=bool)
     kept[ends - age] = False
     end = np.cumsum(lengths - 1)
@@ -120,11 +120,14 @@ def cosine(embedding: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.nda
 
 
 def nearest(embedding: np.ndarray, item: int, count: int) -> np.ndarray:
-    """The items most similar to an item by cosine, int64 [count], the nearest first."""
+    """The items most similar to an item by cosine, int64 [count], the nearest first.
+
+    Fewer than `count` if there are no more items.
+    """
     items = np.arange(len(embedding))
     similarity = cosine(embedding, np.full(len(items), item), items)
     similarity[[0, item]] = -np.inf
-    return np.argsort(-similarity, kind="stable")[:count]
+    return np.argsort(-similarity, kind="stable")[: min(count, len(items) - 2)]
 
 
 def co_click_pairs(

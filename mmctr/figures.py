@@ -35,7 +35,8 @@ def strategy_color(strategy: str) -> str:
         return QUIET
     if strategy in STRATEGY_COLORS:
         return STRATEGY_COLORS[strategy]
-    return PALETTE[4 + sum(map(ord, strategy)) % (len(PALETTE) - 4)]
+    others = PALETTE[4:-1]  # the last is the oracle's
+    return others[sum(map(ord, strategy)) % len(others)]
 
 
 def history_lengths(lengths: dict[str, np.ndarray]) -> go.Figure:

@@ -7,8 +7,12 @@ import zipfile
 
 import pandas as pd
 import pytest
+import torch
+from sklearn.metrics import log_loss, roc_auc_score
 
 from mmctr import cli
+from mmctr.data.demo import write_demo
+from mmctr.errors import MMCTRError
 from mmctr.training.checkpoint import Run
 
 QUICK = ["-p", "epochs=1", "-p", "embedding_dim=4", "-p", "heads=1", "-p", "hidden=[8]"]
@@ -52,6 +56,89 @@ def test_train_then_predict(monkeypatch, capsys, tiny_folder, home):
     assert submitted["Task2"].to_numpy() == pytest.approx(expected, abs=1e-6)
 
 
+def test_without_labels_there_is_no_auc(monkeypatch, capsys, tiny_folder, tiny_run, home):
+    blind = home / "blind"
+    shutil.copytree(tiny_folder, blind, ignore=shutil.ignore_patterns("item_images"))
+    path = next(blind.rglob("test.parquet"))
+    pd.read_parquet(path).drop(columns="label").to_parquet(path)
+    scores = {}
+    for folder in (tiny_folder, blind):
+        out = home / f"{folder.name}.csv"
+        words = ["predict", tiny_run.folder, "--data", folder, "--out", out]
+        status, text, _ = call(monkeypatch, capsys, *words)
+        assert status == 0
+        assert text.startswith(f"{out}: 300 rows")
+        assert ("AUC" in text) == (folder == tiny_folder)
+        scores[folder] = out.read_text()
+    assert scores[blind] == scores[tiny_folder]
+
+
+def test_predictions_are_compared_with_the_references(
+    monkeypatch, capsys, tiny, tiny_folder, tiny_run, home
+):
+    words = ["predict", tiny_run.folder, "--data", tiny_folder, "--out", home / "p.csv"]
+    _, text, _ = call(monkeypatch, capsys, *words)
+    rows = tiny.split("test")
+    found = pd.read_csv(home / "p.csv")["probability"]
+    lines = text.splitlines()[1:]
+    assert lines[0] == f"test AUC {roc_auc_score(rows.label, found):.4f}"
+    oracle = roc_auc_score(rows.label, rows.probability)
+    assert f"  beside it: oracle AUC {oracle:.4f}" in lines
+    assert lines[-1] == f"test logloss {log_loss(rows.label, found):.4f}"
+
+
+def test_predict_refuses_what_does_not_fit(monkeypatch, capsys, tiny_folder, tiny_run, home):
+    out = home / "p.csv"
+    words = ["predict", tiny_run.folder, "--data", tiny_folder, "--out", out]
+    status, _, err = call(monkeypatch, capsys, *words, "--split", "extra")
+    assert (status, "has no split 'extra': choose one of train, valid, test" in err) == (1, True)
+    (home / "file").touch()
+    status, _, err = call(monkeypatch, capsys, *words[:-1], home / "file" / "p.csv")
+    assert (status, "p.csv could not be written" in err) == (1, True)
+    other = write_demo(home / "other", seed=2, items=250, users=64)
+    words = ["predict", tiny_run.folder, "--data", other, "--out", out]
+    status, _, err = call(monkeypatch, capsys, *words)
+    assert status == 1
+    assert "was trained with n_items = 300" in err
+    assert "Traceback" not in err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        (["-p", "heads=2"], "heads", 2),
+        (["-p", "senet=false"], "senet", False),
+        (["-p", "hidden=[8, 4]"], "hidden", (8, 4)),
+        (["-p", "bilinear=each"], "bilinear", "each"),
+        (["-p", 'bilinear="off"'], "bilinear", "off"),
+        (["-p", "learning_rate=1e-2"], "learning_rate", 0.01),
+        (["-p", "heads=2", "-p", "heads=8"], "heads", 8),
+        (["--seed", "7"], "seed", 7),
+        (["--seed", "7", "-p", "seed=9"], "seed", 9),
+        ([], "seed", 1),
+    ],
+)
+def test_parameters_arrive_where_they_belong(
+    monkeypatch, capsys, tiny_folder, home, words, name, value
+):
+    def stop(_, strategy, model, training, runs):
+        found = {**model.model_dump(), **training.model_dump()}
+        assert (strategy, found[name], runs) == ("v4", value, home / "runs")
+        raise MMCTRError("Stopped here.")
+
+    monkeypatch.setattr("mmctr.training.trainer.train", stop)
+    status, _, err = call(monkeypatch, capsys, "train", "--data", tiny_folder, *words)
+    assert (status, err) == (1, "mmctr: Stopped here.\n")
+
+
+@pytest.mark.parametrize("words", [["train", "--seed", "-1"], ["train", "--colour"], ["fly"]])
+def test_words_that_no_command_knows_are_a_usage_error(monkeypatch, capsys, words):
+    status, out, err = call(monkeypatch, capsys, *words)
+    assert (status, out) == (2, "")
+    assert "Traceback" not in err
+
+
 def test_check_describes_or_lists_errors(monkeypatch, capsys, tiny_folder, home):
     status, out, _ = call(monkeypatch, capsys, "data", "check", tiny_folder)
     assert status == 0
@@ -74,6 +161,10 @@ def test_check_describes_or_lists_errors(monkeypatch, capsys, tiny_folder, home)
         (["train", "--strategy", "v9"], "Strategy 'v9' is unknown: choose one of v1"),
         (["train", "-p", "heads=many"], "Parameter 'heads' is 'many', expected a valid integer"),
         (["train", "-p", "heads"], "expected KEY=VALUE"),
+        (["train", "-p", "colour=red"], "Parameter 'colour' is unknown: choose one of"),
+        (["train", "-p", "device=mps"], "which this machine does not have"),
+        (["train", "--strategy", "provided:none"], "names a column that neither"),
+        (["data", "check", "nowhere"], "nowhere is not a folder"),
         (["features", "extract", "nowhere"], "nowhere is not a folder"),
         (["predict", "nowhere"], "nowhere is not a finished run"),
         (["report", "--seeds", "one"], "expected whole numbers"),
@@ -84,6 +175,7 @@ def test_check_describes_or_lists_errors(monkeypatch, capsys, tiny_folder, home)
     ],
 )
 def test_errors_are_one_sentence_and_status_1(monkeypatch, capsys, tiny_folder, words, sentence):
+    monkeypatch.setattr(torch.mps, "is_available", lambda: False)
     if words[0] in ("train", "predict", "report") and "--data" not in words:
         words = [*words, "--data", str(tiny_folder)]
     status, _, err = call(monkeypatch, capsys, *words)
@@ -122,10 +214,18 @@ def test_the_demo_is_made_where_it_is_asked_for(monkeypatch, capsys, home):
     assert made == {home / "d": 4, home / "data" / "demo": 0}
 
 
-def test_help_answers_without_the_heavy_libraries():
-    code = "import sys, mmctr.cli; print({'torch', 'plotly', 'pandas'} & set(sys.modules))"
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"]])
+def test_help_answers_without_the_heavy_libraries(words):
+    code = (
+        "import sys, mmctr.cli\n"
+        f"sys.argv = ['mmctr', *{words}]\n"
+        "try:\n    mmctr.cli.main()\n"
+        "except SystemExit as end:\n    assert not end.code\n"
+        "print({'torch', 'plotly', 'pandas', 'numpy', 'sklearn'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+    assert "Usage" in done.stdout
+    assert done.stdout.splitlines()[-1] == "set()"
 
 
 def test_the_core_runs_without_the_notebook_libraries():

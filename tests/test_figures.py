@@ -79,6 +79,9 @@ def test_figures_are_labelled_and_leave_the_background_to_the_page(name):
     assert isinstance(figure, go.Figure)
     assert figure.data
     assert figure.layout.xaxis.title.text
+    # Names on an axis speak for themselves; numbers need a title.
+    named = all(isinstance(value, str) for trace in figure.data for value in trace.y)
+    assert named or figure.layout.yaxis.title.text
     assert figure.layout.template.layout.paper_bgcolor == "rgba(0, 0, 0, 0)"
     assert figure.to_json()
 
@@ -88,6 +91,34 @@ def test_strategies_have_fixed_colours_of_their_own():
     assert len(set(colors)) == len(STRATEGIES)
     assert figures.strategy_color("provided:x") == figures.strategy_color("provided:x")
     assert figures.strategy_color("provided:x") not in colors
+
+
+@pytest.mark.parametrize("column", ["x", "a", "b", "c", "item_emb_d128"])
+def test_the_oracle_has_a_colour_of_its_own(column):
+    colors = [figures.strategy_color(name) for name in (*STRATEGIES, f"provided:{column}")]
+    assert figures.strategy_color("oracle") not in colors
+
+
+@pytest.mark.parametrize("name", ["by_strategy", "learning_curve", "calibration", "strategies"])
+def test_a_strategy_has_its_colour_in_every_figure(name):
+    colors = {
+        trace.marker.color or trace.line.color
+        for trace in EXAMPLES[name]().data
+        if trace.name not in ("perfect", "train")
+    }
+    assert colors <= {figures.strategy_color(strategy) for strategy in (*STRATEGIES, "v9")}
+
+
+def test_both_axes_of_a_learning_curve_are_named_and_the_best_is_marked():
+    figure = EXAMPLES["learning_curve"]()
+    layout = figure.layout
+    assert layout.xaxis.title.text == layout.xaxis2.title.text == "Epoch"
+    assert "nats" in layout.yaxis.title.text
+    assert "AUC" in layout.yaxis2.title.text
+    traces = {trace.name: trace for trace in figure.data}
+    assert list(traces["train"].y) == [0.6, 0.5]
+    assert list(traces["valid"].y) == [0.7, 0.6]
+    assert (list(traces["best (kept)"].x), list(traces["best (kept)"].y)) == ([1], [0.7])
 
 
 def test_values_survive():
@@ -101,6 +132,46 @@ def test_values_survive():
     assert np.asarray(heat.z).tolist() == [[0.1, 0.9], [0.7, 0.3]]
     error = EXAMPLES["differences"]().data[0].error_x
     assert (error.array[0], error.arrayminus[0]) == pytest.approx((0.05, 0.1))
+    strategies = [bar.base + bar.y[0] for bar in EXAMPLES["by_strategy"]().data]
+    assert strategies == pytest.approx([0.6, 0.55])
+    curve = EXAMPLES["explained_variance"]().data[0]
+    assert (list(curve.x), list(curve.y)) == ([1, 2], [50, 90])
+    calibrated = EXAMPLES["calibration"]().data[1]
+    assert (list(calibrated.x), list(calibrated.y)) == ([0.1, 0.4], [0.2, 0.4])
+    groups = EXAMPLES["auc_by_group"]().data[0]
+    assert (list(groups.x), list(groups.y)) == (["0", "1+"], [0.5, 0.7])
+    assert list(groups.error_y.array) == pytest.approx([0.1, 0.1])
+    box = EXAMPLES["distributions"]().data[0]
+    parts = (box.lowerfence, box.q1, box.median, box.q3, box.upperfence)
+    assert [part[0] for part in parts] == pytest.approx([0.4, 2, 4, 6, 7.6])
+    head = EXAMPLES["lines_by_head"]().data[1]
+    assert (head.name, list(head.x), list(head.y)) == ("head 2", [1, 2], [0.3, 0.7])
+    field = EXAMPLES["field_weights"]().data[0]
+    assert (list(field.x), list(field.y)) == ([0.5], ["id"])
+    run = EXAMPLES["strategies"]()
+    assert [trace.y[0] for trace in run.data] == [0.6, 0.7]
+    assert run.layout.annotations[0].text == "popularity 0.5500"
+
+
+def test_intervals_are_drawn_on_bars_that_have_them():
+    table = pd.DataFrame({"a": ["x"], "b": [2.0], "low": [1.5], "high": [4.0]})
+    bar = figures.bars(table, "a", "b", x_title="A", y_title="B").data[0]
+    assert (bar.error_y.array[0], bar.error_y.arrayminus[0]) == (2.0, 0.5)
+    assert EXAMPLES["bars"]().data[0].error_y.array is None
+
+
+def test_maps_show_every_item_once_a_strategy():
+    table = pd.DataFrame({"x": [0.0, 1, 2], "y": [3.0, 4, 5], "tag": ["7", "other", "7"]})
+    figure = figures.item_maps({name: table.assign(title="a") for name in ("v1", "v2", "v3")})
+    points = [point for trace in figure.data for point in zip(trace.x, trace.y, strict=True)]
+    assert sorted(points) == sorted(3 * list(zip(table["x"], table["y"], strict=True)))
+    assert [note.text for note in figure.layout.annotations] == ["v1", "v2", "v3"]
+    assert [trace.name for trace in figure.data if trace.showlegend] == ["7", "other"]
+
+
+def test_text_is_escaped_once():
+    assert figures.as_text(ATTACK) == ('&lt;script&gt;alert(1)&lt;/script&gt; &amp; "quotes"')
+    assert figures.as_text("&lt;") == "&amp;lt;"
 
 
 def test_titles_are_shown_as_text():

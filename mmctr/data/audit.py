@@ -64,7 +64,7 @@ def describe(dataset: Dataset) -> str:
         "",
         f"items            {catalog.n_items:,}",
         f"largest tag      {catalog.tags.max(initial=0):,}",
-        f"titles           {sum(bool(title) for title in catalog.titles):,}",
+        f"titles           {sum(bool(str(title).strip()) for title in catalog.titles):,}",
         f"covers           {len(catalog.covers):,}",
         *(
             f"{name:<16} {'none' if values is None else f'{values.shape[1]:,} numbers an item'}"

@@ -2,9 +2,11 @@
 
 import json
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -26,6 +28,8 @@ from mmctr.model.din import DIN, DINConfig
 
 CONFIG, SUMMARY, WEIGHTS = "config.json", "summary.json", "model.safetensors"
 HISTORY, PREDICTIONS = "metrics.jsonl", "predictions.parquet"
+CONFIG_KEYS = ("strategy", "model", "training", "sizes")
+SUMMARY_KEYS = ("metrics", "dataset", "parameters", "seconds")
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ class Run:
                 f"{folder} is not a finished run, {missing[0]} is missing: choose a folder that "
                 "mmctr train has written."
             )
-        return cls(folder, _read_json(folder / CONFIG), _read_json(folder / SUMMARY))
+        config = _read_json(folder / CONFIG, CONFIG_KEYS)
+        return cls(folder, config, _read_json(folder / SUMMARY, SUMMARY_KEYS))
 
     @property
     def name(self) -> str:
@@ -70,12 +75,12 @@ class Run:
     @cached_property
     def history(self) -> pd.DataFrame:
         """A row each validation: epoch, train_loss, auc, logloss, learning_rate, seconds."""
-        return pd.read_json(self.folder / HISTORY, lines=True)
+        return _read_table(self.folder / HISTORY, lambda path: pd.read_json(path, lines=True))
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """The valid split in the order of its file: user, target, label, probability."""
-        return pd.read_parquet(self.folder / PREDICTIONS)
+        return _read_table(self.folder / PREDICTIONS, pd.read_parquet)
 
     def model(self) -> DIN:
         """The trained model, on the CPU and ready to predict."""
@@ -100,6 +105,12 @@ class Run:
                     f"has {value}: choose the run's own dataset, "
                     f"{self.summary['dataset']['folder']}."
                 )
+        if not np.array_equal(self.model().embedding.item_tags, catalog.tags):
+            raise RunError(
+                f"{self.folder} was trained on items with other tags than those of "
+                f"{dataset.folder}: choose the run's own dataset, "
+                f"{self.summary['dataset']['folder']}."
+            )
 
 
 def save_run(
@@ -116,7 +127,7 @@ def save_run(
     `summary` is completed by what is known of the data, the software and the machine.
     """
     now = datetime.now().astimezone()
-    strategy = config["strategy"].replace(":", "-")
+    strategy = re.sub(r"[^\w.-]", "-", config["strategy"])  # a column may have any name
     name = f"{dataset.name}-{strategy}-seed{config['training']['seed']}-{now:%Y%m%d-%H%M%S}"
     summary = {
         "date": now.isoformat(timespec="seconds"),
@@ -197,14 +208,25 @@ def _move_to_free_name(folder: Path, wanted: Path) -> Path:
             number += 1
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{path} is damaged ({error}): train the model again.") from error
     if not isinstance(value, dict):
         raise RunError(f"{path} holds no JSON object: train the model again.")
+    missing = [key for key in keys if key not in value]
+    if missing:
+        raise RunError(f"{path} has no {missing[0]!r}: train the model again.")
     return value
+
+
+def _read_table(path: Path, read: Callable[[Path], pd.DataFrame]) -> pd.DataFrame:
+    try:
+        return read(path)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"{path} is damaged ({reason}): train the model again.") from error
 
 
 def _version(package: str) -> str | None:

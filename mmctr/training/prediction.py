@@ -17,6 +17,8 @@ from mmctr.training.batches import Batches
 @torch.inference_mode()
 def predict(model: DIN, rows: Impressions, batch_size: int = 4096) -> np.ndarray:
     """Click probabilities of impressions, float32 [n]."""
+    if not len(rows):
+        return np.zeros(0, dtype=np.float32)
     was_training = model.training
     model.eval()
     batches = Batches(rows, model)

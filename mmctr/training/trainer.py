@@ -35,7 +35,7 @@ class TrainConfig(Config):
 
     seed: int = Field(1, ge=0)
     epochs: PositiveInt = 3
-    batch_size: int = Field(1024, ge=2)
+    batch_size: int = Field(1024, ge=3)  # batches of at most 2 can leave a row alone
     learning_rate: PositiveFloat = 3e-3
     embedding_l2: NonNegativeFloat = 1e-3
     network_l2: NonNegativeFloat = 0.0
@@ -81,8 +81,8 @@ def train(
 ) -> Run:
     """Train on the train split, choose on valid, and write a new run folder below `runs`.
 
-    Raises ConfigError for a strategy that the data cannot serve or an absent device, DataError
-    for a valid split in which all labels are equal.
+    Raises ConfigError for a strategy that the data cannot serve, an absent device or training
+    that diverges, DataError for a split in which all labels are equal.
     """
     _require_both_labels(dataset)
     device = find_device(train_config.device)
@@ -188,12 +188,18 @@ def _update(model: DIN, optimizer: torch.optim.Adam, batch: Batch, max_norm: flo
 def _validate(model: DIN, rows: Impressions, progress: Progress, epoch: float, bar: tqdm) -> None:
     """Score the valid split, keep the weights if they are the best yet."""
     probability = predict(model, rows)
+    rate = progress.plateau.optimizer.param_groups[0]["lr"]
+    if not np.isfinite(probability).all():
+        raise ConfigError(
+            f"Parameter 'learning_rate' is {rate:g}, and training has diverged by epoch "
+            f"{epoch:.2f} (predictions are not numbers): choose a smaller one."
+        )
     record = {
         "epoch": round(epoch, 4),
         "train_loss": float(torch.stack(progress.losses).mean()),
         "auc": auc(rows.label, probability),
         "logloss": logloss(rows.label, probability),
-        "learning_rate": progress.plateau.optimizer.param_groups[0]["lr"],
+        "learning_rate": rate,
         "seconds": round(bar.format_dict["elapsed"], 3),
     }
     progress.losses.clear()

@@ -54,6 +54,38 @@ def test_a_batch_equals_a_loop_over_its_rows(clicks, max_history, random):
         assert set(batch.histories.rows[offsets[number] : offsets[number + 1]].tolist()) <= {number}
 
 
+@given(st.lists(st.integers(1, N_ITEMS), min_size=1), st.integers(1, 5), st.data())
+def test_rows_may_share_and_overlap_slices(flat, max_history, data):
+    spans = st.tuples(st.integers(0, len(flat)), st.integers(0, len(flat))).map(sorted)
+    start, end = np.array(data.draw(st.lists(spans, min_size=1, max_size=8))).T
+    number = np.arange(len(start))
+    target = (number % N_ITEMS + 1).astype(np.int32)
+    rows = Impressions(number, target, None, start, end, np.array(flat, dtype=np.int32))
+    (batch,) = Batches(rows, model(max_history)).in_order(len(rows))
+    assert batch.label is None
+    named = batch.items[batch.histories.items].tolist()
+    clicks = [flat[first:last][-max_history:] for first, last in zip(start, end, strict=True)]
+    assert named == [item for history in clicks for item in history]
+    expected = [row for row, history in enumerate(clicks) for _ in history]
+    assert batch.histories.rows.tolist() == expected
+
+
+def test_rows_without_any_click_are_a_batch():
+    batch = next(Batches(impressions([[], [], []]), model(4)).in_order(3))
+    assert batch.items.tolist() == batch.items[batch.target].tolist() == [1, 2, 3]
+    assert batch.histories.offsets.tolist() == [0, 0, 0, 0]
+    assert not len(batch.histories.items)
+
+
+@given(st.integers(2, 60), st.integers(3, 20))
+def test_no_row_is_alone_in_a_shuffled_batch(count, size):
+    """Batch normalisation cannot learn from one row."""
+    batches = Batches(impressions([[1]] * count), model(4))
+    lengths = [len(part) for part in batches.shuffled(size, torch.Generator())]
+    assert sum(lengths) == count
+    assert 2 <= min(lengths) <= max(lengths) <= size
+
+
 @pytest.mark.parametrize("size", [2, 3, 7, 100])
 def test_shuffled_visits_every_row_once_in_nearly_equal_batches(size):
     rows = impressions([[1 + number % N_ITEMS] for number in range(15)])
@@ -67,10 +99,13 @@ def test_shuffled_visits_every_row_once_in_nearly_equal_batches(size):
     assert max(lengths) - min(lengths) <= 1
     again = list(batches.shuffled(size, torch.Generator().manual_seed(0)))
     assert [part.label.tolist() for part in parts] == [part.label.tolist() for part in again]
+    other = list(batches.shuffled(size, torch.Generator().manual_seed(1)))
+    assert [part.label.tolist() for part in parts] != [part.label.tolist() for part in other]
 
 
 def test_in_order_keeps_the_order():
     rows = impressions([[1]] * 7)
     batches = Batches(rows, model(4))
     found = [batch.items[batch.target] for batch in batches.in_order(3)]
+    assert [len(part) for part in found] == [3, 3, 1]
     assert torch.cat(found).tolist() == rows.target.tolist()

@@ -1,43 +1,129 @@
 """A run folder is whole or absent, reads back exactly, and refuses what does not fit."""
 
 import json
+import re
 import shutil
+import subprocess
+from dataclasses import replace
+from datetime import datetime
+from importlib.metadata import version
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 
+import mmctr
 from mmctr.data.dataset import Dataset
 from mmctr.data.demo import write_demo
-from mmctr.errors import RunError
+from mmctr.errors import MMCTRError, RunError
 from mmctr.training import checkpoint
 from mmctr.training.checkpoint import Run
 from mmctr.training.prediction import predict
-from mmctr.training.trainer import configs, train
+from mmctr.training.trainer import configs
+
+FILES = (
+    "config.json",
+    "summary.json",
+    "model.safetensors",
+    "metrics.jsonl",
+    "predictions.parquet",
+)
 
 
 def test_a_run_reads_back_exactly(tiny, tiny_run):
     run = Run.load(tiny_run.folder)
-    assert {path.name for path in run.folder.iterdir()} == {
-        "config.json",
-        "model.safetensors",
-        "metrics.jsonl",
-        "summary.json",
-        "predictions.parquet",
-    }
+    assert {path.name for path in run.folder.iterdir()} == set(FILES)
+    assert load_file(run.folder / "model.safetensors").keys() == run.model().state_dict().keys()
     again = predict(run.model(), tiny.valid)
     np.testing.assert_array_equal(again, run.predictions["probability"])
     assert run.predictions["target"].tolist() == tiny.valid.target.tolist()
+    assert run.predictions["user"].tolist() == tiny.valid.user.tolist()
+    assert run.predictions["label"].tolist() == tiny.valid.label.tolist()
     assert run.history["auc"].max() == pytest.approx(run.summary["metrics"]["auc"])
-    assert run.summary["dataset"]["fingerprint"] == tiny.fingerprint
-    assert run.summary["versions"]["torch"]
     assert (run.strategy, run.seed) == ("v4", 1)
+    assert (run.config, run.summary) == (tiny_run.config, tiny_run.summary)
 
 
-def test_runs_of_one_second_have_folders_of_their_own(tiny, tmp_path):
-    small = configs(epochs=1, embedding_dim=4, heads=1, hidden=(4,), validations=1)
-    runs = [train(tiny, "provided:item_emb_d128", *small, tmp_path) for _ in range(3)]
-    assert len({run.folder for run in runs}) == 3
-    assert all(run.folder.parent == tmp_path and ":" not in run.name for run in runs)
+def test_the_summary_says_what_a_result_rests_on(tiny, tiny_run):
+    config, summary = tiny_run.config, tiny_run.summary
+    assert summary["dataset"] == {
+        "name": tiny.folder.name,
+        "folder": str(tiny.folder),
+        "fingerprint": tiny.fingerprint,
+        "simulated": True,
+        "items": 300,
+        "rows": {"train": 2400, "valid": 300, "test": 300},
+    }
+    for package in ("torch", "numpy", "pandas", "scikit-learn"):
+        assert summary["versions"][package] == version(package)
+    learned = [weight for weight in tiny_run.model().parameters() if weight.requires_grad]
+    assert summary["parameters"] == sum(weight.numel() for weight in learned)
+    low, high = summary["metrics"]["auc_interval"]
+    assert low < summary["metrics"]["auc"] < high
+    best = tiny_run.history.loc[tiny_run.history["auc"].idxmax()]
+    assert summary["best_epoch"] == best["epoch"]
+    assert set(summary["seconds"]) == {"fusion", "training"}
+    assert datetime.fromisoformat(summary["date"]).tzinfo
+    assert config["training"]["seed"] == 1
+    assert config["model"]["hidden"] == [16]
+    assert configs(**config["model"], **config["training"])
+
+
+def test_the_commit_is_that_of_the_source_tree(tmp_path, monkeypatch):
+    monkeypatch.setattr(mmctr, "__file__", str(tmp_path / "mmctr" / "__init__.py"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert checkpoint.provenance()["git"] is None
+
+    def git(*words):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        command = ["git", "-C", str(tmp_path), *who, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    (tmp_path / "file").write_text("one")
+    git("init")
+    git("add", "file")
+    git("commit", "-m", "one")
+    clean = {"commit": git("rev-parse", "HEAD"), "dirty": False}
+    assert checkpoint.provenance()["git"] == clean
+    (tmp_path / "file").write_text("two")
+    assert checkpoint.provenance()["git"] == clean | {"dirty": True}
+
+
+@pytest.fixture
+def save(tiny, tiny_run, tmp_path):
+    """Save the tiny run again below tmp_path/runs, with another strategy if wanted."""
+
+    def saved(strategy="v4"):
+        config = tiny_run.config | {"strategy": strategy}
+        summary = {name: tiny_run.summary[name] for name in ("metrics", "seconds")}
+        scores = tiny_run.predictions["probability"].to_numpy()
+        records = tiny_run.history.to_dict("records")
+        runs = tmp_path / "runs"
+        return checkpoint.save_run(runs, tiny, tiny_run.model(), config, summary, records, scores)
+
+    return saved
+
+
+def test_runs_of_one_second_have_folders_of_their_own(tmp_path, monkeypatch, save):
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2030, 1, 2, 3, 4, 5)
+
+    monkeypatch.setattr(checkpoint, "datetime", Clock)
+    name = "tiny-v4-seed1-20300102-030405"
+    assert [save().name for _ in range(3)] == [name, f"{name}-2", f"{name}-3"]
+    assert len(list((tmp_path / "runs").iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    "strategy", ["provided:item_emb_d128", "provided:a/b", "provided:../up", "provided:a b:c"]
+)
+def test_any_strategy_makes_a_plain_folder_name(tmp_path, save, strategy):
+    run = save(strategy)
+    assert run.folder.parent == tmp_path / "runs"
+    assert re.fullmatch(r"[\w.-]+", run.name)
+    assert Run.load(run.folder).strategy == strategy
 
 
 def test_a_taken_name_is_never_written_over(tmp_path):
@@ -49,25 +135,63 @@ def test_a_taken_name_is_never_written_over(tmp_path):
     assert (tmp_path / "run" / "file").read_text() == "0"
 
 
-def test_a_failed_write_leaves_nothing(tiny, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize(
+    "step",
+    [
+        "mmctr.training.checkpoint.save_file",
+        "pandas.DataFrame.to_parquet",
+        "pandas.DataFrame.to_json",
+        "mmctr.training.checkpoint.write_json",
+        "pathlib.Path.rename",
+    ],
+)
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(28, "No space left on device"), MMCTRError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+)
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch, save, step, error, expected):
+    def fail(*_, **__):
+        raise error
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
-    small = configs(epochs=1, embedding_dim=4, heads=1, hidden=(4,), validations=1)
-    with pytest.raises(RunError, match="No space left on device"):
-        train(tiny, "v1", *small, tmp_path)
-    assert not list(tmp_path.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(step, fail)
+        with pytest.raises(expected, match=r"could not be written .No space left on device|^$"):
+            save()
+    assert not list((tmp_path / "runs").iterdir())
+    assert save().model()
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path, save):
+    (tmp_path / "runs").touch()
+    with pytest.raises(RunError, match=r"runs/tiny-v4-seed1.* could not be written"):
+        save()
+
+
+def use_all_of(run):
+    """Read whatever a run holds."""
+    return run.model(), run.history, run.predictions
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("config.json", None, "config.json is missing"),
+        *((name, None, f"{name} is missing") for name in FILES),
         ("summary.json", "{", "summary.json is damaged"),
+        ("config.json", "\x80", "config.json is damaged"),
         ("config.json", "[]", "config.json holds no JSON object"),
+        ("config.json", "{}", "config.json has no 'strategy'"),
+        ("summary.json", json.dumps({"metrics": {}}), "summary.json has no 'dataset'"),
+        ("metrics.jsonl", "{", "metrics.jsonl is damaged"),
+        ("predictions.parquet", "no table", "predictions.parquet is damaged"),
         ("model.safetensors", "no weights", "does not fit config.json"),
-        ("config.json", json.dumps({"model": {}, "sizes": {}}), "does not fit config.json"),
+        (
+            "config.json",
+            json.dumps({"strategy": "v4", "training": {}, "model": {}, "sizes": {}}),
+            "does not fit config.json",
+        ),
     ],
 )
 def test_a_damaged_run_is_one_sentence(tiny_run, tmp_path, name, text, message):
@@ -75,12 +199,22 @@ def test_a_damaged_run_is_one_sentence(tiny_run, tmp_path, name, text, message):
     shutil.copytree(tiny_run.folder, folder)
     (folder / name).unlink()
     if text is not None:
-        (folder / name).write_text(text)
-    with pytest.raises(RunError, match=message):
-        Run.load(folder).model()
+        (folder / name).write_text(text, encoding="latin-1")
+    with pytest.raises(RunError, match=message) as caught:
+        use_all_of(Run.load(folder))
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_another_dataset_is_refused(tiny_run, tmp_path):
     other = Dataset.load(write_demo(tmp_path / "other", seed=2, items=250, users=64))
     with pytest.raises(RunError, match=r"trained with n_items = 300, but .* has 250"):
+        tiny_run.require_fit(other)
+
+
+def test_other_items_of_the_same_number_are_refused(tiny, tiny_run):
+    tiny_run.require_fit(tiny)
+    changed = np.roll(tiny.catalog.tags, 1, axis=0)
+    other = replace(tiny, catalog=replace(tiny.catalog, tags=changed))
+    with pytest.raises(RunError, match=r"trained on items with other tags.*: choose the run's own"):
         tiny_run.require_fit(other)

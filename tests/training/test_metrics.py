@@ -1,5 +1,7 @@
 """Metrics against scikit-learn, naive loops and hand-computed cases."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -47,8 +49,64 @@ def test_bootstrap_equals_weighted_auc_of_the_same_draw(drawn, seed):
             assert opposite == pytest.approx(1 - found)
 
 
-def test_auc_of_equal_labels_is_not_a_number():
+@given(rows)
+def test_auc_counts_pairs_and_half_of_the_ties(drawn):
+    _, label, score = columns(drawn)
+    pairs = np.subtract.outer(score[label == 1], score[label == 0])
+    found = metrics.auc(label, score)
+    assert (
+        found == pytest.approx(((pairs > 0) + (pairs == 0) / 2).mean())
+        if pairs.size
+        else (np.isnan(found))
+    )
+
+
+def test_equal_labels_have_neither_auc_nor_gauc():
+    users = np.array([1, 1, 2])
     assert np.isnan(metrics.auc(np.ones(3), np.arange(3)))
+    assert np.isnan(metrics.gauc(users, np.array([1, 1, 0]), np.arange(3)))
+
+
+def test_logloss_by_hand():
+    probability = np.array([0.25, 0.5, 0.8], dtype=np.float32)
+    expected = -(np.log(0.75) + np.log(0.5) + np.log(0.8)) / 3
+    assert metrics.logloss(np.array([0, 1, 1]), probability) == pytest.approx(expected, rel=1e-6)
+    assert metrics.logloss(np.ones(2), np.array([0.5, 0.5])) == pytest.approx(np.log(2))
+    assert np.isfinite(metrics.logloss(np.array([0, 1]), np.array([1.0, 0.0], dtype=np.float32)))
+
+
+@given(rows, st.integers(0, 5))
+def test_bootstrap_draws_users_whatever_their_rows(drawn, seed):
+    """Rows in several copies are as good as one: nothing is learned from them."""
+    user, label, score = columns(drawn)
+    once = metrics.bootstrap_auc(user, label, score, resamples=5, seed=seed)
+    copied = (np.repeat(values, 3) for values in (user, label, score))
+    again = metrics.bootstrap_auc(*copied, resamples=5, seed=seed)
+    np.testing.assert_allclose(once, again)
+
+
+def test_bootstrap_of_identical_systems_is_identical():
+    rng = np.random.default_rng(3)
+    user, label, score = rng.integers(0, 40, 300), rng.integers(0, 2, 300), rng.random(300)
+    samples = metrics.bootstrap_auc(user, label, np.stack([score, score, score * 2]), resamples=20)
+    np.testing.assert_array_equal(samples[:, 0], samples[:, 1])
+    np.testing.assert_array_equal(samples[:, 0], samples[:, 2])
+    other = metrics.bootstrap_auc(user, label, score, resamples=20, seed=1)
+    assert not np.array_equal(samples[:, :1], other)
+
+
+def test_the_bootstrap_interval_covers_the_true_auc():
+    # Scores of clicks and non-clicks are normal, one apart: their AUC is Phi(1 / sqrt 2).
+    truth, covered = 0.5 * (1 + math.erf(0.5)), 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        label = rng.integers(0, 2, 150)
+        samples = metrics.bootstrap_auc(
+            np.arange(150), label, rng.normal(label, 1), resamples=100, seed=seed
+        )
+        low, high = metrics.interval(samples[:, 0])
+        covered += low <= truth <= high
+    assert covered >= 51  # 95% of 60 are 57
 
 
 def test_calibration_by_hand():
@@ -58,6 +116,19 @@ def test_calibration_by_hand():
     assert table["predicted"].tolist() == pytest.approx([0.3, 0.8])
     assert table["observed"].tolist() == [1.0, 0.5]
     assert metrics.calibration_error(label, probability, bins=2) == pytest.approx(0.5)
+
+
+@given(rows, st.integers(1, 50))
+def test_calibration_keeps_all_rows_and_their_means(drawn, bins):
+    _, label, probability = columns(drawn)
+    table = metrics.calibration(label, probability, bins)
+    assert table["rows"].sum() == len(label)
+    assert table["rows"].max() - table["rows"].min() <= 1
+    assert table["predicted"].is_monotonic_increasing or len(table) == 1
+    for name, values in (("predicted", probability), ("observed", label)):
+        assert np.average(table[name], weights=table["rows"]) == pytest.approx(values.mean())
+    gap = abs(probability.mean() - label.mean())
+    assert metrics.calibration_error(label, probability, bins) >= gap - 1e-9
 
 
 def test_evaluate_agrees_with_scikit_learn():
@@ -73,11 +144,25 @@ def test_evaluate_agrees_with_scikit_learn():
 def test_interval_covers_the_middle():
     low, high = metrics.interval(np.r_[np.linspace(0, 1, 1001), np.nan])
     assert (low, high) == pytest.approx((0.025, 0.975))
+    assert metrics.interval(np.linspace(0, 1, 1001), level=0.5) == pytest.approx((0.25, 0.75))
 
 
 def test_bins_name_their_ranges():
     groups = metrics.bins(np.array([0, 1, 4, 5, 1999, 5000]), [0, 1, 5, 2000])
     assert groups.tolist() == ["0", "1-4", "1-4", "5-1,999", "5-1,999", "2,000+"]
+    assert groups.cat.categories.tolist() == ["0", "1-4", "5-1,999", "2,000+"]
+    assert groups.cat.ordered
+
+
+@given(
+    st.lists(st.integers(-20, 60), min_size=1),
+    st.lists(st.integers(0, 50), min_size=1, max_size=6, unique=True).map(sorted),
+)
+def test_every_value_is_in_the_group_that_starts_last_before_it(values, edges):
+    groups = metrics.bins(np.array(values), edges)
+    for value, code in zip(values, groups.cat.codes, strict=True):
+        # Below the first edge there is no group: code -1.
+        assert code == sum(edge <= value for edge in edges) - 1
 
 
 def test_auc_by_group_is_the_auc_within_each_group():
@@ -93,3 +178,13 @@ def test_auc_by_group_is_the_auc_within_each_group():
         expected = roc_auc_score(label[mine], systems[line.system][mine])
         assert line.auc == pytest.approx(expected)
         assert line.low <= line.auc <= line.high
+
+
+def test_groups_without_both_labels_are_left_out():
+    label = np.array([0, 1, 1, 1, 0, 1])
+    groups = metrics.bins(np.array([0, 0, 1, 1, -1, -1]), [0, 1, 2])
+    table = metrics.auc_by_group(np.arange(6), label, {"v1": np.arange(6.0)}, groups)
+    assert table[["group", "rows", "auc"]].to_numpy().tolist() == [["0", 2, 1.0]]
+    none = metrics.auc_by_group(np.arange(6), np.ones(6), {"v1": np.arange(6.0)}, groups)
+    assert none.empty
+    assert none.columns.tolist() == table.columns.tolist()

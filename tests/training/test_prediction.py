@@ -5,6 +5,7 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from mmctr.errors import MMCTRError
 from mmctr.training import prediction
@@ -33,6 +34,46 @@ def test_nothing_is_half_written(tiny, tmp_path):
     with pytest.raises(MMCTRError, match=r"out\.csv could not be written"):
         prediction.write_predictions(tmp_path / "out.csv", tiny.valid, np.zeros(len(tiny.valid)))
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+
+
+@pytest.mark.parametrize(
+    ("method", "write"),
+    [
+        ("pandas.DataFrame.to_csv", prediction.write_predictions),
+        (
+            "zipfile.ZipFile.writestr",
+            lambda path, _, scores: prediction.write_submission(path, scores),
+        ),
+    ],
+)
+def test_a_full_disk_leaves_the_old_files(tiny, tmp_path, monkeypatch, method, write):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "old"
+    path.write_text("old")
+    monkeypatch.setattr(method, full)
+    with pytest.raises(MMCTRError, match=r"old could not be written .No space left"):
+        write(path, tiny.valid, np.zeros(len(tiny.valid)))
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_predicting_leaves_the_model_as_it_was(tiny, tiny_run, training):
+    model = tiny_run.model().train(training)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = prediction.predict(model, tiny.valid)
+    assert model.training == model.dnn.training == training
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    np.testing.assert_array_equal(found, prediction.predict(model.eval(), tiny.valid))
+    assert found.dtype == np.float32
+    assert ((found > 0) & (found < 1)).all()
+
+
+def test_no_rows_have_no_probabilities(tiny, tiny_run):
+    none = tiny.valid.select(np.arange(0))
+    assert prediction.predict(tiny_run.model(), none).shape == (0,)
 
 
 def test_batches_do_not_change_predictions(tiny, tiny_run):

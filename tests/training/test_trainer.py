@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from mmctr.data.dataset import Catalog, Dataset, Impressions
 from mmctr.errors import ConfigError, DataError
@@ -10,7 +11,7 @@ from mmctr.model.din import DIN
 from mmctr.training import trainer
 from mmctr.training.metrics import auc
 from mmctr.training.prediction import predict
-from mmctr.training.trainer import configs, fit, reference_aucs, train
+from mmctr.training.trainer import configs, find_device, fit, reference_aucs, train
 
 SMALL = {"embedding_dim": 8, "heads": 2, "hidden": (16,), "batch_size": 256}
 
@@ -51,8 +52,21 @@ def test_training_learns_what_can_be_learned(easy, attention):
     assert max(record["auc"] for record in records) > 0.97
 
 
-@pytest.mark.parametrize("attention", ["dot", "mlp"])
-@pytest.mark.parametrize("bilinear", ["all", "interaction"])
+@pytest.fixture
+def threads(request):
+    """torch with as many threads as the parameter says."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize(
+    ("attention", "bilinear", "threads"),
+    [("dot", "all", 1), ("dot", "interaction", 2), ("mlp", "all", 2)],
+    indirect=["threads"],
+)
 def test_two_runs_with_one_seed_are_identical(tiny, tmp_path, attention, bilinear):
     parameters = SMALL | {"attention": attention, "bilinear": bilinear, "epochs": 1}
     first, second, other = (
@@ -60,8 +74,19 @@ def test_two_runs_with_one_seed_are_identical(tiny, tmp_path, attention, bilinea
     )
     assert first.summary["metrics"] == second.summary["metrics"]
     assert first.summary["metrics"] != other.summary["metrics"]
-    weights = first.model().state_dict(), second.model().state_dict()
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    weights, again, others = (run.model().state_dict() for run in (first, second, other))
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+    assert not torch.equal(weights["embedding.id.weight"], others["embedding.id.weight"])
+
+
+def test_global_random_numbers_do_not_matter(tiny, tmp_path):
+    small = configs(**SMALL | {"epochs": 1, "embedding_dim": 4, "heads": 1, "hidden": (4,)})
+    runs = []
+    for seed in (5, 6):
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        runs.append(train(tiny, "provided:item_emb_d128", *small, tmp_path))
+    assert runs[0].summary["metrics"] == runs[1].summary["metrics"]
 
 
 def test_the_best_weights_are_kept(easy, monkeypatch):
@@ -89,6 +114,36 @@ def test_training_stops_early_and_cuts_the_rate_before(easy, monkeypatch):
     rates = [record["learning_rate"] for record in records]
     assert rates[0] == pytest.approx(3e-3)
     assert rates[-1] == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize(
+    ("scores", "patience", "expected"),
+    [
+        ([0.9, 0.8, 0.7, 0.6], 1, 2),
+        ([0.9, 0.9, 0.9, 0.9], 2, 3),  # equal is not better
+        ([0.5, 0.4, 0.6, 0.5, 0.4, 0.9], 2, 5),  # a better one starts the count anew
+        ([0.5, 0.4, 0.6, 0.5, 0.7, 0.6], 2, 6),
+    ],
+)
+def test_patience_counts_validations_without_a_better_auc(
+    easy, monkeypatch, scores, patience, expected
+):
+    coming = iter(scores)
+    monkeypatch.setattr(trainer, "auc", lambda *_: next(coming))
+    model, config = model_for(easy, epochs=3, validations=2, patience=patience)
+    assert [record["auc"] for record in fit(model, easy, config)] == scores[:expected]
+
+
+def test_train_loss_is_the_mean_since_the_last_validation(easy, monkeypatch):
+    losses = iter(torch.arange(1.0, 13))
+    monkeypatch.setattr(trainer, "_update", lambda *_: next(losses))
+    model, config = model_for(easy, epochs=1, validations=3)
+    records = fit(model, easy, config)
+    assert [record["train_loss"] for record in records] == [2.5, 6.5, 10.5]
+    assert [record["epoch"] for record in records] == pytest.approx([1 / 3, 2 / 3, 1], abs=1e-4)
+    assert [record["learning_rate"] for record in records] == [config.learning_rate] * 3
+    seconds = [record["seconds"] for record in records]
+    assert seconds == sorted(seconds)
 
 
 @pytest.mark.parametrize(("validations", "expected"), [(1, 1), (3, 3), (500, 12)])
@@ -131,12 +186,55 @@ def test_frozen_content_stays_and_finetuned_content_moves(easy):
         assert same != moves, content
 
 
-def test_one_label_only_is_refused(easy, tmp_path):
-    rows = easy.valid
-    ones = Impressions(**(vars(rows) | {"label": np.ones_like(rows.label)}))
-    dataset = Dataset(easy.folder, easy.catalog, easy.splits | {"valid": ones})
-    with pytest.raises(DataError, match="split valid: found only labels 1"):
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_one_label_only_is_refused(easy, tmp_path, split, label):
+    rows = easy.split(split)
+    same = Impressions(**(vars(rows) | {"label": np.full_like(rows.label, label)}))
+    dataset = Dataset(easy.folder, easy.catalog, easy.splits | {split: same})
+    with pytest.raises(DataError, match=f"split {split}: found only labels {label}, expected both"):
         train(dataset, "v1", *configs(), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_smallest_batches_have_enough_rows_for_batch_normalisation(easy):
+    odd = easy.splits | {"train": easy.train.select(np.arange(31))}
+    model, config = model_for(Dataset(easy.folder, easy.catalog, odd), epochs=1, batch_size=3)
+    assert fit(model, Dataset(easy.folder, easy.catalog, odd), config)
+    with pytest.raises(ConfigError, match="'batch_size' is 2, expected greater than or equal to 3"):
+        configs(batch_size=2)
+
+
+@pytest.mark.parametrize("rate", [1e30, float("inf")])
+def test_training_that_diverges_is_one_sentence(easy, rate):
+    model, config = model_for(easy, epochs=1, learning_rate=rate)
+    with pytest.raises(ConfigError, match=r"'learning_rate' is .* diverged .*: choose a smaller"):
+        fit(model, easy, config)
+
+
+def test_references_are_popularity_and_the_true_probability(tiny, easy):
+    clicks = [0] * (tiny.catalog.n_items + 1)
+    for target, label in zip(tiny.train.target, tiny.train.label, strict=True):
+        clicks[target] += int(label)
+    found = reference_aucs(tiny, tiny.valid)
+    score = [clicks[target] for target in tiny.valid.target]
+    assert found["popularity"] == pytest.approx(roc_auc_score(tiny.valid.label, score))
+    expected = roc_auc_score(tiny.valid.label, tiny.valid.probability)
+    assert found["oracle"] == pytest.approx(expected)
+    assert set(reference_aucs(easy, easy.valid)) == {"popularity"}
+
+
+def test_parameters_are_sorted_into_model_and_training():
+    model, training = configs(heads=2, hidden=[8, 4], epochs=7, seed=3)
+    assert (model.heads, model.hidden, training.epochs, training.seed) == (2, (8, 4), 7, 3)
+    assert configs() == (type(model)(), type(training)())
+
+
+@pytest.mark.parametrize(("there", "expected"), [(True, "cuda"), (False, "cpu")])
+def test_auto_takes_a_gpu_if_there_is_one(monkeypatch, there, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert find_device("auto").type == expected
+    assert find_device("cpu").type == "cpu"
 
 
 @pytest.mark.parametrize(
@@ -146,9 +244,12 @@ def test_one_label_only_is_refused(easy, tmp_path):
         ({"device": "mps"}, "which this machine does not have: choose one of 'cpu'"),
         ({"colour": 1}, "Parameter 'colour' is unknown: choose one of embedding_dim"),
         ({"epochs": 0}, "Parameter 'epochs' is 0, expected greater than 0"),
+        ({"patience": 1.5}, "Parameter 'patience' is 1.5, expected a valid integer"),
+        ({"learning_rate": "fast"}, "Parameter 'learning_rate' is 'fast', expected a valid number"),
     ],
 )
-def test_wrong_parameters_are_one_sentence(tiny, tmp_path, parameters, message):
+def test_wrong_parameters_are_one_sentence(tiny, tmp_path, monkeypatch, parameters, message):
+    monkeypatch.setattr(torch.mps, "is_available", lambda: False)
     with pytest.raises(ConfigError, match=message):
         train(tiny, "v4", *configs(**parameters), tmp_path)
     assert not list(tmp_path.iterdir())
