@@ -34,6 +34,7 @@ def test_a_run_reads_back_exactly(tiny, tiny_run):
     run = Run.load(tiny_run.folder)
     assert {path.name for path in run.folder.iterdir()} == set(FILES)
     assert load_file(run.folder / "model.safetensors").keys() == run.model().state_dict().keys()
+    assert not run.model().training
     again = predict(run.model(), tiny.valid)
     np.testing.assert_array_equal(again, run.predictions["probability"])
     assert run.predictions["target"].tolist() == tiny.valid.target.tolist()

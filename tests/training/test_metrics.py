@@ -34,6 +34,13 @@ def test_gauc_equals_a_loop_over_users(drawn):
     assert np.isnan(found) if weight == 0 else found == pytest.approx(total / weight)
 
 
+def test_gauc_weighs_users_by_their_rows():
+    user = np.array([1, 1, 2, 2, 2, 2, 3])  # AUC 1 over two rows, 1/3 over four, and no AUC
+    label = np.array([1, 0, 1, 0, 0, 0, 1])
+    score = np.array([0.9, 0.1, 0.5, 0.1, 0.7, 0.9, 0.3])
+    assert metrics.gauc(user, label, score) == pytest.approx((2 * 1 + 4 / 3) / 6)
+
+
 @given(rows, st.integers(0, 5))
 def test_bootstrap_equals_weighted_auc_of_the_same_draw(drawn, seed):
     user, label, score = columns(drawn)
