@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from mmctr.errors import ConfigError, MMCTRError
-from mmctr.files import find, home
+from mmctr.files import DEMO, find, home
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,7 +25,6 @@ app.add_typer(data_app, name="data")
 features_app = typer.Typer(no_args_is_help=True, help="Text and image features of a dataset.")
 app.add_typer(features_app, name="features")
 
-DEMO = Path("data/demo")
 Data = Annotated[Path, typer.Option("--data", help="Folder with the dataset's parquet files.")]
 Parameters = Annotated[
     list[str] | None,

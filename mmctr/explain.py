@@ -5,7 +5,7 @@ import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score
 
-from mmctr.data.dataset import Dataset, Impressions
+from mmctr.data.dataset import Dataset, Impressions, slice_positions
 from mmctr.model.din import DIN
 from mmctr.training.batches import Batches
 from mmctr.training.prediction import predict
@@ -100,7 +100,7 @@ def without_click(rows: Impressions, age: np.ndarray) -> Impressions:
     """The same rows, each without one click of its history: the age-th latest, int [n] from 1."""
     lengths = rows.history_length
     ends = np.cumsum(lengths)
-    flat = np.arange(lengths.sum()) + np.repeat(rows.history_start - (ends - lengths), lengths)
+    flat = slice_positions(rows.history_start, lengths)
     kept = np.ones(len(flat), dtype=bool)
     kept[ends - age] = False
     end = np.cumsum(lengths - 1)
@@ -142,7 +142,7 @@ def co_click_pairs(
     slices = np.unique(np.stack([rows.history_start, rows.history_end]), axis=1)
     lengths = slices[1] - slices[0]
     ends = np.cumsum(lengths)
-    flat = np.arange(lengths.sum()) + np.repeat(slices[0] - (ends - lengths), lengths)
+    flat = slice_positions(slices[0], lengths)
     has_next = np.ones(len(flat), dtype=bool)
     has_next[ends[lengths > 0] - 1] = False
     first = flat[has_next]

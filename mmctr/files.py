@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mmctr.errors import MMCTRError
+
+DEMO = Path("data/demo")  # below `home`
 
 
 def home() -> Path:
@@ -44,16 +47,41 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
-        raise MMCTRError(
-            f"{path} could not be written ({error.strerror or error}): "
-            "free some space or choose a folder that you may write to."
-        ) from error
+        raise _unwritable(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; move it into place only if the block succeeds.
+
+    Raises MMCTRError if it cannot be written or the disk is full.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        yield temporary
+        # mkdtemp makes folders for the owner alone; results are meant to be shared.
+        temporary.chmod(0o755)
+        temporary.rename(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
+
+
+def _unwritable(path: Path, error: OSError) -> MMCTRError:
+    return MMCTRError(
+        f"{path} could not be written ({error.strerror or error}): "
+        "free some space or choose a folder that you may write to."
+    )

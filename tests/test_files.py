@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mmctr.errors import MMCTRError
-from mmctr.files import atomic_path, write_json
+from mmctr.files import atomic_folder, atomic_path, write_json
 
 
 def test_the_file_appears_only_at_the_end(tmp_path):
@@ -55,3 +55,32 @@ def test_write_json_writes_values_paths_and_unicode(tmp_path):
     text = (tmp_path / "a.json").read_text(encoding="utf-8")
     assert json.loads(text) == {"auc": 0.5, "folder": "x/y", "title": "Größe"}
     assert text.endswith("}\n")
+
+
+def test_a_folder_appears_only_at_the_end(tmp_path):
+    path = tmp_path / "new" / "folder"
+    with atomic_folder(path) as temporary:
+        (temporary / "a.txt").write_text("whole")
+        assert not path.exists()
+    assert (path / "a.txt").read_text() == "whole"
+    assert list(path.parent.iterdir()) == [path]
+    assert path.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, MMCTRError])
+def test_a_failure_leaves_no_folder(tmp_path, error):
+    with pytest.raises(error), atomic_folder(tmp_path / "folder") as temporary:
+        (temporary / "a.txt").write_text("half")
+        raise error("stop")
+    assert not list(tmp_path.iterdir())
+
+
+def test_folders_that_cannot_be_written_are_named(tmp_path):
+    (tmp_path / "file").touch()
+    for name in ("file/folder", "file"):
+        with (
+            pytest.raises(MMCTRError, match=f"{name} could not be written"),
+            atomic_folder(tmp_path / name),
+        ):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

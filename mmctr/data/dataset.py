@@ -343,8 +343,14 @@ def history_hashes(rows: Impressions) -> np.ndarray:
     )
     starts, lengths = slices[0], slices[1] - slices[0]
     ends = np.cumsum(lengths)
-    flat = np.repeat(starts - (ends - lengths), lengths) + np.arange(lengths.sum())
+    flat = slice_positions(starts, lengths)
     return _hash_slices(rows.history_items[flat], ends - lengths, ends)[group.ravel()]
+
+
+def slice_positions(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The positions in a flat array that slices cover, one slice after another: int64 [total]."""
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(starts - before, lengths) + np.arange(lengths.sum())
 
 
 def _hash_slices(items: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:

@@ -25,8 +25,6 @@ truth.parquet; their AUC, the oracle AUC, is the best that any model can reach.
 
 import colorsys
 import math
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,9 +37,7 @@ from PIL import Image, ImageDraw
 
 from mmctr.data import schema
 from mmctr.errors import ConfigError, DataError
-from mmctr.files import find
-
-FOLDER = "data/demo"  # below the project's home
+from mmctr.files import DEMO, atomic_folder, find
 
 THEMES = {
     "ocean": "reef whale tide harbour diver lagoon coral sailor island pearl",
@@ -100,8 +96,8 @@ class _Items:
 def find_data(data: Path | str, say: Callable[[str], None]) -> Path:
     """The folder of a dataset; the demo is simulated if it is asked for and not there yet."""
     folder = find(data)
-    if Path(data) == Path(FOLDER) and not folder.exists():
-        say(f"There is no {FOLDER} yet: simulating it takes about 15 seconds.")
+    if Path(data) == DEMO and not folder.exists():
+        say(f"There is no {DEMO} yet: simulating it takes about 15 seconds.")
         write_demo(folder)
     return folder
 
@@ -118,14 +114,8 @@ def write_demo(folder: Path, *, seed: int = 0, items: int = 3000, users: int = 8
         )
     if folder.exists():
         raise DataError(f"{folder} exists already: delete it or choose another folder.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with atomic_folder(folder) as temporary:
         _write(temporary, np.random.default_rng(seed), items, users)
-        temporary.chmod(0o755)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
@@ -313,8 +303,8 @@ def _write_items(
     ids = np.arange(1, len(titles) + 1)
     columns = {"item_id": ids, "item_title": titles, "item_tags": list(tags), **levels}
     features = {
-        schema.TEXT_COLUMN: _float_lists(text),
-        schema.IMAGE_COLUMN: _float_lists(image),
+        schema.TEXT_COLUMN: schema.float_lists(text),
+        schema.IMAGE_COLUMN: schema.float_lists(image),
     }
     table = pa.Table.from_pandas(pd.DataFrame(columns), preserve_index=False)
     for name, values in features.items():
@@ -327,13 +317,8 @@ def _write_items(
     nested.mkdir()
     info = {"item_id": np.arange(len(titles) + 1), "item_tags": [np.zeros(5, int), *tags]}
     table = pa.Table.from_pandas(pd.DataFrame(info), preserve_index=False)
-    padded = _float_lists(np.vstack([np.zeros(128), provided]).astype(np.float32))
+    padded = schema.float_lists(np.vstack([np.zeros(128), provided]).astype(np.float32))
     pq.write_table(table.append_column("item_emb_d128", padded), nested / "item_info.parquet")
-
-
-def _float_lists(values: np.ndarray) -> pa.Array:
-    offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
-    return pa.ListArray.from_arrays(offsets, pa.array(values.ravel(), pa.float32()))
 
 
 def _write_impressions(

@@ -4,9 +4,7 @@ Time runs one way: a row's history holds clicks before its target's time only, p
 come from train clicks only, and a negative is an item that its user never clicked in any split.
 """
 
-import json
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +19,9 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from mmctr.config import Config
 from mmctr.data import schema
+from mmctr.data.dataset import slice_positions
 from mmctr.errors import ConfigError, DataError
+from mmctr.files import atomic_folder, write_json
 
 TAGS = 5  # tags an item keeps
 CHUNK = 200_000  # impression groups written at once
@@ -89,9 +89,7 @@ def import_dataset(
     train_clicks = np.bincount(clicks.item[split == "train"], minlength=len(original) + 1)
     level = popularity_levels(train_clicks)
     negatives = sample_negatives(clicks, train_clicks, recipe)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
+    with atomic_folder(out) as temporary:
         nested = temporary / schema.NESTED_FOLDER
         nested.mkdir()
         n_tags = _write_items(temporary, table, recipe, level)
@@ -109,11 +107,7 @@ def import_dataset(
         counts["covers"] = _copy_covers(covers, original, temporary / "item_images")
         facts = {"recipe": recipe.model_dump(), "counts": counts}
         facts["sources"] = [str(path) for path in (interactions, items, covers) if path]
-        (temporary / "dataset.json").write_text(json.dumps(facts, indent=2) + "\n")
-        temporary.chmod(0o755)
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        write_json(temporary / "dataset.json", facts)
     return facts
 
 
@@ -256,9 +250,7 @@ def _write_split(
             first = np.maximum(clicks.start[part], clicks.before[part] - max_history)
             lengths = np.repeat(clicks.before[part] - first, shown)
             offsets = np.r_[0, np.cumsum(lengths)]
-            flat = np.arange(offsets[-1]) + np.repeat(
-                np.repeat(first, shown) - offsets[:-1], lengths
-            )
+            flat = slice_positions(np.repeat(first, shown), lengths)
             history = clicks.item[flat].astype(np.int32)
             item = np.column_stack([clicks.item[part], negatives[part]]).ravel()
             columns = [

@@ -153,6 +153,12 @@ def integer_lists(
     return array, lengths
 
 
+def float_lists(values: np.ndarray) -> pa.ListArray:
+    """A matrix [n, width] as a list column of float32 [n], as `matrix` reads it back."""
+    offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
+    return pa.ListArray.from_arrays(offsets, pa.array(values.ravel(), pa.float32()))
+
+
 def matrix(values: pa.ChunkedArray, path: Path, column: str, dtype: type) -> np.ndarray:
     """A list column whose rows have equal widths and finite values as a matrix [n, width]."""
     if not len(values):

@@ -200,7 +200,11 @@ def _write_shard(
         reasons[row] = "not finite"
     features[[reason is not None for reason in reasons] | (ids == 0)] = 0
     reasons = [None if item == 0 else reason for item, reason in zip(ids, reasons, strict=True)]
-    columns = {"item": ids, "features": _lists(features), "reason": pa.array(reasons, pa.string())}
+    columns = {
+        "item": ids,
+        "features": schema.float_lists(features),
+        "reason": pa.array(reasons, pa.string()),
+    }
     with atomic_path(path) as temporary:
         pq.write_table(pa.table(columns), temporary)
 
@@ -254,11 +258,6 @@ def _merge(
     for stale in (folder / WORK).iterdir():
         if stale.name.lstrip(".").split("-")[0] in results and stale not in current:
             stale.unlink()
-
-
-def _lists(values: np.ndarray) -> pa.Array:
-    offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
-    return pa.ListArray.from_arrays(offsets, pa.array(values.ravel(), pa.float32()))
 
 
 @contextmanager

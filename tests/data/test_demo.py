@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from mmctr.data import demo
 from mmctr.data.dataset import Dataset, check
 from mmctr.data.demo import write_demo
-from mmctr.errors import ConfigError, DataError
+from mmctr.errors import ConfigError, DataError, MMCTRError
 
 SIZES = {"items": 200, "users": 64}  # the smallest allowed
 
@@ -216,7 +216,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(demo, "_write_impressions", fail)  # the last step
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(MMCTRError, match=r"demo could not be written \(disk full\)"):
         write_demo(tmp_path / "demo", **SIZES)
     assert list(tmp_path.iterdir()) == []
 
