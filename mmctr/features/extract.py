@@ -116,7 +116,7 @@ def extract(
         for medium, values in inputs.items():
             if medium == image.MEDIUM:
                 encoder = image.ImageEncoder(image_model, image_pretrained, device)
-                options = {"workers": _workers() if workers is None else workers}
+                options = {"workers": _workers(device) if workers is None else workers}
             else:
                 encoder, options = text.TextEncoder(text_model, pooling, device), {}
             facts = encoder.facts | {"device": device.type, "batch_size": batch_size}
@@ -297,7 +297,8 @@ def _own_device(device: torch.device) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
 
 
-def _workers() -> int:
-    """Decoding processes of this rank: the cores that it may use, shared with its neighbours."""
+def _workers(device: torch.device) -> int:
+    """Decoding processes of this rank: its cores, of which a CPU encoder keeps half."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(16, (cores or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+    share = (cores or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(1, min(16, share // 2 if device.type == "cpu" else share))

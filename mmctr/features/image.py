@@ -56,10 +56,25 @@ class ImageEncoder:
         """Yield the vectors of each shard's covers; `advance` hears of items that are done.
 
         Worker processes decode ahead, also over the border of shards; batches are cut within one.
+        On the CPU the encoder leaves their cores to them, a core at least being its own.
         Seconds: decode (of all workers), wait (of the encoder for covers), encode.
         """
         batches = [s[i : i + batch_size] for s in shards for i in range(0, len(s), batch_size)]
+        threads = torch.get_num_threads()
         decoded = iter(_loader(batches, self.transform, workers))
+        if self.device.type == "cpu":
+            torch.set_num_threads(max(1, threads - workers))
+        try:
+            yield from self._encode_decoded(shards, decoded, advance)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _encode_decoded(
+        self,
+        shards: list[list[Path | None]],
+        decoded: Iterator[tuple[np.ndarray | None, list[str | None], float]],
+        advance: Callable[[int], object],
+    ) -> Iterator[Encoded]:
         for paths in shards:
             features = np.zeros((len(paths), self.width), dtype=np.float32)
             reasons: list[str | None] = []

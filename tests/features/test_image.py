@@ -133,6 +133,30 @@ def test_what_cannot_be_read_is_zero_with_a_reason(encoder, photo, tmp_path):
     np.testing.assert_allclose(features[-1], last[0], atol=1e-5)
 
 
+def test_the_encoder_leaves_cores_to_the_workers_and_takes_them_back(
+    encoder, photo, tmp_path, monkeypatch
+):
+    cover = tmp_path / "cover.png"
+    photo.save(cover)
+    seen, real = [], encoder._encode
+    monkeypatch.setattr(
+        encoder, "_encode", lambda pixels: seen.append(torch.get_num_threads()) or real(pixels)
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        for workers in (0, 1, 2, 5):
+            encode(encoder, [cover], workers=workers)
+        unfinished = encoder.encode_shards([[cover], [cover]], 1, lambda _: None, 1)
+        next(unfinished)
+        unfinished.close()
+        after = torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+    assert seen[:4] == [3, 2, 1, 1]
+    assert after == 3
+
+
 def test_an_animation_shows_its_first_frame(photo, tmp_path):
     frames = [Image.new("RGB", (9, 9), color) for color in ("red", "blue")]
     content = saved(frames[0], "PNG", save_all=True, append_images=frames[1:])
