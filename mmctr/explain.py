@@ -6,6 +6,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from mmctr.data.dataset import Dataset, Impressions, slice_positions
+from mmctr.errors import DataError
 from mmctr.model.din import DIN
 from mmctr.training.batches import Batches
 from mmctr.training.prediction import predict
@@ -57,14 +58,20 @@ def field_weights(model: DIN, rows: Impressions) -> pd.DataFrame:
 def cases(rows: Impressions, probability: np.ndarray) -> dict[str, int]:
     """Telling rows by kind: a foreseen click, a missed click, and the longest history.
 
-    Only rows with at least three clicks in their history are taken, and no row twice.
+    Only rows with at least two clicks in their history are taken, and no row twice. Raises
+    DataError if there is none: attention has nothing to choose between.
     """
     length = rows.history_length
-    clicked = (rows.label == 1) & (length >= 3)
+    if length.max(initial=0) < 2:
+        raise DataError(
+            f"The {len(rows)} rows have histories of at most {length.max(initial=0)} clicks, "
+            "expected some of at least 2: attention needs clicks to choose between."
+        )
+    clicked = (rows.label == 1) & (length >= 2)
     wanted = {
         "A foreseen click": np.where(clicked, probability, -np.inf),
         "A missed click": np.where(clicked, -probability, -np.inf),
-        "A long history": np.where(length >= 3, length, -np.inf),
+        "A long history": np.where(length >= 2, length, -np.inf),
     }
     found: dict[str, int] = {}
     for name, score in wanted.items():

@@ -12,7 +12,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from mmctr import explain
 from mmctr.data.dataset import Impressions
-from mmctr.errors import ConfigError
+from mmctr.errors import ConfigError, DataError
 from mmctr.model.din import DIN, DINConfig
 from mmctr.training.batches import Batches
 from mmctr.training.prediction import predict
@@ -219,16 +219,15 @@ def test_cases_are_what_they_are_called(tiny):
     probability = np.random.default_rng(0).random(len(rows))
     cases = explain.cases(rows, probability)
     assert len(set(cases.values())) == len(cases) == 3
-    clicked = (rows.label == 1) & (rows.history_length >= 3)
+    clicked = (rows.label == 1) & (rows.history_length >= 2)
     assert probability[cases["A foreseen click"]] == probability[clicked].max()
     assert probability[cases["A missed click"]] == probability[clicked].min()
     others = np.delete(rows.history_length, list(cases.values()))
-    assert rows.history_length[cases["A long history"]] >= max(3, others.max())
+    assert rows.history_length[cases["A long history"]] >= max(2, others.max())
 
 
 def test_cases_that_there_are_not_are_left_out(tiny):
     rows, probability = tiny.valid, np.full(len(tiny.valid), 0.5)
-    assert explain.cases(shortened(rows, 2), probability) == {}
     unclicked = Impressions(**(vars(rows) | {"label": np.zeros(len(rows))}))
     assert list(explain.cases(unclicked, probability)) == ["A long history"]
     one = np.zeros(len(rows))
@@ -237,3 +236,16 @@ def test_cases_that_there_are_not_are_left_out(tiny):
     found = explain.cases(single, probability)
     assert found["A foreseen click"] == rows.history_length.argmax()
     assert "A missed click" not in found
+
+
+@pytest.mark.parametrize(("longest", "found"), [(0, "at most 0 clicks"), (1, "at most 1 clicks")])
+def test_histories_without_a_choice_are_one_sentence(tiny, longest, found):
+    with pytest.raises(DataError, match=found):
+        explain.cases(shortened(tiny.valid, longest), np.full(len(tiny.valid), 0.5))
+
+
+def test_two_clicks_are_enough(tiny):
+    rows = shortened(tiny.valid, 2)
+    cases = explain.cases(rows, np.full(len(rows), 0.5))
+    assert len(cases) == 3
+    assert (rows.history_length[list(cases.values())] == 2).all()

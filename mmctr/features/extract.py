@@ -26,7 +26,7 @@ import torch
 
 from mmctr.data import schema
 from mmctr.data.dataset import existing_folder, load_catalog
-from mmctr.errors import DataError
+from mmctr.errors import ConfigError, DataError
 from mmctr.features import image, text
 from mmctr.files import atomic_path, write_json
 
@@ -88,8 +88,10 @@ def extract(
 
     Unreadable media get a zero vector and a row in extraction_errors.parquet. Under torchrun each
     rank encodes its share, and rank 0 writes the files. Raises DataError for a folder without
-    titles and covers, ModelNotFoundError for a model that cannot be had.
+    titles and covers, ModelNotFoundError for a model that cannot be had, ConfigError without one.
     """
+    if not text_model and not image_model:
+        raise ConfigError("Text and image model are both none: name at least one of them.")
     folder = existing_folder(folder)
     path = schema.find_file(folder, "item_feature.parquet")
     if path is None:

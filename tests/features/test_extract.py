@@ -15,7 +15,7 @@ import torch
 
 from mmctr.data import schema
 from mmctr.data.dataset import load_catalog
-from mmctr.errors import DataError
+from mmctr.errors import ConfigError, DataError
 from mmctr.features import extract as module
 from mmctr.features.extract import extract
 from mmctr.features.image import ImageEncoder
@@ -166,6 +166,11 @@ def test_without_covers_only_titles_and_a_sentence(make_items, run, tmp_path):
     with pytest.raises(DataError, match="has no medium to extract"):
         run(folder, say=said.append)
     assert said[-1].endswith("has no column item_title, so only the covers are extracted.")
+
+
+def test_without_any_model_is_one_sentence(make_items, run, tmp_path):
+    with pytest.raises(ConfigError, match="both none: name at least one"):
+        run(make_items(tmp_path / "items"), text_model=None, image_model=None)
 
 
 def test_a_row_of_padding_stays_zero(make_items, run, tmp_path):
