@@ -18,6 +18,9 @@ MEDIUM = "image"
 DEFAULT, DEFAULT_PRETRAINED = "RN50", "openai"
 MAX_PIXELS = 100_000_000  # a picture of more is refused: it would take gigabytes
 MAX_RATIO = 500  # of the sides; resizing the short side would blow up the long one
+# An encoder of fewer weights takes no longer than decoding, so that the two share the cores; beside
+# a larger one (RN50 has 38 million) decoding hardly counts, and every core should encode.
+LIGHT = 5_000_000
 # Pictures by content, whatever the name says. Formats that start programs (EPS) stay out.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF", "MPO", "JPEG2000", "ICO", "PPM")
 
@@ -42,6 +45,7 @@ class ImageEncoder:
             "pillow": version("pillow"),
             "torch": torch.__version__,
         }
+        self.light = sum(weight.numel() for weight in clip.visual.parameters()) < LIGHT
         self.model = clip.eval().to(device)
         self.width = self._encode(np.zeros((1, *self._shape()), dtype=np.float32)).shape[1]
         self.facts["width"] = self.width
@@ -56,13 +60,13 @@ class ImageEncoder:
         """Yield the vectors of each shard's covers; `advance` hears of items that are done.
 
         Worker processes decode ahead, also over the border of shards; batches are cut within one.
-        On the CPU the encoder leaves their cores to them, a core at least being its own.
+        On the CPU a light encoder leaves their cores to them, one at least being its own.
         Seconds: decode (of all workers), wait (of the encoder for covers), encode.
         """
         batches = [s[i : i + batch_size] for s in shards for i in range(0, len(s), batch_size)]
         threads = torch.get_num_threads()
         decoded = iter(_loader(batches, self.transform, workers))
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" and self.light:
             torch.set_num_threads(max(1, threads - workers))
         try:
             yield from self._encode_decoded(shards, decoded, advance)

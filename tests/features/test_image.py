@@ -133,7 +133,7 @@ def test_what_cannot_be_read_is_zero_with_a_reason(encoder, photo, tmp_path):
     np.testing.assert_allclose(features[-1], last[0], atol=1e-5)
 
 
-def test_the_encoder_leaves_cores_to_the_workers_and_takes_them_back(
+def test_a_light_encoder_leaves_cores_to_the_workers_and_takes_them_back(
     encoder, photo, tmp_path, monkeypatch
 ):
     cover = tmp_path / "cover.png"
@@ -147,13 +147,16 @@ def test_the_encoder_leaves_cores_to_the_workers_and_takes_them_back(
     try:
         for workers in (0, 1, 2, 5):
             encode(encoder, [cover], workers=workers)
+        monkeypatch.setattr(encoder, "light", False)
+        encode(encoder, [cover], workers=2)
+        monkeypatch.setattr(encoder, "light", True)
         unfinished = encoder.encode_shards([[cover], [cover]], 1, lambda _: None, 1)
         next(unfinished)
         unfinished.close()
         after = torch.get_num_threads()
     finally:
         torch.set_num_threads(before)
-    assert seen[:4] == [3, 2, 1, 1]
+    assert seen[:5] == [3, 2, 1, 1, 3]
     assert after == 3
 
 
