@@ -6,17 +6,22 @@ slices of one flat array, stored once however many rows share them.
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from mmctr.data import schema
+from mmctr.data import cache, schema
 from mmctr.errors import DataError
+
+BATCH = 1 << 16  # rows of a file that are decoded at once
+BLOCK = 1 << 22  # clicks that are hashed or compared at once
 
 
 @dataclass(frozen=True)
@@ -110,20 +115,23 @@ class Dataset:
 
     @classmethod
     def load(cls, folder: Path | str) -> "Dataset":
-        """Read and validate a folder; DataError names the file, column and row at fault."""
+        """Read and validate a folder; DataError names the file, column and row at fault.
+
+        Large arrays are memory-mapped from the folder's cache once their files were read.
+        """
         folder = existing_folder(folder)
-        catalog = load_catalog(folder)
-        splits = {}
-        for name in schema.SPLITS:
-            path = schema.find_file(folder, f"{name}.parquet")
-            if path is not None:
-                splits[name] = load_impressions(path, catalog.n_items, labelled=name != "test")
-            elif name != "test":
-                raise DataError(
-                    f"{folder} has no {name}.parquet, neither there nor in "
-                    f"{schema.NESTED_FOLDER}/: choose the folder of a dataset."
-                )
-        return cls(folder, catalog, _with_truth(folder, splits))
+        fingerprint = files_fingerprint(folder)
+        cached = cache.read(folder, fingerprint)
+        parts = cached or _read_parts(folder)
+        catalog = _catalog(folder, parts["catalog"])
+        splits = {name: Impressions(**parts[name]) for name in schema.SPLITS if name in parts}
+        dataset = cls(folder, catalog, _with_truth(folder, splits))
+        # Files that changed while they were read must not be remembered by what they were before.
+        if not cached and cache.pays(parts) and files_fingerprint(folder) == fingerprint:
+            cache.write(folder, fingerprint, parts)
+        # That of what was loaded, whatever the files hold when somebody asks for it.
+        vars(dataset)["fingerprint"] = fingerprint
+        return dataset
 
     @property
     def name(self) -> str:
@@ -156,14 +164,7 @@ class Dataset:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the contents of the dataset's parquet files, its first 16 digits."""
-        digest = hashlib.sha256()
-        for name in schema.FILES:
-            path = schema.find_file(self.folder, name)
-            if path is not None:
-                digest.update(name.encode())
-                with path.open("rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
-        return digest.hexdigest()[:16]
+        return files_fingerprint(self.folder)
 
     @cached_property
     def encoders(self) -> dict[str, dict[str, object]]:
@@ -202,9 +203,11 @@ class Dataset:
 
     def repeated_rows(self) -> int:
         """How many valid rows also stand in train with the same user, target and history."""
+        # Only rows of valid's users can be repeated: hash no others, train may be huge.
+        seen = np.flatnonzero(pd.Index(self.train.user).isin(self.valid.user))
         train, valid = (
             pd.MultiIndex.from_arrays([rows.user, rows.target, history_hashes(rows)])
-            for rows in (self.train, self.valid)
+            for rows in (self.train.select(seen), self.valid)
         )
         return int(valid.isin(train).sum())
 
@@ -240,8 +243,163 @@ def existing_folder(folder: Path | str) -> Path:
     return path
 
 
+def files_fingerprint(folder: Path) -> str:
+    """SHA-256 over the contents of a dataset's parquet files, its first 16 digits."""
+    paths = {name: schema.find_file(folder, name) for name in schema.FILES}
+    found = {name: path for name, path in paths.items() if path is not None}
+    digest = hashlib.sha256()
+    with ThreadPoolExecutor() as threads:  # hashing does not hold the interpreter's lock
+        for name, content in zip(found, threads.map(_content_digest, found.values()), strict=True):
+            digest.update(name.encode())
+            digest.update(content)
+    return digest.hexdigest()[:16]
+
+
 def load_catalog(folder: Path) -> Catalog:
     """Read item_info.parquet, item_feature.parquet and item_images/, as far as they exist."""
+    return _catalog(folder, _item_arrays(folder))
+
+
+def load_impressions(path: Path, n_items: int, labelled: bool) -> Impressions:
+    """Read one split; without `labelled` a missing or constant label column becomes None."""
+    required = ["user_id", "item_seq", "item_id", *(["label"] if labelled else [])]
+    optional = [] if labelled else ["label"]
+    n = schema.open_parquet(path).metadata.num_rows
+    user, target = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int32)
+    label, history = np.zeros(n, dtype=np.float32), np.empty(n, dtype=np.int64)
+    items, lengths, n_histories, row = [], [], 0, 0
+    for batch in schema.iterate_columns(path, required, optional, batch_rows=BATCH):
+        here, at = slice(row, row + batch.num_rows), {"first_row": row}
+        user[here] = schema.integers(batch["user_id"], path, "user_id", **at)
+        target[here] = schema.integers(batch["item_id"], path, "item_id", low=1, high=n_items, **at)
+        flat, width = schema.integer_lists(batch["item_seq"], path, "item_seq", high=n_items, **at)
+        clicks = np.flatnonzero(flat)
+        length = np.diff(np.searchsorted(clicks, np.append(0, np.cumsum(width))))
+        # Rows that share a history mostly stand together, so that few histories are left to join.
+        number, flat, length = distinct_histories(flat[clicks].astype(np.int32), length)
+        history[here] = number + n_histories
+        items.append(flat)
+        lengths.append(length)
+        if labelled:
+            label[here] = schema.labels(batch["label"], path, **at)
+        elif "label" in batch.schema.names:
+            label[here] = batch["label"].to_numpy(zero_copy_only=False)
+        n_histories += len(length)
+        row += batch.num_rows
+    if not row:
+        raise DataError(f"{path} has no rows: a split needs at least one impression.")
+    if not labelled and set(np.unique(label)) != {0.0, 1.0}:
+        label = None
+    items, lengths = np.concatenate(items), np.concatenate(lengths)  # the parts are let go
+    number, flat, length = distinct_histories(items, lengths)
+    history = number[history]
+    end = np.cumsum(length)[history]
+    return Impressions(user, target, label, end - length[history], end, flat)
+
+
+def distinct_histories(
+    items: np.ndarray, lengths: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each row's number in the distinct histories, int64 [n], and their items and lengths.
+
+    items: int32 [total], the rows' histories one after another; lengths: int64 [n].
+    """
+    ends, rows = np.cumsum(lengths), np.arange(len(lengths))
+    starts = ends - lengths
+    hashes = _hash_slices(items, starts, ends)
+    _, first, group = np.unique(hashes, return_index=True, return_inverse=True)
+    alike = first[group]
+    # Two different histories may have one hash: such rows keep their own copy.
+    alike = np.where(lengths == lengths[alike], alike, rows)
+    later = np.flatnonzero(alike < rows)
+    for block in _blocks(lengths[later]):
+        own, width = later[block], lengths[later[block]]
+        other = slice_positions(starts[alike[own]], width)
+        differs = items[slice_positions(starts[own], width)] != items[other]
+        unlike = np.repeat(own, width)[differs]
+        alike[unlike] = unlike
+    kept = alike == rows
+    number = (np.cumsum(kept) - 1)[alike]
+    return number, items[np.repeat(kept, lengths)], lengths[kept]
+
+
+def history_hashes(rows: Impressions) -> np.ndarray:
+    """A 64-bit hash of each row's history, uint64 [n]: equal histories have equal hashes."""
+    return _hash_slices(rows.history_items, rows.history_start, rows.history_end)
+
+
+def slice_positions(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The positions in a flat array that slices cover, one slice after another: int64 [total]."""
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(starts - before, lengths) + np.arange(lengths.sum())
+
+
+def _hash_slices(items: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Hash slices by summing well-mixed (position, item) words modulo 2^64."""
+    hashes = np.zeros(len(starts), dtype=np.uint64)
+    lengths = ends - starts
+    for block in _blocks(lengths):
+        width = lengths[block]
+        word = slice_positions(np.zeros_like(width), width).astype(np.uint64) << np.uint64(32)
+        word += items[slice_positions(starts[block], width)].astype(np.uint64)
+        word += np.uint64(0x9E3779B97F4A7C15)
+        # The finalizer of SplitMix64 (Steele, Lea and Flood, 2014).
+        word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        total = np.append(np.uint64(0), np.cumsum(word ^ (word >> np.uint64(31))))
+        stop = np.cumsum(width)
+        hashes[block] = total[stop] - total[stop - width]
+    return hashes
+
+
+def _blocks(lengths: np.ndarray) -> Iterator[slice]:
+    """Cut rows into slices of about BLOCK clicks, so that temporaries stay small."""
+    ends = np.cumsum(lengths)
+    cuts = np.searchsorted(ends, np.arange(BLOCK, ends[-1], BLOCK)) if len(ends) else []
+    for start, stop in pairwise(np.unique([0, *cuts, len(lengths)])):
+        yield slice(start, stop)
+
+
+def _content_digest(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise DataError(
+            f"{path} is not a readable parquet file ({error.strerror or error}): "
+            "write or download it again."
+        ) from error
+
+
+def _read_parts(folder: Path) -> cache.Parts:
+    """The arrays of the catalog and of each split, by field, read and validated."""
+    parts = {"catalog": _item_arrays(folder)}
+    n_items = len(parts["catalog"]["tags"]) - 1
+    for name in schema.SPLITS:
+        path = schema.find_file(folder, f"{name}.parquet")
+        if path is not None:
+            parts[name] = vars(load_impressions(path, n_items, labelled=name != "test"))
+        elif name != "test":
+            raise DataError(
+                f"{folder} has no {name}.parquet, neither there nor in "
+                f"{schema.NESTED_FOLDER}/: choose the folder of a dataset."
+            )
+    return parts
+
+
+def _catalog(folder: Path, arrays: dict[str, np.ndarray | None]) -> Catalog:
+    """Arrays, with what is quickly found: titles, covers and names of ready-made embeddings."""
+    n_items = len(arrays["tags"]) - 1
+    return Catalog(
+        titles=_titles(folder, n_items),
+        covers=_covers(folder, n_items),
+        provided=_provided(folder),
+        **arrays,
+    )
+
+
+def _item_arrays(folder: Path) -> dict[str, np.ndarray | None]:
+    """The catalog's arrays by field, all but the titles."""
     info = schema.find_file(folder, "item_info.parquet")
     feature = schema.find_file(folder, "item_feature.parquet")
     if info is None and feature is None:
@@ -264,105 +422,26 @@ def load_catalog(folder: Path) -> Catalog:
             _require(table, "item_tags", feature)
             tags = _tags(table, ids, feature, n_items=high)
         columns = _item_columns(table, ids, feature, n_items=high)
-    n_items = len(tags) - 1
     levels = {
-        name: columns[name] if name in columns else _levels_from_rows(folder, name, n_items)
+        name: columns[name] if name in columns else _levels_from_rows(folder, name, len(tags) - 1)
         for name in ("likes_level", "views_level")
     }
-    return Catalog(
-        tags=tags,
-        titles=columns.get("item_title", np.full(n_items + 1, "", dtype=object)),
-        covers=_covers(folder, n_items),
-        text_features=columns.get(schema.TEXT_COLUMN),
-        image_features=columns.get(schema.IMAGE_COLUMN),
-        provided=_provided(folder),
+    return {
+        "tags": tags,
         **levels,
-    )
+        "text_features": columns.get(schema.TEXT_COLUMN),
+        "image_features": columns.get(schema.IMAGE_COLUMN),
+    }
 
 
-def load_impressions(path: Path, n_items: int, labelled: bool) -> Impressions:
-    """Read one split; without `labelled` a missing or constant label column becomes None."""
-    required = ["user_id", "item_seq", "item_id", *(["label"] if labelled else [])]
-    optional = [] if labelled else ["label"]
-    users, targets, label_parts, items, lengths = [], [], [], [], []
-    first_row = 0
-    for batch in schema.iterate_columns(path, required, optional, batch_rows=1 << 17):
-        at = {"first_row": first_row}
-        users.append(schema.integers(batch["user_id"], path, "user_id", **at))
-        target = schema.integers(batch["item_id"], path, "item_id", low=1, high=n_items, **at)
-        targets.append(target.astype(np.int32))
-        flat, width = schema.integer_lists(batch["item_seq"], path, "item_seq", high=n_items, **at)
-        rows = np.repeat(np.arange(len(width)), width)
-        items.append(flat[flat > 0].astype(np.int32))
-        lengths.append(np.bincount(rows[flat > 0], minlength=len(width)))
-        if labelled:
-            label_parts.append(schema.labels(batch["label"], path, **at))
-        elif "label" in batch.schema.names:
-            label_parts.append(batch["label"].to_numpy(zero_copy_only=False).astype(np.float32))
-        first_row += batch.num_rows
-    if not first_row:
-        raise DataError(f"{path} has no rows: a split needs at least one impression.")
-    start, end, flat = share_histories(np.concatenate(items), np.concatenate(lengths))
-    label = np.concatenate(label_parts) if label_parts else None
-    if label is not None and not labelled and set(np.unique(label)) != {0.0, 1.0}:
-        label = None
-    user = np.concatenate(users)
-    return Impressions(user, np.concatenate(targets), label, start, end, flat)
-
-
-def share_histories(
-    items: np.ndarray, lengths: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Store equal histories once: history_start, history_end [n] and history_items.
-
-    items: int32 [total], the rows' histories one after another; lengths: int64 [n].
-    """
-    ends = np.cumsum(lengths)
-    starts = ends - lengths
-    hashes = _hash_slices(items, starts, ends)
-    _, first, group = np.unique(hashes, return_index=True, return_inverse=True)
-    representative = first[group]
-    # Two different histories may have one hash: such rows keep their own copy.
-    same = lengths == lengths[representative]
-    within = np.arange(len(items)) - np.repeat(starts, lengths)
-    candidate = np.repeat(np.where(same, starts[representative], starts), lengths) + within
-    differs = items != items[candidate]
-    same[np.repeat(np.arange(len(lengths)), lengths)[differs]] = False
-    representative = np.where(same, representative, np.arange(len(lengths)))
-    kept = np.zeros(len(lengths), dtype=bool)
-    kept[representative] = True
-    new_end = np.cumsum(np.where(kept, lengths, 0))
-    end = new_end[representative]
-    return end - lengths, end, items[np.repeat(kept, lengths)]
-
-
-def history_hashes(rows: Impressions) -> np.ndarray:
-    """A 64-bit hash of each row's history, uint64 [n]: equal histories have equal hashes."""
-    slices, group = np.unique(
-        np.stack([rows.history_start, rows.history_end]), axis=1, return_inverse=True
-    )
-    starts, lengths = slices[0], slices[1] - slices[0]
-    ends = np.cumsum(lengths)
-    flat = slice_positions(starts, lengths)
-    return _hash_slices(rows.history_items[flat], ends - lengths, ends)[group.ravel()]
-
-
-def slice_positions(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The positions in a flat array that slices cover, one slice after another: int64 [total]."""
-    before = np.cumsum(lengths) - lengths
-    return np.repeat(starts - before, lengths) + np.arange(lengths.sum())
-
-
-def _hash_slices(items: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Hash consecutive slices by summing well-mixed (position, item) words modulo 2^64."""
-    position = np.arange(len(items), dtype=np.uint64)
-    position -= np.repeat(starts, ends - starts).astype(np.uint64)
-    word = (position << np.uint64(32)) + items.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    # The finalizer of SplitMix64 (Steele, Lea and Flood, 2014).
-    word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    total = np.concatenate([np.zeros(1, np.uint64), np.cumsum(word ^ (word >> np.uint64(31)))])
-    return total[ends] - total[starts]
+def _titles(folder: Path, n_items: int) -> np.ndarray:
+    titles = np.full(n_items + 1, "", dtype=object)
+    path = schema.find_file(folder, "item_feature.parquet")
+    table = schema.read_columns(path, ["item_id"], ["item_title"]) if path else None
+    if table is not None and "item_title" in table.column_names:
+        ids = _item_ids(table, path, low=0, high=n_items)
+        titles[ids] = table["item_title"].fill_null("").to_numpy()
+    return titles
 
 
 def _item_ids(table: pa.Table, path: Path, *, low: int, high: int) -> np.ndarray:
@@ -416,10 +495,6 @@ def _item_columns(
             values = schema.matrix(table[name], path, name, np.float32)
             _check_padding(ids, values, path, name)
             columns[name] = _by_id(ids, values, n_items)
-    if "item_title" in table.column_names:
-        titles = np.full(n_items + 1, "", dtype=object)
-        titles[ids] = table["item_title"].fill_null("").to_numpy()
-        columns["item_title"] = titles
     return columns
 
 
@@ -446,10 +521,12 @@ def _levels_from_rows(folder: Path, column: str, n_items: int) -> np.ndarray:
         path = schema.find_file(folder, f"{name}.parquet")
         if path is None or column not in schema.open_parquet(path).schema_arrow.names:
             continue
-        table = schema.read_columns(path, ["item_id", column])
-        targets = schema.integers(table["item_id"], path, "item_id", low=1, high=n_items)
-        high = schema.LEVELS - 1
-        levels[targets] = schema.integers(table[column], path, column, low=0, high=high)
+        at = {"first_row": 0}
+        for batch in schema.iterate_columns(path, ["item_id", column], batch_rows=BATCH):
+            target = schema.integers(batch["item_id"], path, "item_id", low=1, high=n_items, **at)
+            high = schema.LEVELS - 1
+            levels[target] = schema.integers(batch[column], path, column, low=0, high=high, **at)
+            at["first_row"] += batch.num_rows
     return levels
 
 

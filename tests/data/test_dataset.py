@@ -1,6 +1,7 @@
 """Loading and validating whole folders, made by hand, and sharing of histories."""
 
 import shutil
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,14 @@ from hypothesis import strategies as st
 
 from mmctr.data import dataset as dataset_module
 from mmctr.data import schema
-from mmctr.data.dataset import Dataset, Impressions, check, history_hashes, share_histories
+from mmctr.data.dataset import (
+    Dataset,
+    Impressions,
+    check,
+    distinct_histories,
+    history_hashes,
+    load_impressions,
+)
 from mmctr.errors import DataError
 
 FILES = {
@@ -126,12 +134,7 @@ def test_padding_is_stripped_and_equal_histories_are_stored_once(tmp_path):
 
 def test_lists_of_unequal_lengths_and_batches_of_a_file(tmp_path, monkeypatch):
     """Rows and row numbers stay right when a file is read in several batches."""
-    original = schema.iterate_columns
-    monkeypatch.setattr(
-        schema,
-        "iterate_columns",
-        lambda *args, batch_rows: original(*args, batch_rows=min(batch_rows, 2)),
-    )
+    monkeypatch.setattr(dataset_module, "BATCH", 2)
     seqs = [[1], [], [2, 3], [0, 4], [1, 1, 1]]
     train = {
         "user_id": [1, 2, 3, 4, 5],
@@ -147,6 +150,15 @@ def test_lists_of_unequal_lengths_and_batches_of_a_file(tmp_path, monkeypatch):
     train["label"] = [0, 1, 0, 1, 2]
     with pytest.raises(DataError, match=r"train\.parquet, column label, row 4"):
         load_changed(tmp_path, {"train": train})
+
+
+def test_levels_from_rows_of_a_file_in_several_batches(tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset_module, "BATCH", 3)
+    changes = {"item_feature": None} | replaced("train", "likes_level", 3, 11)
+    with pytest.raises(DataError, match=r"train\.parquet, column likes_level, row 3: found 11"):
+        load_changed(tmp_path, changes)
+    changes = {"item_feature": None} | replaced("train", "item_id", 3, 2)
+    assert load_changed(tmp_path, changes).catalog.likes_level.tolist() == [0, 0, 9, 7, 8]
 
 
 def test_histories_may_have_any_list_type(tmp_path):
@@ -410,6 +422,17 @@ def test_unreadable_files_are_named(tmp_path, file, content):
         Dataset.load(tmp_path)
 
 
+def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    def deny(*_):
+        raise PermissionError(13, "Permission denied")
+
+    write_folder(tmp_path)
+    monkeypatch.setattr(dataset_module.hashlib, "file_digest", deny)
+    match = r"train\.parquet is not a readable parquet file \(Permission denied\)"
+    with pytest.raises(DataError, match=match):
+        Dataset.load(tmp_path)
+
+
 @pytest.mark.parametrize("file", ["train", "test", "item_info", "item_feature"])
 def test_files_without_rows_are_named(tmp_path, file):
     write_folder(tmp_path, {"item_info": None} if file == "item_feature" else {}, nested=False)
@@ -498,26 +521,65 @@ LISTS_OF_CLICKS = st.lists(st.lists(st.integers(1, 4), max_size=5), min_size=1, 
 
 
 def share(clicks):
-    """Share the histories of lists of clicks; returns the shared histories as lists, and items."""
+    """Each row's shared history as a list, and the distinct ones in the order they are stored."""
     items = np.concatenate([np.array(row, dtype=np.int32) for row in clicks])
-    start, end, flat = share_histories(items, np.array([len(row) for row in clicks]))
-    return [flat[a:b].tolist() for a, b in zip(start, end, strict=True)], flat
+    number, flat, lengths = distinct_histories(items, np.array([len(row) for row in clicks]))
+    distinct = [part.tolist() for part in np.split(flat, np.cumsum(lengths)[:-1])]
+    return [distinct[i] for i in number], distinct
 
 
-@given(LISTS_OF_CLICKS)
-def test_share_histories_keeps_each_and_stores_equal_ones_once(clicks):
-    shared, flat = share(clicks)
-    assert shared == clicks
-    assert len(flat) == sum(len(row) for row in set(map(tuple, clicks)))
-
-
-@given(LISTS_OF_CLICKS)
-def test_share_histories_survives_colliding_hashes(clicks):
+@given(st.lists(st.integers(0, 5), max_size=20), st.integers(1, 9))
+def test_blocks_hold_all_rows_and_few_clicks(lengths, block):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            dataset_module, "_hash_slices", lambda items, starts, ends: np.zeros(len(starts), int)
-        )
+        patch.setattr(dataset_module, "BLOCK", block)
+        parts = [lengths[rows] for rows in dataset_module._blocks(np.array(lengths, dtype=int))]
+    assert list(chain(*parts)) == lengths
+    assert all(part and sum(part) <= block + max(lengths) for part in parts)
+
+
+def constant_hash(items, starts, ends):
+    """A hash by which all histories collide."""
+    return np.zeros(len(starts), dtype=np.uint64)
+
+
+@given(LISTS_OF_CLICKS, st.integers(1, 9))
+def test_equal_histories_are_stored_once_in_order(clicks, block):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dataset_module, "BLOCK", block)
+        shared, distinct = share(clicks)
+    assert shared == clicks
+    assert distinct == [list(row) for row in dict.fromkeys(map(tuple, clicks))]
+
+
+@given(LISTS_OF_CLICKS, st.integers(1, 9))
+def test_colliding_histories_keep_their_own_copy(clicks, block):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dataset_module, "BLOCK", block)
+        patch.setattr(dataset_module, "_hash_slices", constant_hash)
         assert share(clicks)[0] == clicks
+
+
+@pytest.mark.parametrize("collide", [False, True])
+@given(clicks=LISTS_OF_CLICKS, batch=st.integers(1, 7), block=st.integers(1, 9))
+def test_histories_are_shared_across_batches_of_a_file(
+    tmp_path_factory, collide, clicks, batch, block
+):
+    """Batches of a few rows and blocks of a few clicks give what one of each does."""
+    path = tmp_path_factory.mktemp("rows") / "train.parquet"
+    ones = [1] * len(clicks)
+    padded = [[0] * (5 - len(row)) + row for row in clicks]
+    columns = {"user_id": ones, "item_seq": padded, "item_id": ones, "label": ones}
+    pq.write_table(pa.table(columns), path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dataset_module, "BATCH", batch)
+        patch.setattr(dataset_module, "BLOCK", block)
+        if collide:
+            patch.setattr(dataset_module, "_hash_slices", constant_hash)
+        rows = load_impressions(path, n_items=4, labelled=True)
+    assert histories(rows) == clicks
+    if not collide:
+        distinct = dict.fromkeys(map(tuple, clicks))
+        assert rows.history_items.tolist() == [item for row in distinct for item in row]
 
 
 @st.composite
@@ -531,9 +593,11 @@ def overlapping_slices(draw):
     return Impressions(zeros, zeros, None, start, end, flat)
 
 
-@given(overlapping_slices())
-def test_history_hashes_are_equal_where_histories_are(rows):
-    hashes = history_hashes(rows)
+@given(overlapping_slices(), st.integers(1, 9))
+def test_history_hashes_are_equal_where_histories_are(rows, block):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dataset_module, "BLOCK", block)
+        hashes = history_hashes(rows)
     expected = pd.factorize(pd.Series([tuple(row) for row in histories(rows)]))[0]
     assert pd.factorize(hashes)[0].tolist() == expected.tolist()
 
