@@ -29,12 +29,14 @@ class DINConfig(Config):
     """The model's parameters; each module of the paper is a switch.
 
     embedding_dim: width of each field. content: the frozen item embedding projected to a field,
-    "frozen" as it is, or "finetuned". attention: "dot" or the "mlp" of the original DIN.
+    "frozen" as it is, or "finetuned". content_dim: width of that field, None for embedding_dim.
+    attention: "dot" or the "mlp" of the original DIN.
     max_history: the latest clicks that are read. cross_layers: 0 switches the cross network off.
     """
 
     embedding_dim: PositiveInt = 32
     content: Literal["projected", "frozen", "finetuned"] = "projected"
+    content_dim: PositiveInt | None = None
     attention: Literal["dot", "mlp"] = "dot"
     heads: PositiveInt = 4
     head_dim: PositiveInt = 16
@@ -70,7 +72,7 @@ class Batch:
 class DIN(nn.Module):
     """Unified embedding, target attention, SENet, bilinear interaction, cross network, DNN.
 
-    With `attention="mlp"`, one head, `content="frozen"` and the other switches off this is the
+    With `attention="mlp"`, one head, `content_dim=128` and the other switches off this is the
     official baseline DIN. Built from sizes alone, so that a run can be loaded without its data;
     `DIN.for_catalog` fills in what is known of the items.
     """
@@ -94,6 +96,7 @@ class DIN(nn.Module):
             n_tags=n_tags,
             n_levels=LEVELS,
             content_mode=config.content,
+            content_dim=config.content_dim or config.embedding_dim,
         )
         widths = dict(self.embedding.widths)
         in_history = [
@@ -160,8 +163,8 @@ class DIN(nn.Module):
         """A model of the given sizes whose weights and item features are yet to be loaded."""
         return cls(
             config,
-            tags=torch.zeros(n_items + 1, tags_per_item, dtype=torch.int64),
-            levels=torch.zeros(n_items + 1, 2, dtype=torch.int64),
+            tags=torch.zeros(n_items + 1, tags_per_item, dtype=torch.int32),
+            levels=torch.zeros(n_items + 1, 2, dtype=torch.int8),
             content=None if content_width is None else torch.zeros(n_items + 1, content_width),
             n_tags=n_tags,
         )

@@ -309,7 +309,7 @@ def test_frozen_content_needs_equal_widths_or_no_field_products():
         ({"hidden": ()}, "'hidden' is .., expected at least 1 item"),
         ({"hidden": (8, -1)}, "'hidden' is -1, expected greater than 0"),
         ({"senet": "maybe"}, "'senet' is 'maybe', expected a valid boolean"),
-        ({"depth": 3}, "'depth' is unknown: choose one of embedding_dim, content, attention"),
+        ({"depth": 3}, "'depth' is unknown: choose one of embedding_dim, content, content_dim"),
     ],
 )
 def test_wrong_values_are_refused_in_one_sentence(values, message):

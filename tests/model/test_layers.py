@@ -17,6 +17,7 @@ from mmctr.model.layers import (
     ItemEmbedding,
     MLPTargetAttention,
     MultiHeadTargetAttention,
+    ReLUDropout,
     SENet,
 )
 
@@ -166,8 +167,12 @@ def test_mlp_attention_is_the_mlp_of_q_k_difference_and_product(lengths, heads, 
     found = layer(targets, table, histories)
     assert found.shape[1] == layer.interest_width
     close(found, expected)
-    gradients = all_gradients(found.square().sum(), layer, targets, table)
-    assert all(gradient.isfinite().all() for gradient in gradients)
+    if expected.requires_grad:  # there is a click
+        weigh = torch.randn(found.shape)
+        gradients = all_gradients((found * weigh).sum(), layer, targets, table)
+        references = all_gradients((expected * weigh).sum(), layer, targets, table)
+        for gradient, reference in zip(gradients, references, strict=True):
+            close(gradient, reference, tolerance=1e-4)
 
 
 @pytest.mark.parametrize(("fields", "narrow"), [(2, 1), (3, 1), (7, 2)])
@@ -228,6 +233,39 @@ def test_dnn_is_linear_norm_relu(batch_norm):
     close(layer(x), expected)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.1, 0.5, 0.9])
+def test_relu_dropout_drops_its_share_and_scales_the_rest(dropout):
+    torch.manual_seed(0)
+    layer = ReLUDropout(dropout)
+    x = torch.randn(301, 333)
+    found = layer(x.clone())
+    kept = found != 0
+    torch.testing.assert_close(found[kept], x[kept] / (1 - dropout))
+    share = kept.sum() / (x > 0).sum()
+    assert share == pytest.approx(1 - dropout, abs=0.01)  # the standard error is below 0.003
+    columns = kept.sum(0) / (x > 0).sum(0)
+    assert columns.std() < 0.06  # no column or position in a machine word is favoured
+    assert not torch.equal(layer(x.clone()), found) or not dropout
+    torch.testing.assert_close(layer.eval()(x.clone()), x.relu())
+
+
+def test_relu_dropout_has_the_gradient_of_what_it_kept():
+    torch.manual_seed(0)
+    x = torch.randn(50, 7, requires_grad=True)
+    found = ReLUDropout(0.3)(x * 1.0)
+    weigh = torch.randn(found.shape)
+    (gradient,) = torch.autograd.grad((found * weigh).sum(), x)
+    close(gradient, weigh * (found != 0) / 0.7)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_relu_dropout_repeats_with_the_seed(seed):
+    first, second = (
+        (torch.manual_seed(seed), ReLUDropout(0.5)(torch.ones(99)))[1] for _ in range(2)
+    )
+    assert torch.equal(first, second)
+
+
 TAGS = torch.tensor([[0, 0, 0], [1, 2, 0], [3, 0, 0], [0, 2, 3], [0, 0, 0]], dtype=torch.int32)
 LEVELS = torch.tensor([[0, 0], [1, 10], [2, 0], [3, 8], [10, 7]], dtype=torch.int8)
 
@@ -237,7 +275,14 @@ def make_embedding(content_mode="projected", content=True):
     torch.manual_seed(0)
     table = torch.randn(5, 2) * (torch.arange(5) > 0)[:, None] if content else None
     return ItemEmbedding(
-        TAGS, LEVELS, table, dim=3, n_tags=4, n_levels=11, content_mode=content_mode
+        TAGS,
+        LEVELS,
+        table,
+        dim=3,
+        n_tags=4,
+        n_levels=11,
+        content_mode=content_mode,
+        content_dim=5,
     )
 
 
@@ -262,7 +307,7 @@ def test_item_embedding_concatenates_its_fields(content_mode):
         expected.append(torch.cat(fields))
     close(layer(items), torch.stack(expected))
     names = ["id", "tags", "content", "likes_level", "views_level"]
-    widths = [3, 3, 2 if content_mode == "frozen" else 3, 3, 3]
+    widths = [3, 3, 2 if content_mode == "frozen" else 5, 3, 3]
     expected_widths = dict(zip(names, widths, strict=True))
     if content_mode is None:
         del expected_widths["content"]
@@ -272,7 +317,7 @@ def test_item_embedding_concatenates_its_fields(content_mode):
 def test_padding_has_no_id_tags_or_content_and_learns_none():
     layer = make_embedding("projected")
     vector = layer(torch.tensor([0]))
-    assert not vector[:, :9].any()
+    assert not vector[:, :11].any()
     vector.sum().backward()
     for table in (layer.id, layer.tags):
         assert not table.weight.grad.any()
@@ -299,6 +344,7 @@ def test_finetuning_leaves_the_callers_array_alone():
         n_tags=4,
         n_levels=11,
         content_mode="finetuned",
+        content_dim=3,
     )
     optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
     layer(torch.tensor([1, 2])).sum().backward()
