@@ -4,13 +4,13 @@ Commands parse and print; the work is in the library. Heavy imports are local to
 that `mmctr --help` answers at once.
 """
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from mmctr.config import parse_pairs
 from mmctr.errors import ConfigError, MMCTRError
 from mmctr.files import DEMO, find, home
 
@@ -72,7 +72,7 @@ def data_import(
     from mmctr.data.importer import Recipe, import_dataset
 
     options = {"split": split, "negatives": negatives, "min_rating": min_rating}
-    recipe = Recipe.of(**options | _parse(parameter))
+    recipe = Recipe.of(**options | parse_pairs(parameter))
     facts = import_dataset(interactions, items, covers, out, recipe)
     print("\n".join(f"{name:<18} {count:>12,}" for name, count in facts["counts"].items()))
     print(out)
@@ -118,7 +118,7 @@ def features_extract(
 ) -> None:
     """Run encoders over titles and covers; a killed run goes on where it was."""
     from mmctr.features.extract import extract
-    from mmctr.training.trainer import find_device
+    from mmctr.training.hardware import find_device
 
     summary = extract(
         find(folder),
@@ -143,7 +143,7 @@ def train_command(
     from mmctr.data.dataset import Dataset
     from mmctr.training.trainer import configs, train
 
-    model, training = configs(**{"seed": seed, **_parse(parameter)})
+    model, training = configs(**{"seed": seed, **parse_pairs(parameter)})
     run = train(Dataset.load(_find_data(data)), strategy, model, training, home() / "runs")
     metrics = run.summary["metrics"]
     low, high = metrics["auc_interval"]
@@ -167,8 +167,9 @@ def predict_command(
     from mmctr.data.dataset import Dataset
     from mmctr.training import prediction
     from mmctr.training.checkpoint import Run
+    from mmctr.training.hardware import find_device
     from mmctr.training.metrics import auc, logloss
-    from mmctr.training.trainer import find_device, reference_aucs
+    from mmctr.training.trainer import reference_aucs
 
     found, dataset = Run.load(find(run)), Dataset.load(_find_data(data))
     found.require_fit(dataset)
@@ -207,7 +208,7 @@ def report_command(
         [name.strip() for name in strategies.split(",")],
         seed_numbers,
         out or home() / "reports",
-        parameters=_parse(parameter),
+        parameters=parse_pairs(parameter),
     )
     print(report.index)
     if report.failed:
@@ -232,17 +233,3 @@ def _find_data(data: Path) -> Path:
 def _print_references(auc: dict[str, float]) -> None:
     for name, value in auc.items():
         print(f"  beside it: {name} AUC {value:.4f}")
-
-
-def _parse(parameters: list[str] | None) -> dict[str, object]:
-    """KEY=VALUE pairs, the values as JSON where they are JSON, else as text."""
-    values = {}
-    for pair in parameters or []:
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise ConfigError(f"Found -p {pair!r}, expected KEY=VALUE such as -p heads=2.")
-        try:
-            values[name] = json.loads(text)
-        except ValueError:
-            values[name] = text
-    return values

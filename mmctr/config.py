@@ -1,5 +1,6 @@
 """Base of the small configuration classes: immutable, validated, printed into every run folder."""
 
+import json
 from types import UnionType
 from typing import Any, Literal, Self, Union, get_args, get_origin
 
@@ -32,6 +33,20 @@ class Config(BaseModel):
             raise ConfigError(
                 f"Parameter {name!r} is {problem['input']!r}, expected {expected}."
             ) from None
+
+
+def parse_pairs(pairs: list[str] | None) -> dict[str, Any]:
+    """KEY=VALUE pairs, the values as JSON where they are JSON, else as text."""
+    values = {}
+    for pair in pairs or []:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"Found -p {pair!r}, expected KEY=VALUE such as -p heads=2.")
+        try:
+            values[name] = json.loads(text)
+        except ValueError:
+            values[name] = text
+    return values
 
 
 def _allowed(cls: type[Config], name: str) -> str:

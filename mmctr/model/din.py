@@ -57,7 +57,8 @@ class Batch:
     """Rows to score, in terms of the distinct items that they name.
 
     items: int64 [m], item ids. target: int64 [n], positions in items. histories: clicks as
-    positions in items. label: float32 [n], or None.
+    positions in items, of each row or one history that all rows share. label: float32 [n], or
+    None.
     """
 
     items: Tensor
@@ -189,6 +190,14 @@ class DIN(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.output.weight.device
+
+    def learned_state(self) -> dict[str, Tensor]:
+        """A copy of all that training changes: `state_dict` without what is known of the items."""
+        fixed = {"embedding.item_tags", "embedding.item_levels"}
+        fixed |= {name for name, weight in self.named_parameters() if not weight.requires_grad}
+        return {
+            name: value.clone() for name, value in self.state_dict().items() if name not in fixed
+        }
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits of a click, float [n]."""

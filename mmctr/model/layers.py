@@ -34,6 +34,16 @@ class Histories:
         )
         return cls(items, offsets, rows)
 
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def for_rows(self, count: int) -> "Histories":
+        """One history a row: these, or the only one again for every row."""
+        if len(self) == count:
+            return self
+        lengths = torch.full((count,), len(self.items), device=self.items.device)
+        return Histories.of(self.items.repeat(count), lengths)
+
     def weighted_sum(self, table: Tensor, weights: Tensor) -> Tensor:
         """Sum each row's clicked vectors by weight: [n, width], zero for an empty history.
 
@@ -106,11 +116,15 @@ class ItemEmbedding(nn.Module):
         widths |= {"likes_level": dim, "views_level": dim}
         self.widths = {name: width for name, width in widths.items() if width}
 
+    def sparse_gradients(self, wanted: bool) -> None:
+        """Whether the gradients of ids and of finetuned content hold only the rows of a batch."""
+        self.id.sparse = wanted
+
     def forward(self, items: Tensor) -> Tensor:
         """Embed items, int64 [m], as [m, sum of the fields' widths]."""
         fields = [self.id(items), self.tags(self.item_tags[items].long())]
         if self.content is not None:
-            content = gather(self.content, items)
+            content = F.embedding(items, self.content, sparse=self.id.sparse)
             fields.append(content if self.projection is None else self.projection(content))
         levels = self.item_levels[items].long()
         fields += [self.likes_level(levels[:, 0]), self.views_level(levels[:, 1])]
@@ -144,6 +158,7 @@ class MultiHeadTargetAttention(nn.Module):
 
     def weights(self, targets: Tensor, table: Tensor, histories: Histories) -> Tensor:
         """Attention weights [clicks, heads]; they sum to 1 over each row's clicks."""
+        histories = histories.for_rows(len(targets))
         queries = gather(self.query(targets) / self.head_dim**0.5, histories.rows)
         keys = gather(self.key(table), histories.items)
         scores = (queries * keys).view(-1, self.heads, self.head_dim).sum(-1)
@@ -153,8 +168,10 @@ class MultiHeadTargetAttention(nn.Module):
         """Interest vectors [n, heads * value_dim].
 
         targets: float [n, width]; table: float [m, width], the vectors of the items that the
-        histories name.
+        histories name. A single history may serve all targets: its keys are then shared.
         """
+        if len(histories) < len(targets):
+            return self._of_one_history(targets, gather(table, histories.items))
         weights = self.weights(targets, table, histories)
         values = self.value(table).split(self.value_dim, dim=1)
         return torch.cat(
@@ -164,6 +181,15 @@ class MultiHeadTargetAttention(nn.Module):
             ],
             dim=1,
         )
+
+    def _of_one_history(self, targets: Tensor, clicked: Tensor) -> Tensor:
+        def by_head(x: Tensor) -> Tensor:
+            return x.view(len(x), self.heads, x.shape[1] // self.heads).transpose(0, 1)
+
+        queries = by_head(self.query(targets) / self.head_dim**0.5)
+        scores = queries @ by_head(self.key(clicked)).transpose(1, 2)
+        interest = scores.float().softmax(dim=2) @ by_head(self.value(clicked))
+        return interest.transpose(0, 1).flatten(1)
 
 
 class MLPTargetAttention(nn.Module):
@@ -194,6 +220,7 @@ class MLPTargetAttention(nn.Module):
         The first layer is linear, so W [q, k, q - k, q * k] splits into a part of the target, a
         part of the item, computed once however often it was clicked, and a part of both.
         """
+        histories = histories.for_rows(len(targets))
         query, key, difference, product = self.first.weight.split(self.width, dim=1)
         of_target = F.linear(targets, query + difference, self.first.bias)
         of_item = F.linear(table, key - difference)
@@ -205,6 +232,7 @@ class MLPTargetAttention(nn.Module):
 
     def forward(self, targets: Tensor, table: Tensor, histories: Histories) -> Tensor:
         """Interest vectors [n, heads * width]; arguments as for multi-head attention."""
+        histories = histories.for_rows(len(targets))
         weights = self.weights(targets, table, histories)
         return torch.cat(
             [histories.weighted_sum(table, weight) for weight in weights.unbind(1)], dim=1

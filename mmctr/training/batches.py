@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -9,44 +10,49 @@ from mmctr.data.dataset import Impressions
 from mmctr.model.din import DIN, Batch
 from mmctr.model.layers import Histories
 
+BLOCK, WINDOW = 2048, 256  # rows read one after another; blocks that are shuffled together
+
 
 class Batches:
-    """Impressions on a model's device, ready to be cut into batches for it.
+    """Impressions ready to be cut into batches for a model, on its device.
 
     Only the latest `max_history` clicks of a row are read. Every distinct item of a batch is named
-    once, however many rows have it as target or in their history.
+    once, however many rows have it as target or in their history. On the CPU nothing is copied
+    but the rows of a batch, so that memory-mapped impressions may be larger than memory.
     """
 
     def __init__(self, rows: Impressions, model: DIN) -> None:
-        device = model.device
-        self.target = torch.from_numpy(rows.target).long().to(device)
-        end = torch.from_numpy(rows.history_end).to(device)
-        start = torch.from_numpy(rows.history_start).to(device)
-        self.start = torch.maximum(start, end - model.config.max_history)
-        self.length = end - self.start
-        self.history_items = torch.from_numpy(rows.history_items).to(device)
-        self.label = None if rows.label is None else torch.from_numpy(rows.label).to(device)
-        self.n_items = model.n_items
+        self.device = model.device
+        self.max_history = model.config.max_history
+        self.target = self._tensor(rows.target)
+        self.start, self.end = self._tensor(rows.history_start), self._tensor(rows.history_end)
+        self.history_items = self._tensor(rows.history_items)
+        self.label = None if rows.label is None else self._tensor(rows.label)
 
     def __len__(self) -> int:
         return len(self.target)
 
-    def of(self, index: Tensor) -> Batch:
-        """The batch of the given rows, int64 [n]."""
-        target, length = self.target[index], self.length[index]
-        click_row = torch.repeat_interleave(length)
+    def of(self, index: Tensor, clicks: int | None = None, *, one_history: bool = False) -> Batch:
+        """The batch of the given rows, int64 [n].
+
+        clicks: how many the rows read together, where that is known. one_history: the rows share
+        their history, which the batch then holds once.
+        """
+        target = self.target[index].long()
+        index_of_history = index[:1] if one_history else index
+        end = self.end[index_of_history]
+        start = torch.maximum(self.start[index_of_history], end - self.max_history)
+        length = end - start
+        rows = torch.repeat_interleave(length, output_size=clicks)
         first_click = length.cumsum(0) - length
-        within = torch.arange(len(click_row), device=length.device) - first_click[click_row]
-        clicks = self.history_items[self.start[index][click_row] + within].long()
-        used = torch.zeros(self.n_items + 1, dtype=torch.bool, device=length.device)
-        used[target] = True
-        used[clicks] = True
-        items = used.nonzero().squeeze(1)
-        position = used.cumsum(0) - 1
+        within = torch.arange(len(rows), device=self.device) - first_click[rows]
+        click_items = self.history_items[start[rows] + within].long()
+        items, position = distinct(torch.cat([target, click_items]))
+        offsets = torch.cat([first_click, first_click[-1:] + length[-1:]])
         return Batch(
             items=items,
-            target=position[target],
-            histories=Histories.of(position[clicks], length),
+            target=position[: len(target)],
+            histories=Histories(position[len(target) :], offsets, rows),
             label=None if self.label is None else self.label[index],
         )
 
@@ -54,17 +60,76 @@ class Batches:
         """How many batches of at most `size` rows there are."""
         return -(-len(self) // size)
 
-    def in_order(self, size: int) -> Iterator[Batch]:
+    def in_order(self, size: int, *, one_history: bool = False) -> Iterator[Batch]:
         """All rows, as they stand."""
-        for index in torch.arange(len(self), device=self.target.device).split(size):
-            yield self.of(index)
+        for start in range(0, len(self), size):
+            index = torch.arange(start, min(start + size, len(self)), device=self.device)
+            yield self.of(index, one_history=one_history)
 
-    def shuffled(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
-        """All rows once, in random order.
+    def shuffled(
+        self, size: int, generator: torch.Generator, share: tuple[int, int] = (0, 1)
+    ) -> Iterator[Batch]:
+        """All rows once, in random order, in batches that are equally large but for one row.
 
-        The batches are equally large but for one row, so that none is too small for batch
-        normalisation.
+        No batch is too small for batch normalisation. share: (number, of how many), the part of
+        every batch that is wanted.
+
+        Blocks of neighbouring rows are drawn at random and the rows of many blocks mixed: data on
+        a disk are read in pieces, once, and up to 524,288 rows are mixed completely.
         """
-        order = torch.randperm(len(self), generator=generator).to(self.target.device)
-        for index in order.tensor_split(self.count(size)):
-            yield self.of(index)
+        number, parts = share
+        batches = self.count(size)
+        smaller, larger = divmod(len(self), batches)
+        waiting, cut = torch.empty(0, dtype=torch.int64), 0
+        for window in self._mixed_windows(generator):
+            waiting = torch.cat([waiting, window])
+            indices, used = [], 0
+            while cut < batches and used + smaller + (cut < larger) <= len(waiting):
+                length = smaller + (cut < larger)
+                indices.append(waiting[used : used + length].tensor_split(parts)[number])
+                used, cut = used + length, cut + 1
+            yield from self._all_of(indices)
+            waiting = waiting[used:]
+
+    def _all_of(self, indices: list[Tensor]) -> Iterator[Batch]:
+        """A batch for each index; on a GPU the host waits once for all of them."""
+        if self.device.type == "cpu":
+            yield from (self.of(index) for index in indices)
+            return
+        indices = [index.to(self.device) for index in indices]
+        clicks = [self._clicks(index) for index in indices]
+        for index, count in zip(indices, torch.stack(clicks).tolist(), strict=True):
+            yield self.of(index, count)
+
+    def _clicks(self, index: Tensor) -> Tensor:
+        return (self.end[index] - self.start[index]).clamp(max=self.max_history).sum()
+
+    def _mixed_windows(self, generator: torch.Generator) -> Iterator[Tensor]:
+        """Row numbers of many random blocks at a time, mixed."""
+        blocks = torch.randperm(-(-len(self) // BLOCK), generator=generator)
+        for window in blocks.split(WINDOW):
+            rows = (window[:, None] * BLOCK + torch.arange(BLOCK)).flatten()
+            rows = rows[rows < len(self)]
+            yield rows[torch.randperm(len(rows), generator=generator)]
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+
+def distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct ones of item ids, int64 [n], in rising order, and each id's position in them.
+
+    On a GPU the list is as long as ids and ends in padding (item 0), because asking how many
+    there are would make the host wait for the device.
+    """
+    if ids.device.type == "cpu":
+        return torch.unique(ids, return_inverse=True)
+    return distinct_padded(ids)
+
+
+def distinct_padded(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """`distinct` with a result of known size, on any device."""
+    ordered, order = ids.sort()
+    rank = (ordered.diff(prepend=ordered[:1]) != 0).cumsum(0)
+    position = torch.empty_like(ids).scatter_(0, order, rank)
+    return torch.zeros_like(ids).scatter_(0, rank, ordered), position

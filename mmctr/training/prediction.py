@@ -12,19 +12,28 @@ from mmctr.data.dataset import Impressions
 from mmctr.files import atomic_path
 from mmctr.model.din import DIN
 from mmctr.training.batches import Batches
+from mmctr.training.hardware import autocast, tuned
 
 
 @torch.inference_mode()
-def predict(model: DIN, rows: Impressions, batch_size: int = 4096) -> np.ndarray:
-    """Click probabilities of impressions, float32 [n]."""
+def predict(
+    model: DIN, rows: Impressions, batch_size: int = 4096, precision: str = "auto"
+) -> np.ndarray:
+    """Click probabilities of impressions, float32 [n]; precision as for training.
+
+    Rows that all share one history, as the candidates for one user do, share its keys.
+    """
     if not len(rows):
         return np.zeros(0, dtype=np.float32)
     was_training = model.training
     model.eval()
-    batches = Batches(rows, model)
-    logits = [model(batch) for batch in batches.in_order(batch_size)]
+    start, end = rows.history_start, rows.history_end
+    one_history = bool((start == start[0]).all() and (end == end[0]).all())
+    batches = Batches(rows, model).in_order(batch_size, one_history=one_history)
+    with tuned(model.device), autocast(model.device, precision):
+        logits = [model(batch) for batch in batches]
     model.train(was_training)
-    return torch.cat(logits).sigmoid().float().cpu().numpy()
+    return torch.cat(logits).float().sigmoid().cpu().numpy()
 
 
 def write_predictions(path: Path, rows: Impressions, probability: np.ndarray) -> None:

@@ -1,8 +1,10 @@
 """Train a DIN on a dataset: Adam, early stopping on valid AUC, everything kept in a run folder."""
 
-import copy
 import time
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -19,10 +21,15 @@ from mmctr.data.dataset import Dataset, Impressions
 from mmctr.errors import ConfigError, DataError
 from mmctr.fusion import item_embeddings
 from mmctr.model.din import DIN, Batch, DINConfig
+from mmctr.training import parallel
 from mmctr.training.batches import Batches
 from mmctr.training.checkpoint import Run, save_run
+from mmctr.training.hardware import autocast, find_device, peak_memory_mb, tuned
 from mmctr.training.metrics import auc, bootstrap_auc, evaluate, interval, logloss
+from mmctr.training.optimizer import Adam
 from mmctr.training.prediction import predict
+
+PARTS = ("data", "forward", "backward", "optimizer", "validation")
 
 
 class TrainConfig(Config):
@@ -30,7 +37,9 @@ class TrainConfig(Config):
 
     embedding_l2, network_l2: Adam's L2 terms. validations: how often valid is scored within each
     epoch. patience: validations without a better AUC before training stops; half of it before the
-    learning rate is cut to a third.
+    learning rate is cut to a third. row_updates: the tables of ids and of finetuned content change
+    only in the rows that a batch names, which catalogs of millions of items need. precision: of
+    matrix products; "auto" is "bfloat16" on CUDA and "float32" elsewhere.
     """
 
     seed: int = Field(1, ge=0)
@@ -42,7 +51,40 @@ class TrainConfig(Config):
     validations: PositiveInt = 4
     patience: PositiveInt = 4
     max_gradient_norm: PositiveFloat = 10.0
+    row_updates: bool = False
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+
+class Stopwatch:
+    """Adds up where the time of training goes: seconds by part; on a GPU without waiting for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.on_gpu = device.type == "cuda"
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.marks: list[tuple[str, torch.cuda.Event]] = []
+        self.last = time.perf_counter()
+        if self.on_gpu:
+            self.lap("start")
+
+    def lap(self, part: str) -> None:
+        """The time since the last lap went into this part."""
+        if self.on_gpu:
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self.marks.append((part, event))
+        else:
+            now = time.perf_counter()
+            self.seconds[part] += now - self.last
+            self.last = now
+
+    def settle(self) -> None:
+        """Wait for the GPU and add up its laps."""
+        if self.on_gpu:
+            torch.cuda.synchronize()
+            for (_, before), (part, event) in pairwise(self.marks):
+                self.seconds[part] += before.elapsed_time(event) / 1000
+            del self.marks[:-1]
 
 
 @dataclass
@@ -50,11 +92,23 @@ class Progress:
     """What training has seen so far: a record each validation, and the best weights."""
 
     plateau: ReduceLROnPlateau
+    stopwatch: Stopwatch
+    samples: int = 0
     records: list[dict[str, float]] = field(default_factory=list)
     losses: list[Tensor] = field(default_factory=list)  # of the steps since the last validation
     best_auc: float = float("-inf")
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     since_best: int = 0
+
+    def cost(self, device: torch.device) -> dict[str, object]:
+        """Training speed without validation, seconds by part, and peak memory."""
+        seconds = {part: round(self.stopwatch.seconds[part], 3) for part in PARTS}
+        training = sum(seconds.values()) - seconds["validation"]
+        return {
+            "samples_per_s": round(self.samples / training, 1),
+            "seconds": seconds,
+            "peak_memory_mb": round(peak_memory_mb(device), 1),
+        }
 
 
 def configs(**parameters: object) -> tuple[DINConfig, TrainConfig]:
@@ -78,11 +132,12 @@ def train(
     model_config: DINConfig,
     train_config: TrainConfig,
     runs: Path,
-) -> Run:
+) -> Run | None:
     """Train on the train split, choose on valid, and write a new run folder below `runs`.
 
     Raises ConfigError for a strategy that the data cannot serve, an absent device or training
-    that diverges, DataError for a split in which all labels are equal.
+    that diverges, DataError for a split in which all labels are equal. Under torchrun all processes
+    train together; the first one writes the run, and the others return None.
     """
     _require_both_labels(dataset)
     device = find_device(train_config.device)
@@ -91,18 +146,24 @@ def train(
     fused = time.perf_counter()
     torch.manual_seed(train_config.seed)
     model = DIN.for_catalog(model_config, dataset.catalog, embedding).to(device)
-    records = fit(model, dataset, train_config)
+    # The processes share weights, but each drops out on its own.
+    torch.manual_seed(train_config.seed + 1_000_003 * parallel.share()[0])
+    progress = fit(model, dataset, train_config)
     trained = time.perf_counter()
     rows = dataset.valid
-    probability = predict(model, rows)
+    probability = predict_together(model, rows, train_config.precision)
+    if parallel.share()[0] > 0:
+        return None
     metrics = evaluate(rows.user, rows.label, probability)
     metrics["auc_interval"] = interval(bootstrap_auc(rows.user, rows.label, probability)[:, 0])
     summary = {
         "metrics": metrics,
         "reference_auc": reference_aucs(dataset, rows),
-        "best_epoch": max(records, key=lambda record: record["auc"])["epoch"],
+        "best_epoch": max(progress.records, key=lambda record: record["auc"])["epoch"],
         "seconds": {"fusion": fused - started, "training": trained - fused},
+        "cost": progress.cost(device),
         "device": device.type,
+        "processes": parallel.share()[1],
     }
     config = {
         "strategy": strategy,
@@ -110,60 +171,58 @@ def train(
         "training": train_config.model_dump(),
         "sizes": model.sizes,
     }
-    return save_run(runs, dataset, model, config, summary, records, probability)
+    return save_run(runs, dataset, model, config, summary, progress.records, probability)
 
 
-def fit(model: DIN, dataset: Dataset, config: TrainConfig) -> list[dict[str, float]]:
+def fit(model: DIN, dataset: Dataset, config: TrainConfig) -> Progress:
     """Train a model in place; it ends with the weights of the best valid AUC.
 
-    Returns a record for each validation: epoch, train_loss, auc, logloss, learning_rate, seconds.
+    Progress.records has an entry for each validation: epoch, train_loss, auc, logloss,
+    learning_rate, seconds.
     """
     batches = Batches(dataset.train, model)
     steps = batches.count(config.batch_size)
     parts = range(1, config.validations + 1)
     validate_after = {round(steps * part / config.validations) for part in parts}
-    optimizer = _optimizer(model, config)
+    optimizer = make_optimizer(model, config)
     # The rate is cut halfway to giving up, so that a cut has time to help.
-    progress = Progress(
-        ReduceLROnPlateau(optimizer, mode="max", factor=1 / 3, patience=config.patience // 2)
-    )
+    plateau = ReduceLROnPlateau(optimizer, mode="max", factor=1 / 3, patience=config.patience // 2)
+    progress = Progress(plateau, Stopwatch(model.device))
     generator = torch.Generator().manual_seed(config.seed)
-    total = config.epochs * len(batches)
-    with tqdm(total=total, desc="train", unit=" samples", unit_scale=True) as bar:
+    number, processes = parallel.share()
+    together = parallel.distribute(model)
+    rows = config.epochs * len(batches)
+    bar = tqdm(total=rows, desc="train", unit=" samples", unit_scale=True, disable=number > 0)
+    with tuned(model.device), bar:
         for epoch in range(config.epochs):
-            for step, batch in enumerate(batches.shuffled(config.batch_size, generator), start=1):
-                loss = _update(model, optimizer, batch, config.max_gradient_norm)
+            shuffled = batches.shuffled(config.batch_size, generator, (number, processes))
+            for step, batch in enumerate(shuffled, start=1):
+                progress.stopwatch.lap("data")
+                loss = update(together, optimizer, batch, config, progress.stopwatch.lap)
                 progress.losses.append(loss)
-                bar.update(len(batch))
+                progress.samples += len(batch) * processes
+                bar.update(len(batch) * processes)
                 if step in validate_after:
-                    _validate(model, dataset.valid, progress, epoch + step / steps, bar)
+                    _validate(model, dataset.valid, progress, epoch + step / steps, config)
+                    bar.set_postfix(valid_auc=f"{progress.records[-1]['auc']:.4f}")
                 if progress.since_best >= config.patience:
-                    model.load_state_dict(progress.best_weights)
-                    return progress.records
-    model.load_state_dict(progress.best_weights)
-    return progress.records
+                    model.load_state_dict(progress.best_weights, strict=False)
+                    return progress
+    model.load_state_dict(progress.best_weights, strict=False)
+    return progress
 
 
-def find_device(name: str) -> torch.device:
-    """The device of that name; "auto" takes a GPU if there is one. ConfigError if it is absent."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
-    if name == "auto":
-        return torch.device("cuda" if there["cuda"] else "cpu")
-    if not there[name]:
-        raise ConfigError(
-            f"Parameter 'device' is {name!r}, which this machine does not have: choose one of "
-            f"{', '.join(repr(known) for known, found in there.items() if found)}."
-        )
-    return torch.device(name)
+def predict_together(model: DIN, rows: Impressions, precision: str) -> np.ndarray:
+    """Click probabilities of all rows, float32 [n], of which each process computes its part."""
+    number, processes = parallel.share()
+    first, stop = len(rows) * number // processes, len(rows) * (number + 1) // processes
+    part = predict(model, rows.select(slice(first, stop)), precision=precision)
+    return parallel.concatenated(part)
 
 
-def reference_aucs(dataset: Dataset, rows: Impressions) -> dict[str, float]:
-    """AUC of popularity alone (train clicks of the target) and, if simulated, the oracle AUC."""
-    systems = {"popularity": dataset.train_clicks()[rows.target]} | rows.oracle
-    return {name: auc(rows.label, score) for name, score in systems.items()}
-
-
-def _optimizer(model: DIN, config: TrainConfig) -> torch.optim.Adam:
+def make_optimizer(model: DIN, config: TrainConfig) -> Adam:
+    """Adam with an L2 term for the embedding tables and one for the network."""
+    model.embedding.sparse_gradients(config.row_updates)
     tables, network = [], []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -173,42 +232,71 @@ def _optimizer(model: DIN, config: TrainConfig) -> torch.optim.Adam:
         {"params": tables, "weight_decay": config.embedding_l2},
         {"params": network, "weight_decay": config.network_l2},
     ]
-    return torch.optim.Adam(groups, lr=config.learning_rate, fused=True)
+    return Adam(groups, lr=config.learning_rate, fused=True)
 
 
-def _update(model: DIN, optimizer: torch.optim.Adam, batch: Batch, max_norm: float) -> Tensor:
+def update(
+    model: nn.Module,
+    optimizer: Adam,
+    batch: Batch,
+    config: TrainConfig,
+    lap: Callable[[str], None] = lambda part: None,
+) -> Tensor:
+    """One step of training on this process's part of a batch; returns the whole batch's loss.
+
+    lap is called with the name of each part of the step at its end.
+    """
     optimizer.zero_grad(set_to_none=True)
-    loss = F.binary_cross_entropy_with_logits(model(batch), batch.label)
+    with autocast(batch.label.device, config.precision):
+        logits = model(batch)
+    losses = F.binary_cross_entropy_with_logits(logits.float(), batch.label, reduction="sum")
+    # Parts of a batch may differ by a row, and gradients are averaged over processes.
+    loss = losses / len(batch)
+    if (processes := parallel.share()[1]) > 1:
+        loss = losses * processes / parallel.total(losses.new_tensor(len(batch)))
+    lap("forward")
     loss.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    lap("backward")
+    nn.utils.clip_grad_norm_(model.parameters(), config.max_gradient_norm)
     optimizer.step()
+    lap("optimizer")
     return loss.detach()
 
 
-def _validate(model: DIN, rows: Impressions, progress: Progress, epoch: float, bar: tqdm) -> None:
+def reference_aucs(dataset: Dataset, rows: Impressions) -> dict[str, float]:
+    """AUC of popularity alone (train clicks of the target) and, if simulated, the oracle AUC."""
+    systems = {"popularity": dataset.train_clicks()[rows.target]} | rows.oracle
+    return {name: auc(rows.label, score) for name, score in systems.items()}
+
+
+def _validate(
+    model: DIN, rows: Impressions, progress: Progress, epoch: float, config: TrainConfig
+) -> None:
     """Score the valid split, keep the weights if they are the best yet."""
-    probability = predict(model, rows)
+    probability = predict_together(model, rows, config.precision)
     rate = progress.plateau.optimizer.param_groups[0]["lr"]
     if not np.isfinite(probability).all():
         raise ConfigError(
             f"Parameter 'learning_rate' is {rate:g}, and training has diverged by epoch "
             f"{epoch:.2f} (predictions are not numbers): choose a smaller one."
         )
+    loss = parallel.total(torch.stack(progress.losses).mean()) / parallel.share()[1]
+    progress.losses.clear()
+    progress.stopwatch.lap("validation")
+    progress.stopwatch.settle()
     record = {
         "epoch": round(epoch, 4),
-        "train_loss": float(torch.stack(progress.losses).mean()),
+        "train_loss": float(loss),
         "auc": auc(rows.label, probability),
         "logloss": logloss(rows.label, probability),
         "learning_rate": rate,
-        "seconds": round(bar.format_dict["elapsed"], 3),
+        "seconds": round(sum(progress.stopwatch.seconds.values()), 3),
     }
-    progress.losses.clear()
     progress.records.append(record)
     progress.plateau.step(record["auc"])
-    bar.set_postfix(loss=f"{record['train_loss']:.4f}", valid_auc=f"{record['auc']:.4f}")
     if record["auc"] > progress.best_auc:
         progress.best_auc, progress.since_best = record["auc"], 0
-        progress.best_weights = copy.deepcopy(model.state_dict())
+        progress.best_weights = model.learned_state()
     else:
         progress.since_best += 1
 

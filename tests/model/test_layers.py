@@ -133,6 +133,27 @@ def test_ragged_attention_equals_padded_attention(lengths, heads, seed):
         close(gradient, reference, tolerance=1e-4)
 
 
+@pytest.mark.parametrize("clicks", [0, 1, 5])
+@pytest.mark.parametrize("kind", ["dot", "mlp"])
+def test_one_history_for_all_targets_equals_a_copy_for_each(kind, clicks):
+    torch.manual_seed(0)
+    if kind == "dot":
+        layer = MultiHeadTargetAttention(WIDTH, heads=2, head_dim=3, value_dim=2)
+    else:
+        layer = MLPTargetAttention(WIDTH, 2, (6,), dropout=0.0)
+    targets, table, one = random_inputs([clicks])
+    targets = torch.randn(4, WIDTH, requires_grad=True)
+    each = Histories.of(one.items.repeat(4), torch.full((4,), clicks))
+    found, expected = layer(targets, table, one), layer(targets, table, each)
+    close(found, expected)
+    close(layer.weights(targets, table, one), layer.weights(targets, table, each))
+    weigh = torch.randn(found.shape)
+    gradients = all_gradients((found * weigh).sum(), layer, targets, table)
+    references = all_gradients((expected * weigh).sum(), layer, targets, table)
+    for gradient, reference in zip(gradients, references, strict=True):
+        close(gradient, reference)
+
+
 @pytest.mark.parametrize("lengths", LENGTHS)
 def test_attention_weights_of_a_row_sum_to_1(lengths):
     layer = MultiHeadTargetAttention(WIDTH, heads=2, head_dim=3, value_dim=2)

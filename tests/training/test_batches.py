@@ -1,14 +1,17 @@
 """Batches hold exactly what their rows say, each distinct item once."""
 
+from itertools import chain
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmctr.data.dataset import Impressions
 from mmctr.model.din import DIN, DINConfig
-from mmctr.training.batches import Batches
+from mmctr.training import batches as batches_module
+from mmctr.training.batches import Batches, distinct, distinct_padded
 
 N_ITEMS = 9
 histories = st.lists(st.lists(st.integers(1, N_ITEMS), max_size=6), min_size=2, max_size=12)
@@ -101,6 +104,84 @@ def test_shuffled_visits_every_row_once_in_nearly_equal_batches(size):
     assert [part.label.tolist() for part in parts] == [part.label.tolist() for part in again]
     other = list(batches.shuffled(size, torch.Generator().manual_seed(1)))
     assert [part.label.tolist() for part in parts] != [part.label.tolist() for part in other]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 3))
+def test_ranks_share_each_batch_of_the_same_order(monkeypatch, count, size, parts):
+    """Several small windows: batches are cut across their borders."""
+    monkeypatch.setattr(batches_module, "BLOCK", 4)
+    monkeypatch.setattr(batches_module, "WINDOW", 3)
+    rows = impressions([[1]] * count)
+    rows = Impressions(**(vars(rows) | {"label": np.arange(count, dtype=np.float32)}))
+    batches = Batches(rows, model(4))
+
+    def labels(share):
+        generator = torch.Generator().manual_seed(0)
+        return [part.label.tolist() for part in batches.shuffled(size, generator, share)]
+
+    whole = labels((0, 1))
+    shares = [labels((number, parts)) for number in range(parts)]
+    assert [list(chain(*batch)) for batch in zip(*shares, strict=True)] == whole
+    assert sorted(chain(*whole)) == list(range(count))
+    assert len(whole) == batches.count(size)
+    assert max(map(len, whole)) - min(map(len, whole)) <= 1
+
+
+def test_shuffling_mixes_rows_of_distant_blocks(monkeypatch):
+    monkeypatch.setattr(batches_module, "BLOCK", 10)
+    monkeypatch.setattr(batches_module, "WINDOW", 8)
+    rows = impressions([[1]] * 4000)
+    rows = Impressions(**(vars(rows) | {"label": np.arange(4000, dtype=np.float32)}))
+    for part in Batches(rows, model(4)).shuffled(80, torch.Generator().manual_seed(0)):
+        blocks = np.unique(part.label.numpy() // 10)
+        assert len(blocks) >= 8
+        assert blocks.max() - blocks.min() > 100
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=40))
+def test_distinct_items_of_known_size_are_those_of_numpy_and_padding(ids):
+    expected, inverse = np.unique(ids, return_inverse=True)
+    for found in (distinct, distinct_padded):
+        items, position = found(torch.tensor(ids))
+        assert items[: len(expected)].tolist() == expected.tolist()
+        assert not items[len(expected) :].any()
+        assert position.tolist() == inverse.tolist()
+    assert len(items) == len(ids)
+
+
+def test_impressions_are_not_copied():
+    """Memory-mapped data may be larger than memory."""
+    rows = impressions([[1, 2], [3]])
+    batches = Batches(rows, model(4))
+    for found, array in (
+        (batches.target, rows.target),
+        (batches.start, rows.history_start),
+        (batches.history_items, rows.history_items),
+        (batches.label, rows.label),
+    ):
+        assert found.data_ptr() == array.ctypes.data
+
+
+@pytest.mark.parametrize("clicks", [[], [3], [1, 2, 3, 4, 5, 6]])
+def test_rows_of_one_history_hold_it_once(clicks):
+    rows = Impressions(
+        user=np.zeros(4, dtype=np.int64),
+        target=np.array([1, 2, 3, 1], dtype=np.int32),
+        label=None,
+        history_start=np.zeros(4, dtype=np.int64),
+        history_end=np.full(4, len(clicks)),
+        history_items=np.array(clicks, dtype=np.int32),
+    )
+    (batch,) = Batches(rows, model(4)).in_order(4, one_history=True)
+    assert batch.items[batch.histories.items].tolist() == clicks[-4:]
+    assert len(batch.histories) == 1
+    assert batch.items[batch.target].tolist() == rows.target.tolist()
+    (plain,) = Batches(rows, model(4)).in_order(4)
+    repeated = batch.histories.for_rows(4)
+    assert batch.items[repeated.items].tolist() == plain.items[plain.histories.items].tolist()
+    assert torch.equal(repeated.offsets, plain.histories.offsets)
+    assert torch.equal(repeated.rows, plain.histories.rows)
 
 
 def test_in_order_keeps_the_order():

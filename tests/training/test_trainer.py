@@ -13,7 +13,7 @@ from mmctr.model.din import DIN
 from mmctr.training import trainer
 from mmctr.training.metrics import auc
 from mmctr.training.prediction import predict
-from mmctr.training.trainer import configs, find_device, fit, reference_aucs, train
+from mmctr.training.trainer import configs, fit, reference_aucs, train
 
 SMALL = {"embedding_dim": 8, "heads": 2, "hidden": (16,), "batch_size": 256}
 
@@ -50,7 +50,7 @@ def model_for(dataset, **parameters):
 def test_training_learns_what_can_be_learned(easy, attention):
     model, config = model_for(easy, attention=attention, epochs=4, embedding_l2=1e-5)
     assert reference_aucs(easy, easy.valid)["popularity"] == pytest.approx(0.5, abs=0.06)
-    records = fit(model, easy, config)
+    records = fit(model, easy, config).records
     assert max(record["auc"] for record in records) > 0.97
 
 
@@ -87,7 +87,7 @@ def test_the_seed_decides_the_order_of_rows(easy):
     losses = []
     for seed in (1, 1, 2):
         _, config = model_for(easy, epochs=1, validations=1, seed=seed)
-        (record,) = fit(copy.deepcopy(fresh), easy, config)
+        (record,) = fit(copy.deepcopy(fresh), easy, config).records
         losses.append(record["train_loss"])
     assert losses[0] == losses[1] != losses[2]
 
@@ -107,13 +107,13 @@ def test_the_best_weights_are_kept(easy, monkeypatch):
     kept = []
     monkeypatch.setattr(trainer, "auc", lambda *_: next(scores))
 
-    def remember(model, rows):
+    def remember(model, rows, precision):
         kept.append(model.output.weight.detach().clone())
         return predict(model, rows)
 
     monkeypatch.setattr(trainer, "predict", remember)
     model, config = model_for(easy, epochs=1, validations=4)
-    records = fit(model, easy, config)
+    records = fit(model, easy, config).records
     assert [record["auc"] for record in records] == [0.6, 0.9, 0.7, 0.8]
     assert torch.equal(model.output.weight, kept[1])
 
@@ -122,7 +122,7 @@ def test_training_stops_early_and_cuts_the_rate_before(easy, monkeypatch):
     scores = iter([0.9, *np.linspace(0.8, 0.7, 30)])
     monkeypatch.setattr(trainer, "auc", lambda *_: next(scores))
     model, config = model_for(easy, epochs=9, validations=2, patience=6, learning_rate=3e-3)
-    records = fit(model, easy, config)
+    records = fit(model, easy, config).records
     assert len(records) == 1 + 6
     rates = [record["learning_rate"] for record in records]
     assert rates[0] == pytest.approx(3e-3)
@@ -144,14 +144,14 @@ def test_patience_counts_validations_without_a_better_auc(
     coming = iter(scores)
     monkeypatch.setattr(trainer, "auc", lambda *_: next(coming))
     model, config = model_for(easy, epochs=3, validations=2, patience=patience)
-    assert [record["auc"] for record in fit(model, easy, config)] == scores[:expected]
+    assert [record["auc"] for record in fit(model, easy, config).records] == scores[:expected]
 
 
 def test_train_loss_is_the_mean_since_the_last_validation(easy, monkeypatch):
     losses = iter(torch.arange(1.0, 13))
-    monkeypatch.setattr(trainer, "_update", lambda *_: next(losses))
+    monkeypatch.setattr(trainer, "update", lambda *_: next(losses))
     model, config = model_for(easy, epochs=1, validations=3)
-    records = fit(model, easy, config)
+    records = fit(model, easy, config).records
     assert [record["train_loss"] for record in records] == [2.5, 6.5, 10.5]
     assert [record["epoch"] for record in records] == pytest.approx([1 / 3, 2 / 3, 1], abs=1e-4)
     assert [record["learning_rate"] for record in records] == [config.learning_rate] * 3
@@ -162,7 +162,7 @@ def test_train_loss_is_the_mean_since_the_last_validation(easy, monkeypatch):
 @pytest.mark.parametrize(("validations", "expected"), [(1, 1), (3, 3), (500, 12)])
 def test_valid_is_scored_several_times_within_an_epoch(easy, validations, expected):
     model, config = model_for(easy, epochs=1, validations=validations, patience=1000)
-    records = fit(model, easy, config)
+    records = fit(model, easy, config).records
     assert len(records) == expected  # 3,000 rows in batches of 256 are 12 steps
     assert records[-1]["epoch"] == 1.0
     probability = predict(model, easy.valid)
@@ -214,7 +214,7 @@ def test_one_label_only_is_refused(easy, tmp_path, split, label):
 def test_the_smallest_batches_have_enough_rows_for_batch_normalisation(easy):
     odd = easy.splits | {"train": easy.train.select(np.arange(31))}
     model, config = model_for(Dataset(easy.folder, easy.catalog, odd), epochs=1, batch_size=3)
-    assert fit(model, Dataset(easy.folder, easy.catalog, odd), config)
+    assert fit(model, Dataset(easy.folder, easy.catalog, odd), config).records
     with pytest.raises(ConfigError, match="'batch_size' is 2, expected greater than or equal to 3"):
         configs(batch_size=2)
 
@@ -244,13 +244,6 @@ def test_parameters_are_sorted_into_model_and_training():
     assert configs() == (type(model)(), type(training)())
 
 
-@pytest.mark.parametrize(("there", "expected"), [(True, "cuda"), (False, "cpu")])
-def test_auto_takes_a_gpu_if_there_is_one(monkeypatch, there, expected):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    assert find_device("auto").type == expected
-    assert find_device("cpu").type == "cpu"
-
-
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
@@ -267,3 +260,57 @@ def test_wrong_parameters_are_one_sentence(tiny, tmp_path, monkeypatch, paramete
     with pytest.raises(ConfigError, match=message):
         train(tiny, "v4", *configs(**parameters), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_says_what_it_cost(tiny_run):
+    cost = tiny_run.summary["cost"]
+    seconds = cost["seconds"]
+    assert list(seconds) == ["data", "forward", "backward", "optimizer", "validation"]
+    assert min(seconds.values()) >= 0
+    assert 0 < sum(seconds.values()) <= tiny_run.summary["seconds"]["training"]
+    rows = tiny_run.summary["dataset"]["rows"]["train"]
+    training = sum(seconds.values()) - seconds["validation"]
+    assert cost["samples_per_s"] == pytest.approx(rows / training, rel=0.02)  # rounded seconds
+    assert cost["peak_memory_mb"] > 50
+
+
+@pytest.mark.parametrize("attention", ["dot", "mlp"])
+def test_bfloat16_trains_as_well_as_float32(easy, attention):
+    best = {}
+    for precision in ("float32", "bfloat16"):
+        model, config = model_for(
+            easy, attention=attention, epochs=4, embedding_l2=1e-5, precision=precision
+        )
+        records = fit(model, easy, config).records
+        best[precision] = max(record["auc"] for record in records)
+        assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+        assert all(np.isfinite(record["train_loss"]) for record in records)
+    assert best["float32"] > 0.97
+    assert best["bfloat16"] == pytest.approx(best["float32"], abs=0.01)
+
+
+def test_row_updates_learn_and_leave_unused_ids_alone(easy):
+    content = np.zeros((90, 4), dtype=np.float32)  # 29 items that no row names
+    content[:61] = easy.catalog.text_features
+    none = np.zeros(90, dtype=np.int8)
+    tags = np.zeros((90, 1), dtype=np.int32)
+    catalog = Catalog(tags, none, none, np.full(90, ""), {}, content, content)
+    dataset = Dataset(easy.folder, catalog, easy.splits)
+    parameters = {"row_updates": True, "content": "finetuned", "epochs": 2, "embedding_l2": 1e-5}
+    model, config = model_for(dataset, **parameters)
+    before = model.embedding.id.weight.detach().clone()
+    assert max(record["auc"] for record in fit(model, dataset, config).records) > 0.9
+    assert torch.equal(model.embedding.id.weight[61:], before[61:])
+    assert not model.embedding.content[61:].any()
+    assert not (model.embedding.id.weight[1:61] == before[1:61]).all(dim=1).any()
+
+
+def test_the_best_weights_are_kept_without_a_copy_of_what_is_known(easy):
+    for content, learned in (("projected", False), ("finetuned", True)):
+        model, _ = model_for(easy, content=content)
+        state = model.learned_state()
+        assert ("embedding.content" in state) == learned
+        assert "embedding.item_tags" not in state
+        assert {"dnn.1.running_mean", "embedding.id.weight"} < state.keys()
+        model.output.weight.data.zero_()
+        assert state["output.weight"].any()

@@ -1,0 +1,107 @@
+"""One training by several processes that torchrun starts: each computes its part of every batch."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Be one of torchrun's processes for a block; alone without torchrun."""
+    if "WORLD_SIZE" not in os.environ:
+        yield
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def share() -> tuple[int, int]:
+    """This process's number and how many there are; (0, 1) if it is alone."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def is_first_here() -> bool:
+    """Whether this is its machine's first process."""
+    return int(os.environ.get("LOCAL_RANK", 0)) == 0
+
+
+def wait_for_all() -> None:
+    """Return when all processes have come here."""
+    if share()[1] > 1:
+        dist.barrier()
+
+
+def distribute(model: nn.Module) -> nn.Module:
+    """The model as it takes part in training: all processes start from the first one's weights.
+
+    Gradients are averaged over processes, batch normalisation sees the whole batch.
+    """
+    if share()[1] == 1:
+        return model
+    for module in model.modules():
+        if type(module) is nn.BatchNorm1d:
+            module.__class__ = SharedBatchNorm
+    return DistributedDataParallel(model, broadcast_buffers=False)
+
+
+def total(value: Tensor) -> Tensor:
+    """The sum over processes, with gradients."""
+    return value if share()[1] == 1 else _Total.apply(value)
+
+
+def concatenated(part: np.ndarray) -> np.ndarray:
+    """The parts of all processes one after another; each process gets the whole."""
+    parts = [part]
+    if share()[1] > 1:
+        parts = [None] * share()[1]
+        dist.all_gather_object(parts, part)
+    return np.concatenate(parts)
+
+
+class SharedBatchNorm(nn.BatchNorm1d):
+    """Batch normalisation by the mean and variance of all processes' rows.
+
+    PyTorch's SyncBatchNorm works on GPUs only.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise [n, width]."""
+        if not self.training:
+            return super().forward(x)
+        x = x.float()
+        sums = total(torch.cat([x.sum(0), x.new_tensor([len(x)])]))
+        count = sums[-1].detach()
+        mean = sums[:-1] / count
+        deviation = x - mean
+        variance = total(deviation.square().sum(0)) / count
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        return deviation * (variance + self.eps).rsqrt() * self.weight + self.bias
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, value: Tensor) -> Tensor:
+        result = value.clone()
+        dist.all_reduce(result)
+        return result
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        # Every process's result depends on this process's value.
+        result = gradient.clone()
+        dist.all_reduce(result)
+        return result

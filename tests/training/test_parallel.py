@@ -1,0 +1,71 @@
+"""Two processes that train together give what one gives, and only the first one writes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmctr.training.checkpoint import Run
+
+ROOT = Path(__file__).resolve().parents[2]
+# Without dropout, of which each process would draw its own.
+PARAMETERS = {"dropout": 0, "attention_dropout": 0, "epochs": 2, "batch_size": 300}
+PARAMETERS |= {"embedding_dim": 8, "heads": 2, "hidden": [16], "validations": 3, "patience": 9}
+
+
+def train(data, home, *, processes, **parameters):
+    """Run `python -m mmctr.training` on its own or by torchrun; the finished process."""
+    pairs = [f"-p{name}={json.dumps(value)}" for name, value in (PARAMETERS | parameters).items()]
+    starter = [sys.executable, "-m"]
+    if processes > 1:
+        starter += ["torch.distributed.run", "--nproc-per-node", str(processes)]
+        starter += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m"]
+    environment = os.environ | {
+        "MMCTR_HOME": str(home),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [*starter, "mmctr.training", "--data", str(data), *pairs]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def only_run(home):
+    """The one run folder below a home."""
+    (folder,) = (home / "runs").iterdir()
+    return Run.load(folder)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{}, {"row_updates": True, "batch_norm": False}, {"attention": "mlp", "batch_norm": False}],
+)
+def test_two_processes_equal_one(tiny_folder, tmp_path, parameters):
+    homes = [tmp_path / "one", tmp_path / "two"]
+    for processes, home in enumerate(homes, start=1):
+        done = train(tiny_folder, home, processes=processes, **parameters)
+        assert done.returncode == 0, done.stderr
+    one, two = map(only_run, homes)
+    assert (one.summary["processes"], two.summary["processes"]) == (1, 2)
+    history, reference = two.history, one.history
+    assert history["epoch"].tolist() == reference["epoch"].tolist()
+    np.testing.assert_allclose(history["train_loss"], reference["train_loss"], rtol=1e-5)
+    # A bias before batch normalisation has no gradient but rounding, which Adam scales up, and the
+    # running means that predictions use follow it.
+    tolerance = 1e-5 if parameters.get("batch_norm") is False else 1e-3
+    assert len(two.predictions) == len(one.predictions)
+    np.testing.assert_allclose(
+        two.predictions["probability"], one.predictions["probability"], atol=tolerance
+    )
+    auc, expected = (run.summary["metrics"]["auc"] for run in (two, one))
+    assert auc == pytest.approx(expected, abs=tolerance)
+
+
+def test_a_wrong_parameter_is_one_sentence_of_the_first_process(tiny_folder, tmp_path):
+    done = train(tiny_folder, tmp_path, processes=1, heads=0)
+    assert done.returncode == 1
+    assert done.stderr.startswith("mmctr: Parameter 'heads' is 0, expected greater than 0")
+    assert not (tmp_path / "runs").exists()
