@@ -4,8 +4,10 @@ STRATEGIES ?= v1,v2,v3,v4
 SEEDS ?= 1,2
 BIN := .venv/bin
 READY := .venv/.ready
+BENCH := .venv/.bench
+FUXICTR := fuxictr==2.3.10
 
-.PHONY: report test lab lint setup
+.PHONY: report test lab lint bench setup
 
 report: setup  ## data -> all notebooks -> reports/index.html
 	$(BIN)/mmctr report --data $(DATA) --strategies $(STRATEGIES) --seeds $(SEEDS)
@@ -21,6 +23,9 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest --quiet tests/notebooks/test_clean.py
 
+bench: setup $(BENCH)  ## speed, memory and AUC beside FuxiCTR; QUICK=1 takes 3 minutes
+	$(BIN)/python -m benchmarks.speed $(if $(QUICK),--quick)
+
 setup: $(READY)
 
 $(READY): requirements.lock pyproject.toml
@@ -28,3 +33,8 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $(READY)
+
+$(BENCH): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --no-build-isolation \
+		--editable '.[bench]' $(FUXICTR)
+	touch $(BENCH)

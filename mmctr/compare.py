@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from pandas.io.formats.style import Styler
 
 from mmctr.data.dataset import Dataset, Impressions
 from mmctr.training.checkpoint import Run
@@ -9,18 +10,21 @@ from mmctr.training.metrics import bootstrap_auc, interval
 
 
 def run_table(runs: list[Run]) -> pd.DataFrame:
-    """A line a run: strategy, seed, auc, low, high (95% interval)."""
-    lines = [
-        (run.strategy, run.seed, run.summary["metrics"]["auc"], *_interval_of(run)) for run in runs
-    ]
-    return pd.DataFrame(lines, columns=["strategy", "seed", "auc", "low", "high"])
-
-
-def strategy_table(runs: list[Run]) -> pd.DataFrame:
-    """A line a strategy, means over its seeds, the best valid AUC first."""
+    """A line a run: strategy, seed, auc, low, high (95% interval), seconds (fusion, training)."""
     lines = []
     for run in runs:
         metrics, seconds = run.summary["metrics"], run.summary["seconds"]
+        spent = seconds["fusion"] + seconds["training"]
+        lines.append((run.strategy, run.seed, metrics["auc"], *metrics["auc_interval"], spent))
+    return pd.DataFrame(lines, columns=["strategy", "seed", "auc", "low", "high", "seconds"])
+
+
+def strategy_table(runs: list[Run]) -> pd.DataFrame:
+    """A line a strategy, means over its seeds, the best valid AUC first; NaN: not measured."""
+    lines = []
+    for run in runs:
+        metrics, seconds = run.summary["metrics"], run.summary["seconds"]
+        cost = run.summary.get("cost", {})  # older runs have none
         width = run.config["sizes"]["content_width"] or 0
         lines.append(
             {
@@ -30,6 +34,8 @@ def strategy_table(runs: list[Run]) -> pd.DataFrame:
                 "GAUC": metrics["gauc"],
                 "training (s)": round(seconds["training"], 1),
                 "fusion (s)": round(seconds["fusion"], 1),
+                "samples/s": cost.get("samples_per_s", np.nan),
+                "peak memory (MB)": cost.get("peak_memory_mb", np.nan),
                 "parameters": run.summary["parameters"],
                 "embedding (MB)": width * 4 * run.config["sizes"]["n_items"] / 1e6,
             }
@@ -39,6 +45,16 @@ def strategy_table(runs: list[Run]) -> pd.DataFrame:
     means = table.groupby("strategy").mean().astype({"parameters": int})
     means.insert(0, "seeds", seeds)
     return means.sort_values("AUC", ascending=False).reset_index()
+
+
+def styled(means: pd.DataFrame) -> Styler:
+    """The strategy table as a page shows it; a dash where no run has measured the cost."""
+    formats = dict.fromkeys(["AUC", "logloss", "GAUC"], "{:.4f}")
+    formats |= dict.fromkeys(["training (s)", "fusion (s)", "embedding (MB)"], "{:,.1f}")
+    formats |= dict.fromkeys(["samples/s", "peak memory (MB)", "parameters"], "{:,.0f}")
+    # Titles may take two lines, or else the columns are wider than a page.
+    titles = [{"selector": "th", "props": "white-space: normal"}]
+    return means.style.hide().format(formats, na_rep="–").set_table_styles(titles)
 
 
 def mean_probabilities(runs: list[Run]) -> dict[str, np.ndarray]:
@@ -84,8 +100,3 @@ def verdict(means: pd.DataFrame, differences: pd.DataFrame, dataset: Dataset) ->
             f"(95% interval {-line.high:z.4f} to {-line.low:z.4f}), {apart}."
         )
     return answer
-
-
-def _interval_of(run: Run) -> tuple[float, float]:
-    low, high = run.summary["metrics"]["auc_interval"]
-    return low, high

@@ -165,6 +165,25 @@ def learning_curve(history: pd.DataFrame, strategy: str) -> go.Figure:
     return figure.update_layout(template="mmctr")
 
 
+def time_split(seconds: dict[str, float]) -> go.Figure:
+    """Where the time of training went, in the order of a step; the longest part stands out."""
+    shares = pd.Series(seconds) / sum(seconds.values())
+    longest = shares.idxmax()
+    figure = _figure("Share of the time (%)", "")
+    figure.add_bar(
+        x=100 * shares,
+        y=shares.index,
+        orientation="h",
+        marker_color=[MAIN if part == longest else QUIET for part in shares.index],
+        text=[f"{share:.0%} ({seconds[part]:,.1f} s)" for part, share in shares.items()],
+        textposition="outside",
+        cliponaxis=False,
+        hoverinfo="skip",
+    )
+    figure.update_yaxes(autorange="reversed", ticksuffix="  ")
+    return figure.update_layout(height=95 + 30 * len(shares), bargap=0.35, margin_t=15, margin_r=90)
+
+
 def calibration(table: pd.DataFrame, strategy: str) -> go.Figure:
     """Observed against predicted click rate. Columns: rows, predicted, observed."""
     figure = _figure("Predicted click probability", "Observed click rate")
@@ -280,6 +299,24 @@ def strategies(table: pd.DataFrame, references: dict[str, float]) -> go.Figure:
             x=1, xref="paper", y=value, text=f"{name} {value:.4f}", showarrow=False, yshift=9
         )
     return figure.update_layout(showlegend=False)
+
+
+def auc_against_time(table: pd.DataFrame) -> go.Figure:
+    """Valid AUC of every run beside its seconds. Columns: strategy, seed, auc, seconds."""
+    figure = _figure("Fusion and training (seconds)", "Valid AUC")
+    for strategy, part in table.groupby("strategy", sort=False):
+        figure.add_scatter(
+            x=part["seconds"],
+            y=part["auc"],
+            mode="markers",
+            name=strategy,
+            marker={"size": 12, "color": strategy_color(strategy), "opacity": 0.85},
+            text=part["seed"].map("seed {}".format),
+            hovertemplate="%{text}: AUC %{y:.4f} in %{x:.1f} s",
+        )
+    # From zero, so that a distance on the axis is a difference in cost.
+    figure.update_xaxes(rangemode="tozero").update_yaxes(tickformat=".4f")
+    return figure.update_layout(showlegend=True)
 
 
 def differences(table: pd.DataFrame, baseline: str) -> go.Figure:

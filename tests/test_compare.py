@@ -58,6 +58,7 @@ def test_tables(runs, rows):
     for run, line in zip(runs, lines.itertuples(), strict=True):
         expected = roc_auc_score(rows.label, run.predictions["probability"])
         assert (line.auc, line.high - line.auc) == pytest.approx((expected, 0.1))
+        assert line.seconds == run.seed + 3  # two and the seed of training, one of fusion
     means = compare.strategy_table(runs).set_index("strategy")
     assert means.index[-1] == "v1"
     for name, part in lines.groupby("strategy"):
@@ -118,6 +119,30 @@ def test_seeds_of_different_number_are_averaged_first(runs):
     means = compare.strategy_table([*runs[:3], runs[5]]).set_index("strategy")
     assert means["seeds"].to_dict() == {"v1": 2, "v2": 1, "v4": 1}
     assert means.loc["v2", "AUC"] == runs[2].summary["metrics"]["auc"]
+
+
+def test_cost_is_averaged_over_the_seeds_that_measured_it(rows, tmp_path):
+    runs = [
+        made_run(tmp_path, name, seed, 1.0, rows)
+        for name, seeds in {"v1": (1, 2, 3), "v2": (1,)}.items()
+        for seed in seeds
+    ]
+    for run, (speed, memory) in zip(runs, [(100.0, 30.0), (300.0, 50.0)], strict=False):
+        run.summary["cost"] = {"samples_per_s": speed, "peak_memory_mb": memory}
+    found = compare.strategy_table(runs).set_index("strategy")[["samples/s", "peak memory (MB)"]]
+    assert found.loc["v1"].tolist() == [200, 40]
+    assert found.loc["v2"].isna().all()
+
+
+def test_runs_without_cost_are_shown_with_a_dash(rows, tmp_path):
+    older, newer = (made_run(tmp_path, name, 1, 1.0, rows) for name in ("v1", "v2"))
+    newer.summary["cost"] = {"samples_per_s": 21400.2, "peak_memory_mb": 1240.0}
+    page = compare.styled(compare.strategy_table([older, newer])).to_html()
+    assert page.count(">–<") == 2  # the older one's speed and memory
+    assert ">21,400<" in page
+    assert ">1,240<" in page
+    assert "nan" not in page
+    assert compare.styled(compare.strategy_table([older])).to_html().count(">–<") == 2
 
 
 @pytest.mark.parametrize(

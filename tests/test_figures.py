@@ -39,6 +39,7 @@ EXAMPLES = {
         ),
         "v2",
     ),
+    "time_split": lambda: figures.time_split({"data": 1.0, "forward": 3.0, "backward": 4.0}),
     "calibration": lambda: figures.calibration(
         pd.DataFrame({"rows": [5, 5], "predicted": [0.1, 0.4], "observed": [0.2, 0.4]}), "v1"
     ),
@@ -56,6 +57,11 @@ EXAMPLES = {
             low=0.5, high=0.8
         ),
         {"popularity": 0.55},
+    ),
+    "auc_against_time": lambda: figures.auc_against_time(
+        pd.DataFrame({"strategy": ["v4", "v1", "v4"], "seed": [1, 1, 2]}).assign(
+            auc=[0.7, 0.6, 0.71], seconds=[30.0, 20.0, 34.0]
+        )
     ),
     "differences": lambda: figures.differences(
         pd.DataFrame({"strategy": ["v1"], "difference": [-0.1], "low": [-0.2], "high": [-0.05]}),
@@ -99,7 +105,9 @@ def test_the_oracle_has_a_colour_of_its_own(column):
     assert figures.strategy_color("oracle") not in colors
 
 
-@pytest.mark.parametrize("name", ["by_strategy", "learning_curve", "calibration", "strategies"])
+@pytest.mark.parametrize(
+    "name", ["by_strategy", "learning_curve", "calibration", "strategies", "auc_against_time"]
+)
 def test_a_strategy_has_its_colour_in_every_figure(name):
     colors = {
         trace.marker.color or trace.line.color
@@ -151,6 +159,23 @@ def test_values_survive():
     run = EXAMPLES["strategies"]()
     assert [trace.y[0] for trace in run.data] == [0.6, 0.7]
     assert run.layout.annotations[0].text == "popularity 0.5500"
+
+
+def test_the_time_is_split_into_shares_of_the_whole_and_the_longest_stands_out():
+    bar = EXAMPLES["time_split"]().data[0]
+    assert list(bar.y) == ["data", "forward", "backward"]
+    assert list(bar.x) == pytest.approx([12.5, 37.5, 50])
+    assert sum(bar.x) == pytest.approx(100)
+    assert bar.text[2] == "50% (4.0 s)"
+    assert [color == figures.MAIN for color in bar.marker.color] == [False, False, True]
+
+
+def test_quality_stands_beside_cost_with_a_mark_a_seed():
+    figure = EXAMPLES["auc_against_time"]()
+    marks = {trace.name: (list(trace.x), list(trace.y)) for trace in figure.data}
+    assert marks == {"v4": ([30, 34], [0.7, 0.71]), "v1": ([20], [0.6])}
+    assert list(figure.data[0].text) == ["seed 1", "seed 2"]
+    assert figure.layout.xaxis.rangemode == "tozero"
 
 
 def test_intervals_are_drawn_on_bars_that_have_them():

@@ -206,8 +206,9 @@ class DIN(nn.Module):
             fields = self.senet(self._as_fields(fields)).flatten(1)
         deep = fields
         if self.bilinear:
-            pairs = self.bilinear(self._as_fields(fields)).flatten(1)
-            deep = torch.cat([fields, pairs], dim=1)
+            separate = self._as_fields(fields)
+            # Joined once: pairs are by far the widest part.
+            deep = torch.cat([separate, *self.bilinear.products(separate)], dim=1).flatten(1)
         deep = self.dnn(deep)
         if self.cross:
             deep = torch.cat([deep, self.cross(fields)], dim=1)

@@ -288,16 +288,19 @@ class BilinearInteraction(nn.Module):
 
     def forward(self, fields: Tensor) -> Tensor:
         """Interactions [n, pairs, dim] of fields [n, fields, dim]."""
+        return torch.cat(self.products(fields), dim=1)
+
+    def products(self, fields: Tensor) -> list[Tensor]:
+        """The interactions in pieces [n, some pairs, dim], in order."""
         if self.kind == "interaction":
             left = torch.einsum("npd,pde->npe", fields.index_select(1, self.left), self.weight)
-            return left * fields.index_select(1, self.right)
+            return [left * fields.index_select(1, self.right)]
         if self.kind == "all":
             left = fields[:, :-1] @ self.weight[0]
         else:
             left = torch.einsum("nfd,fde->nfe", fields[:, :-1], self.weight)
         # Field i meets all later ones at once: slices, unlike gathered pairs, cost no copy.
-        later = [left[:, i : i + 1] * fields[:, i + 1 :] for i in range(left.shape[1])]
-        return torch.cat(later, dim=1)
+        return [left[:, i : i + 1] * fields[:, i + 1 :] for i in range(left.shape[1])]
 
 
 class CrossNetwork(nn.Module):

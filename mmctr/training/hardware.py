@@ -1,11 +1,13 @@
 """What the machine offers: its devices, their number formats, its memory."""
 
 import ctypes
+import re
 import resource
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -53,9 +55,12 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
 def peak_memory_mb(device: torch.device) -> float:
     """The most memory used so far: of the GPU by PyTorch, or resident of the process."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
+        return torch.cuda.max_memory_allocated() / 1e6
+    status = Path("/proc/self/status")
+    if status.is_file():  # rusage would start from the peak of the process that started this one
+        return int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1]) * 1024 / 1e6
     unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 @cache

@@ -79,7 +79,7 @@ def logits(probability):
 def test_the_same_weights_give_the_same_logits(fuxi, rows):
     theirs = logits(fuxictr_din.predict(fuxi, padded(rows), size=10))
     ours = logits(predict(same_din(fuxi), rows, batch_size=7))
-    assert theirs.std() > 0.1
+    assert theirs.std() > 1
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
@@ -137,10 +137,3 @@ def test_an_epoch_reads_every_row_once(rows):
     labels = [batch["label"] for batch in padded(numbered).shuffled(10, seed=0)]
     assert [len(part) for part in labels] == [10, 10, 10, 6]
     assert sorted(torch.cat(labels).tolist()) == list(range(len(rows)))
-
-
-def test_tmp(fuxi, rows):
-    theirs = logits(fuxictr_din.predict(fuxi, padded(rows), size=10))
-    ours = logits(predict(same_din(fuxi), rows, batch_size=7))
-    print(theirs.mean(), theirs.std(), theirs.abs().max(), (ours - theirs).abs().max())
-    assert 0

@@ -78,7 +78,7 @@ def test_train(tiny_report, tiny, strategy):
     assert run.config["model"]["heads"] == 2, "a parameter reaches the model"
     expected = auc(tiny.valid.label, run.predictions["probability"].to_numpy())
     assert values["auc"] == pytest.approx(expected, abs=1e-5)
-    assert figures(notebook) == 4
+    assert figures(notebook) == 5
 
 
 def test_attention(tiny_report):
@@ -94,7 +94,7 @@ def test_compare(tiny_report):
     expected = {run.strategy: run.summary["metrics"]["auc"] for run in tiny_report.load_runs()}
     assert values["auc"] == pytest.approx(expected)
     assert values["best"] == max(expected, key=expected.get)
-    assert figures(notebook) == 3
+    assert figures(notebook) == 4
 
 
 def test_train_without_senet_then_attention_takes_that_run(workplace, tiny_folder):
