@@ -207,8 +207,9 @@ class DIN(nn.Module):
         deep = fields
         if self.bilinear:
             separate = self._as_fields(fields)
+            pairs = self.bilinear.products(separate)
             # Joined once: pairs are by far the widest part.
-            deep = torch.cat([separate, *self.bilinear.products(separate)], dim=1).flatten(1)
+            deep = torch.cat([separate.to(pairs[0].dtype), *pairs], dim=1).flatten(1)
         deep = self.dnn(deep)
         if self.cross:
             deep = torch.cat([deep, self.cross(fields)], dim=1)

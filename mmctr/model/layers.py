@@ -299,6 +299,7 @@ class BilinearInteraction(nn.Module):
             left = fields[:, :-1] @ self.weight[0]
         else:
             left = torch.einsum("nfd,fde->nfe", fields[:, :-1], self.weight)
+        fields = fields.to(left.dtype)  # products of halves stay halves
         # Field i meets all later ones at once: slices, unlike gathered pairs, cost no copy.
         return [left[:, i : i + 1] * fields[:, i + 1 :] for i in range(left.shape[1])]
 

@@ -92,13 +92,12 @@ class Batches:
             waiting = waiting[used:]
 
     def _all_of(self, indices: list[Tensor]) -> Iterator[Batch]:
-        """A batch for each index; on a GPU the host waits once for all of them."""
-        if self.device.type == "cpu":
-            yield from (self.of(index) for index in indices)
+        """A batch for each index; the host waits for a GPU once, not at every batch."""
+        if not indices:
             return
         indices = [index.to(self.device) for index in indices]
-        clicks = [self._clicks(index) for index in indices]
-        for index, count in zip(indices, torch.stack(clicks).tolist(), strict=True):
+        clicks = torch.stack([self._clicks(index) for index in indices])
+        for index, count in zip(indices, clicks.tolist(), strict=True):
             yield self.of(index, count)
 
     def _clicks(self, index: Tensor) -> Tensor:
