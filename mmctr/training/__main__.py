@@ -30,7 +30,7 @@ def main() -> None:
     try:
         with parallel.joined():
             model, training = configs(**{"seed": arguments.seed, **parse_pairs(arguments.pairs)})
-            dataset = _load_in_turn(find(arguments.data))
+            dataset = _load_in_turn(arguments.data)
             run = train(dataset, arguments.strategy, model, training, home() / "runs")
             if run is not None:
                 print(f"valid AUC {run.summary['metrics']['auc']:.4f}\n{run.folder}")
@@ -39,14 +39,19 @@ def main() -> None:
         sys.exit(1)
 
 
-def _load_in_turn(folder: Path) -> Dataset:
+def _load_in_turn(data: Path) -> Dataset:
     """The first process of a machine reads the files, the others the cache it leaves."""
-    if parallel.is_first_here():
-        dataset = Dataset.load(folder)
+    if not parallel.is_first_here():
         parallel.wait_for_all()
-        return dataset
+        return Dataset.load(find(data))
+    if not find(data).exists():
+        # Only then, because it draws covers, for which a machine that only trains has no package.
+        from mmctr.data.demo import find_data
+
+        find_data(data, say=lambda text: print(text, file=sys.stderr))
+    dataset = Dataset.load(find(data))
     parallel.wait_for_all()
-    return Dataset.load(folder)
+    return dataset
 
 
 if __name__ == "__main__":

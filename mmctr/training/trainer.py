@@ -200,8 +200,9 @@ def fit(model: DIN, dataset: Dataset, config: TrainConfig) -> Progress:
                 progress.stopwatch.lap("data")
                 loss = update(together, optimizer, batch, config, progress.stopwatch.lap)
                 progress.losses.append(loss)
-                progress.samples += len(batch) * processes
-                bar.update(len(batch) * processes)
+                done = epoch * len(batches) + round(len(batches) * step / steps)
+                bar.update(done - progress.samples)
+                progress.samples = done
                 if step in validate_after:
                     _validate(model, dataset.valid, progress, epoch + step / steps, config)
                     bar.set_postfix(valid_auc=f"{progress.records[-1]['auc']:.4f}")
