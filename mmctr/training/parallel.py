@@ -22,6 +22,7 @@ def joined() -> Iterator[None]:
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield
+        wait_for_all()  # the first process is still writing when the others are done
     finally:
         dist.destroy_process_group()
 

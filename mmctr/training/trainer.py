@@ -205,7 +205,10 @@ def fit(model: DIN, dataset: Dataset, config: TrainConfig) -> Progress:
                 progress.samples = done
                 if step in validate_after:
                     _validate(model, dataset.valid, progress, epoch + step / steps, config)
-                    bar.set_postfix(valid_auc=f"{progress.records[-1]['auc']:.4f}")
+                    mean_loss, score = (
+                        progress.records[-1][name] for name in ("train_loss", "auc")
+                    )
+                    bar.set_postfix(loss=f"{mean_loss:.4f}", valid_auc=f"{score:.4f}")
                 if progress.since_best >= config.patience:
                     model.load_state_dict(progress.best_weights, strict=False)
                     return progress
