@@ -20,27 +20,13 @@ from torch import Tensor
 
 from mmctr.data.dataset import Catalog, Impressions
 from mmctr.data.schema import LEVELS
-from mmctr.model.din import DIN, DINConfig
+from mmctr.model.din import DIN
+from mmctr.training.trainer import configs
 
 BATCH, MAX_LEN, DIM = 8192, 64, 64
 ATTENTION, DNN, DROPOUT, LEARNING_RATE, EMBEDDING_L2 = (512, 256), (1024, 512, 256), 0.1, 1e-3, 1e-6
 LEVEL_FIELDS = ("likes_level", "views_level")
-# The very same architecture in mmctr.
-SAME_DIN = DINConfig(
-    embedding_dim=DIM,
-    content_dim=128,
-    attention="mlp",
-    heads=1,
-    attention_hidden=ATTENTION,
-    attention_dropout=DROPOUT,
-    levels_in_history=False,
-    max_history=MAX_LEN,
-    senet=False,
-    bilinear="off",
-    cross_layers=0,
-    hidden=DNN,
-    dropout=DROPOUT,
-)
+SAME_DIN = configs("din")[0]  # the very same architecture in mmctr
 
 
 class FuxiDIN(BaseModel):

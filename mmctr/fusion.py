@@ -18,6 +18,7 @@ from mmctr.data.dataset import Catalog
 from mmctr.errors import ConfigError
 
 PROVIDED = "provided:"
+IDS = "ids"  # no item embedding: ids, tags and levels alone
 
 
 class RootMeanSquareScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
@@ -66,13 +67,13 @@ STRATEGIES: dict[str, Callable[[slice, slice, int], TransformerMixin]] = {
 }
 
 
-def item_embeddings(catalog: Catalog, strategy: str, dim: int = 128) -> np.ndarray:
-    """Embed every item by a strategy: float32 [n_items + 1, width], row 0 zero.
+def item_embeddings(catalog: Catalog, strategy: str, dim: int = 128) -> np.ndarray | None:
+    """Embed every item by a strategy: float32 [n_items + 1, width], row 0 zero; None for "ids".
 
     The width is `dim`, or the column's own for `provided:COLUMN`. Raises ConfigError for an
     unknown strategy, a missing feature column or fewer items than components.
     """
-    return embed(catalog, strategy, dim)[0]
+    return None if strategy == IDS else embed(catalog, strategy, dim)[0]
 
 
 def embed(catalog: Catalog, strategy: str, dim: int = 128) -> tuple[np.ndarray, TransformerMixin]:
@@ -105,6 +106,8 @@ def available_strategies(catalog: Catalog) -> list[str]:
 
 def check_strategy(catalog: Catalog, strategy: str) -> None:
     """Raise ConfigError unless the catalog has what the strategy needs, listing what there is."""
+    if strategy == IDS:
+        return
     available = available_strategies(catalog)
     there_is = (
         f"choose one of {', '.join(available)}."

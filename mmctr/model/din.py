@@ -30,7 +30,8 @@ class DINConfig(Config):
 
     embedding_dim: width of each field. content: the frozen item embedding projected to a field,
     "frozen" as it is, or "finetuned". content_dim: width of that field, None for embedding_dim.
-    attention: "dot" or the "mlp" of the original DIN.
+    attention: "dot" or the "mlp" of the original DIN. recency: each head of dot attention learns
+    how much less older clicks count.
     max_history: the latest clicks that are read. cross_layers: 0 switches the cross network off.
     """
 
@@ -42,6 +43,7 @@ class DINConfig(Config):
     head_dim: PositiveInt = 16
     attention_hidden: tuple[PositiveInt, ...] = Field((512, 256), min_length=1)
     attention_dropout: float = Field(0.1, ge=0, lt=1)
+    recency: bool = True
     levels_in_history: bool = True
     max_history: PositiveInt = 64
     senet: bool = True
@@ -106,7 +108,11 @@ class DIN(nn.Module):
         self.history_width = sum(widths[name] for name in in_history)
         if config.attention == "dot":
             self.attention = MultiHeadTargetAttention(
-                self.history_width, config.heads, config.head_dim, config.embedding_dim
+                self.history_width,
+                config.heads,
+                config.head_dim,
+                config.embedding_dim,
+                config.max_history if config.recency else 0,
             )
             widths |= {f"interest {head + 1}": config.embedding_dim for head in range(config.heads)}
         else:

@@ -44,6 +44,11 @@ class Histories:
         lengths = torch.full((count,), len(self.items), device=self.items.device)
         return Histories.of(self.items.repeat(count), lengths)
 
+    def ages(self) -> Tensor:
+        """How many later clicks the row has, 0 for its latest: int64 [clicks]."""
+        position = torch.arange(len(self.items), device=self.items.device)
+        return self.offsets[1:][self.rows] - 1 - position
+
     def weighted_sum(self, table: Tensor, weights: Tensor) -> Tensor:
         """Sum each row's clicked vectors by weight: [n, width], zero for an empty history.
 
@@ -135,10 +140,18 @@ class MultiHeadTargetAttention(nn.Module):
     """Scaled dot-product attention of the target over its history, with several heads.
 
     Vaswani et al. (2017), eq. 1, with one query a row: the target. An empty history gives zeros.
+    max_age: clicks that differ in age for a learned bias of each head, 0 for no such bias. It
+    starts falling with the logarithm of the age, at another rate for each head, so that short and
+    long memories lie side by side (after ALiBi: Press et al., 2022, section 3).
     """
 
-    def __init__(self, width: int, heads: int, head_dim: int, value_dim: int) -> None:
+    def __init__(
+        self, width: int, heads: int, head_dim: int, value_dim: int, max_age: int = 0
+    ) -> None:
         super().__init__()
+        rate = torch.linspace(0, 1, heads)
+        decay = -torch.arange(1, max_age + 1).log().unsqueeze(1) * rate
+        self.recency = nn.Parameter(decay) if max_age else None
         self.heads, self.head_dim, self.value_dim = heads, head_dim, value_dim
         self.query = nn.Linear(width, heads * head_dim)
         self.key = nn.Linear(width, heads * head_dim, bias=False)
@@ -162,6 +175,8 @@ class MultiHeadTargetAttention(nn.Module):
         queries = gather(self.query(targets) / self.head_dim**0.5, histories.rows)
         keys = gather(self.key(table), histories.items)
         scores = (queries * keys).view(-1, self.heads, self.head_dim).sum(-1)
+        if self.recency is not None:
+            scores = scores + gather(self.recency, histories.ages())
         return histories.softmax(scores)
 
     def forward(self, targets: Tensor, table: Tensor, histories: Histories) -> Tensor:
@@ -188,6 +203,8 @@ class MultiHeadTargetAttention(nn.Module):
 
         queries = by_head(self.query(targets) / self.head_dim**0.5)
         scores = queries @ by_head(self.key(clicked)).transpose(1, 2)
+        if self.recency is not None:
+            scores = scores + self.recency[: len(clicked)].flip(0).T.unsqueeze(1)
         interest = scores.float().softmax(dim=2) @ by_head(self.value(clicked))
         return interest.transpose(0, 1).flatten(1)
 

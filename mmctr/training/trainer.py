@@ -26,9 +26,34 @@ from mmctr.training.batches import Batches
 from mmctr.training.checkpoint import Run, save_run
 from mmctr.training.hardware import autocast, find_device, peak_memory_mb, tuned
 from mmctr.training.metrics import auc, bootstrap_auc, evaluate, interval, logloss
-from mmctr.training.optimizer import Adam
+from mmctr.training.optimizer import Adam, WeightAverage
 from mmctr.training.prediction import predict
 
+AVERAGE_EVERY = 4  # steps
+# Parameters that differ from the default: "paper" has all modules of arXiv 2504.18961 and none of
+# ours, "din" is the challenge's official baseline.
+PRESETS: dict[str, dict[str, object]] = {
+    "default": {},
+    "paper": {"senet": True, "cross_layers": 2, "recency": False, "averaging": 0.0},
+    "din": {
+        "embedding_dim": 64,
+        "content_dim": 128,
+        "attention": "mlp",
+        "heads": 1,
+        "attention_hidden": (512, 256),
+        "attention_dropout": 0.1,
+        "levels_in_history": False,
+        "senet": False,
+        "bilinear": "off",
+        "cross_layers": 0,
+        "hidden": (1024, 512, 256),
+        "dropout": 0.1,
+        "learning_rate": 1e-3,
+        "batch_size": 8192,
+        "embedding_l2": 1e-6,
+        "averaging": 0.0,
+    },
+}
 PARTS = ("data", "forward", "backward", "optimizer", "validation")
 
 
@@ -37,7 +62,9 @@ class TrainConfig(Config):
 
     embedding_l2, network_l2: Adam's L2 terms. validations: how often valid is scored within each
     epoch. patience: validations without a better AUC before training stops; half of it before the
-    learning rate is cut to a third. row_updates: the tables of ids and of finetuned content change
+    learning rate is cut to a third. averaging: share that a moving average of the weights keeps
+    every 4 steps; valid is scored with the average, and a run keeps it; 0 takes the weights as they
+    are. row_updates: the tables of ids and of finetuned content change
     only in the rows that a batch names, which catalogs of millions of items need. precision: of
     matrix products; "auto" is "bfloat16" on CUDA and "float32" elsewhere.
     """
@@ -51,6 +78,7 @@ class TrainConfig(Config):
     validations: PositiveInt = 4
     patience: PositiveInt = 4
     max_gradient_norm: PositiveFloat = 10.0
+    averaging: float = Field(0.97, ge=0, lt=1)
     row_updates: bool = False
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -111,8 +139,15 @@ class Progress:
         }
 
 
-def configs(**parameters: object) -> tuple[DINConfig, TrainConfig]:
-    """Sort parameters into those of the model and of training; ConfigError names a bad one."""
+def configs(preset: str = "default", **parameters: object) -> tuple[DINConfig, TrainConfig]:
+    """A preset's configurations with some parameters changed; None leaves one as it is.
+
+    Raises ConfigError for an unknown preset and names a bad parameter.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"Preset {preset!r} is unknown: choose one of {', '.join(PRESETS)}.")
+    given = {name: value for name, value in parameters.items() if value is not None}
+    parameters = PRESETS[preset] | given
     unknown = [
         name
         for name in parameters
@@ -187,6 +222,7 @@ def fit(model: DIN, dataset: Dataset, config: TrainConfig) -> Progress:
     optimizer = make_optimizer(model, config)
     # The rate is cut halfway to giving up, so that a cut has time to help.
     plateau = ReduceLROnPlateau(optimizer, mode="max", factor=1 / 3, patience=config.patience // 2)
+    average = WeightAverage(model, config.averaging)
     progress = Progress(plateau, Stopwatch(model.device))
     generator = torch.Generator().manual_seed(config.seed)
     number, processes = parallel.share()
@@ -200,11 +236,14 @@ def fit(model: DIN, dataset: Dataset, config: TrainConfig) -> Progress:
                 progress.stopwatch.lap("data")
                 loss = update(together, optimizer, batch, config, progress.stopwatch.lap)
                 progress.losses.append(loss)
+                if step % AVERAGE_EVERY == 0:
+                    average.update()
                 done = epoch * len(batches) + round(len(batches) * step / steps)
                 bar.update(done - progress.samples)
                 progress.samples = done
                 if step in validate_after:
-                    _validate(model, dataset.valid, progress, epoch + step / steps, config)
+                    with average.in_place():
+                        _validate(model, dataset.valid, progress, epoch + step / steps, config)
                     mean_loss, score = (
                         progress.records[-1][name] for name in ("train_loss", "auc")
                     )

@@ -32,6 +32,8 @@ SWITCHES = [
     {"attention": "mlp"},
     {"attention": "mlp", "heads": 1, "levels_in_history": False},
     {"levels_in_history": False},
+    {"recency": False},
+    {"senet": True, "cross_layers": 2},
     {"senet": False},
     {"bilinear": "each"},
     {"bilinear": "interaction"},
@@ -157,8 +159,8 @@ def test_items_that_no_row_names_change_nothing():
         close(model(make_batch(ROWS, items=list(range(N_ITEMS + 1)))), logits(model, ROWS))
 
 
-def test_the_order_of_a_history_does_not_matter_but_its_clicks_do():
-    model = make_model()
+def test_without_recency_the_order_of_a_history_does_not_matter_but_its_clicks_do():
+    model = make_model(recency=False)
     first, permuted, other = logits(model, [(3, [1, 2, 5]), (3, [5, 1, 2]), (3, [5, 1, 4])])
     close(first, permuted)
     assert not torch.isclose(first, other, atol=1e-4)
@@ -212,9 +214,10 @@ def test_baseline_is_the_plain_din(levels_in_history):
     close(logits(model, ROWS), torch.cat(expected))
 
 
-def test_default_model_is_the_papers_composition():
+@pytest.mark.parametrize("recency", [True, False])
+def test_model_is_the_papers_composition(recency):
     """Every row computed alone: attention, SENet, then bilinear with DNN beside cross network."""
-    model = make_model().eval()
+    model = make_model(recency=recency, senet=True, cross_layers=2).eval()
     attention, expected = model.attention, []
     with torch.no_grad():
         for target, history in ROWS:
@@ -225,7 +228,11 @@ def test_default_model_is_the_papers_composition():
                 query = attention.query(vector).view(2, 3)
                 key = attention.key(clicked).view(-1, 2, 3)
                 value = attention.value(clicked).view(-1, 2, DIM)
-                weight = (torch.einsum("hd,chd->ch", query, key) / 3**0.5).softmax(0)
+                score = torch.einsum("hd,chd->ch", query, key) / 3**0.5
+                if recency:
+                    ages = range(len(history) - 1, -1, -1)
+                    score = score + torch.stack([attention.recency[age] for age in ages])
+                weight = score.softmax(0)
                 interest = torch.einsum("ch,chd->hd", weight, value)
             fields = torch.cat([vector.view(5, DIM), interest])
             first, second = model.senet.excitation[0].weight, model.senet.excitation[2].weight

@@ -101,6 +101,9 @@ def padded_attention(layer, targets, table, histories):
     key = layer.key(clicked).view(len(targets), longest, layer.heads, -1).transpose(1, 2)
     value = layer.value(clicked).view(len(targets), longest, layer.heads, -1).transpose(1, 2)
     score = (query * key).sum(-1) / np.sqrt(layer.head_dim)
+    if layer.recency is not None:
+        ages = (lengths[:, None] - 1 - torch.arange(longest)).clamp(min=0)
+        score = score + layer.recency[ages].transpose(1, 2)
     weight = score.masked_fill(~mask[:, None], -1e9).softmax(-1) * mask[:, None]
     return (weight.unsqueeze(-1) * value).sum(2).flatten(1)
 
@@ -114,11 +117,12 @@ def all_gradients(loss, layer, *inputs):
 @given(
     lengths=st.lists(st.integers(0, 6), min_size=1, max_size=6),
     heads=st.integers(1, 3),
+    max_age=st.sampled_from([0, 6, 9]),
     seed=st.integers(0, 1000),
 )
-def test_ragged_attention_equals_padded_attention(lengths, heads, seed):
+def test_ragged_attention_equals_padded_attention(lengths, heads, max_age, seed):
     torch.manual_seed(seed)
-    layer = MultiHeadTargetAttention(WIDTH, heads, head_dim=4, value_dim=3)
+    layer = MultiHeadTargetAttention(WIDTH, heads, head_dim=4, value_dim=3, max_age=max_age)
     targets, table, histories = random_inputs(lengths, seed=seed)
     found = layer(targets, table, histories)
     expected = padded_attention(layer, targets, table, histories)
@@ -134,11 +138,12 @@ def test_ragged_attention_equals_padded_attention(lengths, heads, seed):
 
 
 @pytest.mark.parametrize("clicks", [0, 1, 5])
-@pytest.mark.parametrize("kind", ["dot", "mlp"])
+@pytest.mark.parametrize("kind", ["dot", "dot with recency", "mlp"])
 def test_one_history_for_all_targets_equals_a_copy_for_each(kind, clicks):
     torch.manual_seed(0)
-    if kind == "dot":
-        layer = MultiHeadTargetAttention(WIDTH, heads=2, head_dim=3, value_dim=2)
+    if kind != "mlp":
+        max_age = 7 if "recency" in kind else 0
+        layer = MultiHeadTargetAttention(WIDTH, heads=2, head_dim=3, value_dim=2, max_age=max_age)
     else:
         layer = MLPTargetAttention(WIDTH, 2, (6,), dropout=0.0)
     targets, table, one = random_inputs([clicks])

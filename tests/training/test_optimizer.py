@@ -1,4 +1,4 @@
-"""Adam of used rows against PyTorch's SparseAdam, Adam, and a loop."""
+"""Adam of used rows against PyTorch's own, and the average of weights against a loop."""
 
 import copy
 
@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mmctr.training.optimizer import Adam
+from mmctr.model.din import DIN, DINConfig
+from mmctr.training.optimizer import Adam, WeightAverage
 
 
 def stepped(make, *, sparse, l2=0.0, steps=6):
@@ -81,3 +82,57 @@ def test_gradients_of_a_repeated_row_are_summed(repeated):
     optimizer.step()
     moment = optimizer.state[table]["exp_avg"].flatten().numpy()
     np.testing.assert_allclose(moment, 0.1 * np.bincount(repeated, minlength=4), rtol=1e-6)
+
+
+def averaged_model(*, sparse):
+    """A small model, and an average of its weights with decay 0.6."""
+    torch.manual_seed(0)
+    sizes = {"n_items": 4, "tags_per_item": 2, "n_tags": 3, "content_width": 2}
+    model = DIN.of_sizes(DINConfig(embedding_dim=4, hidden=(3,)), **sizes)
+    model.embedding.sparse_gradients(sparse)
+    return model, WeightAverage(model, 0.6)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_the_average_forgets_as_its_decay_says_and_faster_at_first(sparse):
+    model, average = averaged_model(sparse=sparse)
+    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    expected = {name: weight.detach().clone() for name, weight in weights.items()}
+    for decay in (
+        0.1,
+        2 / 11,
+        3 / 12,
+        4 / 13,
+        5 / 14,
+        6 / 15,
+        7 / 16,
+        8 / 17,
+        9 / 18,
+        10 / 19,
+        0.6,
+    ):
+        for name, weight in weights.items():
+            with torch.no_grad():
+                weight.add_(torch.randn(weight.shape))
+            expected[name] = decay * expected[name] + (1 - decay) * weight.detach()
+        # As many updates later the decay has reached its limit.
+        if decay == 0.6:
+            average.updates = 100
+        average.update()
+    if sparse:
+        expected["embedding.id.weight"] = model.embedding.id.weight.detach().clone()
+    last = copy.deepcopy(model.state_dict())
+    with average.in_place():
+        for name, weight in weights.items():
+            torch.testing.assert_close(weight.detach(), expected[name])
+    torch.testing.assert_close(dict(model.state_dict()), dict(last))
+
+
+def test_without_decay_nothing_is_averaged():
+    model, _ = averaged_model(sparse=False)
+    average = WeightAverage(model, 0.0)
+    before = copy.deepcopy(model.state_dict())
+    average.update()
+    with average.in_place():
+        torch.testing.assert_close(dict(model.state_dict()), dict(before))
+    assert not average.live

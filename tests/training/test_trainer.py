@@ -200,6 +200,29 @@ def test_frozen_content_stays_and_finetuned_content_moves(easy):
         assert same != moves, content
 
 
+def test_a_preset_is_changed_by_what_is_given_and_none_leaves_it():
+    model, training = configs("din", heads=2, dropout=None, seed=3)
+    assert (model.attention, model.heads, model.dropout, training.seed) == ("mlp", 2, 0.1, 3)
+    assert training.batch_size == 8192
+    assert configs() == configs(preset="default")
+
+
+def test_an_unknown_preset_is_one_sentence():
+    with pytest.raises(ConfigError, match="'best' is unknown: choose one of default, paper, din"):
+        configs(preset="best")
+
+
+def test_valid_is_scored_with_the_averaged_weights(easy, monkeypatch):
+    """Training goes on from the last weights, so averaging changes what is kept only."""
+    kept, last = {}, {}
+    for averaging in (0.0, 0.9):
+        model, config = model_for(easy, averaging=averaging, epochs=2, validations=1)
+        record = fit(model, easy, config).records[-1]
+        kept[averaging], last[averaging] = model.learned_state(), record["train_loss"]
+    assert last[0.0] == last[0.9]
+    assert not torch.equal(kept[0.0]["output.weight"], kept[0.9]["output.weight"])
+
+
 @pytest.mark.parametrize("label", [0, 1])
 @pytest.mark.parametrize("split", ["train", "valid"])
 def test_one_label_only_is_refused(easy, tmp_path, split, label):
