@@ -97,16 +97,17 @@ def build(catalog: Catalog, width: int) -> FuxiDIN:
 
 @dataclass(frozen=True)
 class PaddedBatches:
-    """Impressions as FuxiCTR reads them: histories padded on the left to the latest 64 clicks."""
+    """Impressions as FuxiCTR reads them: histories padded on the left to the latest clicks."""
 
     rows: Impressions
     catalog: Catalog
     item_embedding: np.ndarray
+    max_len: int = MAX_LEN
 
     def of(self, index: np.ndarray) -> dict[str, dict[str, Tensor] | Tensor]:
         """The batch of the given rows."""
         end, target = self.rows.history_end[index], self.rows.target[index]
-        position = end[:, None] + np.arange(-MAX_LEN, 0)
+        position = end[:, None] + np.arange(-self.max_len, 0)
         inside = position >= self.rows.history_start[index, None]
         history = np.where(inside, self.rows.history_items[np.where(inside, position, 0)], 0)
         items = np.concatenate([history, target[:, None]], axis=1).ravel()

@@ -1,0 +1,246 @@
+"""Quality on real clicks: mmctr beside FuxiCTR's DIN and simple systems, on the very same rows.
+
+Usage: python -m benchmarks.quality DATASET --out FOLDER [--seeds 1,2,3] [--max-history 64]
+[--systems "FuxiCTR DIN,mmctr default"] [--test]. DATASET is a folder that mmctr data import has
+written. Every system and seed is kept in FOLDER as it is finished, so that a broken run goes on.
+Everything is chosen on valid; --test scores the test split too, for the final table.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from tqdm.auto import tqdm
+
+from mmctr.data.dataset import Dataset, Impressions
+from mmctr.errors import MMCTRError
+from mmctr.files import atomic_path, write_json
+from mmctr.fusion import item_embeddings
+from mmctr.model.din import DIN
+from mmctr.training.metrics import auc, bootstrap_auc, evaluate, interval
+from mmctr.training.prediction import predict
+from mmctr.training.trainer import configs, fit
+
+STRATEGY, RESAMPLES = "v4", 500
+REFERENCE = "FuxiCTR DIN"
+EPOCHS, PATIENCE = 30, 2  # of FuxiCTR, in epochs
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every system gets: the same rows, item embedding and number of latest clicks."""
+
+    dataset: Dataset
+    item_embedding: np.ndarray
+    max_history: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Scores of valid and test, float32 [n], and valid AUC over the seconds of training."""
+
+    valid: np.ndarray
+    test: np.ndarray
+    curve: list[tuple[float, float]]  # seconds so far (mmctr's with validation), AUC
+
+
+def popularity(task: Task) -> Outcome:
+    """Train clicks of the target."""
+    clicks = task.dataset.train_clicks().astype(np.float32)
+    return _untimed(lambda rows: clicks[rows.target], task)
+
+
+def logistic_regression(task: Task) -> Outcome:
+    """Popularity, and cosine similarities of the target to the history, by text and by image."""
+    catalog, clicks = task.dataset.catalog, task.dataset.train_clicks()
+    media = [_normalised(x) for x in (catalog.text_features, catalog.image_features)]
+
+    def features(rows: Impressions) -> np.ndarray:
+        columns = [np.log1p(clicks[rows.target])]
+        for vectors in media:
+            found = np.zeros((len(rows), 3))
+            for row, (start, end) in enumerate(
+                zip(rows.history_start, rows.history_end, strict=True)
+            ):
+                items = rows.history_items[max(start, end - task.max_history) : end]
+                if len(items):
+                    cosine = vectors[items] @ vectors[rows.target[row]]
+                    found[row] = cosine.mean(), cosine.max(), cosine[-1]
+            columns.extend(found.T)
+        return np.column_stack(columns)
+
+    train = task.dataset.train
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    model.fit(features(train), train.label)
+    return _untimed(lambda rows: model.predict_proba(features(rows))[:, 1], task)
+
+
+def fuxictr(task: Task) -> Outcome:
+    """FuxiCTR's DIN with the settings of the official baseline, until valid AUC stops rising."""
+    from benchmarks import fuxictr_din as din
+
+    dataset, catalog = task.dataset, task.dataset.catalog
+    torch.manual_seed(task.seed)
+    model = din.build(catalog, task.item_embedding.shape[1])
+    train, valid, test = (
+        din.PaddedBatches(rows, catalog, task.item_embedding, task.max_history)
+        for rows in (dataset.train, dataset.valid, dataset.split("test"))
+    )
+    best, since_best, spent, curve = (-1.0, None, None), 0, 0.0, []
+    for epoch in tqdm(range(EPOCHS), unit="epoch", desc=REFERENCE):
+        started = time.perf_counter()
+        for batch in train.shuffled(din.BATCH, seed=1000 * task.seed + epoch):
+            model.train_step(batch)
+        spent += time.perf_counter() - started
+        found = din.predict(model, valid)
+        curve.append((spent, auc(dataset.valid.label, found)))
+        if curve[-1][1] > best[0]:
+            best, since_best = (curve[-1][1], found, din.predict(model, test)), 0
+            continue
+        since_best += 1
+        if since_best == PATIENCE:
+            break
+        model.lr_decay()  # as FuxiCTR's own training does at a plateau
+    return Outcome(best[1], best[2], curve)
+
+
+def mmctr_model(**parameters: Any) -> Callable[[Task], Outcome]:
+    """mmctr with a preset or other parameters."""
+
+    def run(task: Task) -> Outcome:
+        model_config, config = configs(
+            **{"max_history": task.max_history, "seed": task.seed} | parameters
+        )
+        torch.manual_seed(task.seed)
+        model = DIN.for_catalog(model_config, task.dataset.catalog, task.item_embedding)
+        records = fit(model, task.dataset, config).records
+        curve = [(record["seconds"], record["auc"]) for record in records]
+        scores = (predict(model, rows) for rows in (task.dataset.valid, task.dataset.split("test")))
+        return Outcome(*scores, curve)
+
+    return run
+
+
+SYSTEMS: dict[str, Callable[[Task], Outcome]] = {
+    "popularity": popularity,
+    "logistic regression": logistic_regression,
+    REFERENCE: fuxictr,
+    "mmctr as that DIN": mmctr_model(preset="din", epochs=EPOCHS, validations=1, patience=PATIENCE),
+    "mmctr paper": mmctr_model(preset="paper"),
+    "mmctr default": mmctr_model(),
+}
+ONE_SEED = ("popularity", "logistic regression")
+
+
+def measure(name: str, task: Task, folder: Path) -> None:
+    """Run a system and keep its scores and learning curve."""
+    started = time.perf_counter()
+    outcome = SYSTEMS[name](task)
+    seconds = time.perf_counter() - started
+    scores = {"valid": outcome.valid, "test": outcome.test}
+    for split, score in scores.items():
+        path = _file(folder, name, task.seed, f".{split}.npy")
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.save(file, score.astype(np.float32))
+    facts = {"curve": outcome.curve, "seconds": seconds, "threads": torch.get_num_threads()}
+    write_json(_file(folder, name, task.seed, ".json"), facts)
+
+
+def summary(dataset: Dataset, folder: Path, seeds: list[int], split: str) -> pd.DataFrame:
+    """A line a system that has been measured: means over seeds, and the AUC's lead over FuxiCTR.
+
+    The lead's 95% interval resamples users; the draws are the same for all systems and seeds.
+    """
+    rows = dataset.split(split)
+    names, scores, curves = [], [], {}
+    for name, seed in ((name, seed) for name in SYSTEMS for seed in seeds):
+        path = _file(folder, name, seed, ".json")
+        if path.exists():
+            names.append(name)
+            scores.append(np.load(_file(folder, name, seed, f".{split}.npy")))
+            curves.setdefault(name, []).append(json.loads(path.read_text())["curve"])
+    names = np.array(names)
+    draws = bootstrap_auc(rows.user, rows.label, np.stack(scores), resamples=RESAMPLES)
+    # Clicks are no probabilities: they have an order, and no logloss.
+    metrics = pd.DataFrame(
+        [evaluate(rows.user, rows.label, score / max(1, score.max())) for score in scores]
+    )
+    mean, lines = metrics.groupby(names).mean(), []
+    for name in dict.fromkeys(names):
+        line = {"system": name, "seeds": int((names == name).sum())}
+        line |= {"AUC": mean["auc"][name], "GAUC": mean["gauc"][name]}
+        line["logloss"] = np.nan if name == "popularity" else mean["logloss"][name]
+        if REFERENCE in curves:
+            lead = draws[:, names == name].mean(1) - draws[:, names == REFERENCE].mean(1)
+            line["lead"] = mean["auc"][name] - mean["auc"][REFERENCE]
+            line["from"], line["to"] = interval(lead)
+            target = np.mean([best(curve)[1] for curve in curves[REFERENCE]])
+            line["s to FuxiCTR's best"] = _mean_time(curves[name], target)
+        line["s to best"] = np.mean([best(curve)[0] if curve else np.nan for curve in curves[name]])
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def best(curve: list[tuple[float, float]]) -> tuple[float, float]:
+    """The point of the highest AUC of a learning curve."""
+    return max(curve, key=lambda point: point[1])
+
+
+def main() -> None:
+    """Run the benchmark from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("dataset", type=Path, help="folder that mmctr data import has written")
+    parser.add_argument("--out", type=Path, required=True, help="folder that keeps the results")
+    parser.add_argument("--seeds", default="1,2,3", help="by comma")
+    parser.add_argument("--max-history", type=int, default=64, help="latest clicks that are read")
+    parser.add_argument("--systems", default=",".join(SYSTEMS), help="by comma")
+    parser.add_argument("--test", action="store_true", help="score the test split, at the very end")
+    arguments = parser.parse_args()
+    seeds = [int(seed) for seed in arguments.seeds.split(",")]
+    try:
+        dataset = Dataset.load(arguments.dataset)
+        embedding = item_embeddings(dataset.catalog, STRATEGY)
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        for name in arguments.systems.split(","):
+            for seed in seeds[:1] if name in ONE_SEED else seeds:
+                if not _file(arguments.out, name, seed, ".json").exists():
+                    task = Task(dataset, embedding, arguments.max_history, seed)
+                    measure(name, task, arguments.out)
+        table = summary(dataset, arguments.out, seeds, "test" if arguments.test else "valid")
+    except MMCTRError as error:
+        sys.exit(str(error))
+    print(table.to_string(index=False, float_format="{:.4f}".format, na_rep="-"))
+
+
+def _untimed(score: Callable[[Impressions], np.ndarray], task: Task) -> Outcome:
+    return Outcome(score(task.dataset.valid), score(task.dataset.split("test")), [])
+
+
+def _normalised(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+
+
+def _file(folder: Path, name: str, seed: int, suffix: str) -> Path:
+    return folder / f"{name.replace(' ', '-')}-seed{seed}{suffix}"
+
+
+def _mean_time(curves: list[list[tuple[float, float]]], target: float) -> float:
+    """Mean seconds until an AUC is reached; NaN if some curve never does."""
+    times = [next((spent for spent, score in curve if score >= target), np.nan) for curve in curves]
+    return float(np.mean(times))
+
+
+if __name__ == "__main__":
+    main()
