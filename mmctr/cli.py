@@ -63,6 +63,9 @@ def data_import(
     items: Annotated[Path, typer.Option(help="Items with id, title and tags, CSV or Parquet.")],
     out: Annotated[Path, typer.Option(help="Folder to make.")],
     covers: Annotated[Path | None, typer.Option(help="Pictures named by item id.")] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="Ready-made embeddings by item id, Parquet.")
+    ] = None,
     split: Annotated[str, typer.Option(help="last-two (per user) or date.")] = "last-two",
     negatives: Annotated[int, typer.Option(help="Items not clicked, for each click.")] = 3,
     min_rating: Annotated[float | None, typer.Option(help="Lowest rating of a click.")] = None,
@@ -73,8 +76,8 @@ def data_import(
 
     options = {"split": split, "negatives": negatives, "min_rating": min_rating}
     recipe = Recipe.of(**options | parse_pairs(parameter))
-    facts = import_dataset(interactions, items, covers, out, recipe)
-    print("\n".join(f"{name:<18} {count:>12,}" for name, count in facts["counts"].items()))
+    facts = import_dataset(interactions, items, covers, out, recipe, features)
+    print("\n".join(f"{name:<26} {count:>12,}" for name, count in facts["counts"].items()))
     print(out)
 
 
