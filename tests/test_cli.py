@@ -193,12 +193,17 @@ def test_import_then_check(monkeypatch, capsys, home):
     items = pd.DataFrame({"item_id": range(1, 6), "title": list("abcde"), "tags": "x|y"})
     items.to_csv(home / "items.csv", index=False)
     words = ["data", "import", "--interactions", home / "log.csv", "--items", home / "items.csv"]
+    features = pd.DataFrame({"item_id": [1, 2, 3, 9], "words": [[1.0], [2.0], [3.0], [4.0]]})
+    features.to_parquet(home / "features.parquet")
     words += ["--out", home / "mine", "--negatives", 1, "-p", "time_column=when"]
+    words += ["--features", home / "features.parquet", "-p", "text_embedding_column=words"]
     status, out, _ = call(monkeypatch, capsys, *words)
     assert status == 0
+    assert ["without_features", "2"] in [line.split() for line in out.splitlines()]
     assert out.splitlines()[-1] == str(home / "mine")
     status, out, _ = call(monkeypatch, capsys, "data", "check", home / "mine")
     assert status == 0
+    assert "text features    1 numbers an item" in out
     status, _, err = call(monkeypatch, capsys, *words)
     assert (status, "exists already" in err) == (1, True)
 
