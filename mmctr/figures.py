@@ -348,10 +348,10 @@ def search_history(trials: pd.DataFrame, references: dict[str, float]) -> go.Fig
     )
     for name, value in references.items():
         figure.add_hline(value, line={"color": QUIET, "dash": "dot"})
-        figure.add_annotation(
-            x=1, xref="paper", y=value, text=f"{name} {value:.4f}", showarrow=False, yshift=9
-        )
-    return figure.update_yaxes(tickformat=".3f")
+        # Beside the plot: trials are often as good as a reference and would be written over.
+        at = {"x": 1, "xref": "paper", "xanchor": "left", "y": value, "showarrow": False}
+        figure.add_annotation(text=f" {name}<br> {value:.4f}", align="left", **at)
+    return figure.update_yaxes(tickformat=".2f").update_layout(margin_r=90)
 
 
 def search_curves(curves: pd.DataFrame, best: int) -> go.Figure:
@@ -374,7 +374,7 @@ def search_curves(curves: pd.DataFrame, best: int) -> go.Figure:
             zorder=int(trial == best),
             hovertemplate=f"trial {trial}, {state}: %{{y:.4f}}<extra></extra>",
         )
-    return figure.update_yaxes(tickformat=".3f")
+    return figure.update_yaxes(tickformat=".2f")
 
 
 def search_slices(trials: pd.DataFrame, parameters: dict[str, bool]) -> go.Figure:
@@ -385,13 +385,13 @@ def search_slices(trials: pd.DataFrame, parameters: dict[str, bool]) -> go.Figur
     columns = min(3, len(parameters))
     rows = -(-len(parameters) // columns)
     figure = make_subplots(
-        rows, columns, shared_yaxes=True, horizontal_spacing=0.03, vertical_spacing=0.25 / rows
+        rows, columns, shared_yaxes=True, horizontal_spacing=0.03, vertical_spacing=0.34 / rows
     )
     for place, (name, is_log) in enumerate(parameters.items()):
         at = {"row": place // columns + 1, "col": place % columns + 1}
         values, axis = trials[name], {"title": name, "type": "log" if is_log else "linear"}
         if is_log:
-            axis |= {"dtick": 1}
+            axis |= {"dtick": 1, "exponentformat": "power"}
         elif pd.api.types.is_integer_dtype(values) or values.map(type).eq(list).any():
             ordered = sorted(map(_as_tuple, values))
             values = values.map(lambda value: ", ".join(map(str, _as_tuple(value))))
@@ -399,8 +399,8 @@ def search_slices(trials: pd.DataFrame, parameters: dict[str, bool]) -> go.Figur
             axis |= {"type": "category", "categoryorder": "array", "categoryarray": list(names)}
         _add_trials(figure, trials.assign(**{name: values}), name, legend=not place, **at)
         figure.update_xaxes(axis, **at)
-    figure.update_yaxes(title_text="Valid AUC", col=1, tickformat=".3f")
-    return figure.update_layout(template="mmctr", height=120 + 230 * rows)
+    figure.update_yaxes(title_text="Valid AUC", col=1).update_yaxes(tickformat=".2f")
+    return figure.update_layout(template="mmctr", height=100 + 250 * rows)
 
 
 def as_text(title: str) -> str:

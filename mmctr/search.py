@@ -109,13 +109,13 @@ class Study:
         """
         rows = [
             {
-                "trial": trial.number,
+                "trial": number,
                 "state": _state(trial),
                 "auc": max(trial.intermediate_values.values(), default=float("nan")),
                 "seconds": trial.duration.total_seconds(),
                 **_parameters(trial.params),
             }
-            for trial in _ended(self.optuna)
+            for number, trial in enumerate(_ended(self.optuna), start=1)
         ]
         names = ["trial", "state", "auc", "best", "seconds", *self.free]
         table = pd.DataFrame(rows, columns=names)
@@ -126,25 +126,30 @@ class Study:
     def curves(self) -> pd.DataFrame:
         """Valid AUC of each trial at each validation: trial, state, validation, auc."""
         rows = [
-            (trial.number, _state(trial), number, value)
-            for trial in _ended(self.optuna)
-            for number, value in trial.intermediate_values.items()
+            (number, _state(trial), validation, value)
+            for number, trial in enumerate(_ended(self.optuna), start=1)
+            for validation, value in trial.intermediate_values.items()
         ]
         return pd.DataFrame(rows, columns=["trial", "state", "validation", "auc"])
 
     @property
     def importances(self) -> pd.DataFrame:
-        """How much of the AUC's spread each parameter explains (Optuna's estimate), in percent.
+        """How much of the finished trials' spread of AUC each parameter explains, in percent.
 
-        Columns: parameter, share. Empty with fewer than ten finished trials: it would be noise.
+        Columns: parameter, share, low, high: mean and span of five fANOVA forests (Hutter et al.,
+        2014). Empty with fewer than ten finished trials: it would be noise.
         """
-        from optuna.importance import get_param_importances
+        from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
-        shares = {}
-        if len(self._finished) >= 10 and len({trial.value for trial in self._finished}) > 1:
-            shares = get_param_importances(self.optuna)
-        rows = [(name, 100 * share) for name, share in shares.items()]
-        return pd.DataFrame(rows, columns=["parameter", "share"])
+        if len(self._finished) < 10 or len({trial.value for trial in self._finished}) == 1:
+            return pd.DataFrame(columns=["parameter", "share", "low", "high"])
+        forests = [FanovaImportanceEvaluator(seed=seed) for seed in range(5)]
+        shares = 100 * pd.DataFrame(
+            [get_param_importances(self.optuna, evaluator=forest) for forest in forests]
+        )
+        table = shares.agg(["mean", "min", "max"]).T.reset_index()
+        table.columns = ["parameter", "share", "low", "high"]
+        return table.sort_values("share", ascending=False, ignore_index=True)
 
     @property
     def _finished(self) -> list[Any]:

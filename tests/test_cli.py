@@ -1,5 +1,6 @@
 """The command line does what the library does, and fails with one sentence."""
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -54,6 +55,20 @@ def test_train_then_predict(monkeypatch, capsys, tiny_folder, home):
         submitted = pd.read_csv(file.open("prediction.csv"))
     assert submitted.columns.tolist() == ["ID", "Task2"]
     assert submitted["Task2"].to_numpy() == pytest.approx(expected, abs=1e-6)
+
+
+def test_search_prints_what_train_takes(monkeypatch, capsys, tiny_folder, home):
+    words = ["search", "--data", tiny_folder, "--strategy", "v1", *QUICK, "-p", "batch_size=256"]
+    for trials in (1, 2):
+        status, out, _ = call(monkeypatch, capsys, *words, "--trials", trials)
+        assert status == 0
+    assert out.startswith("2/2: finished"), "the first trial was there"
+    *_, options, page = out.splitlines()
+    assert page == str(home / "reports" / "search-tiny-v1" / "07_search.html")
+    best = out.split("best valid AUC ")[1].split()[0]
+    words = ["train", "--data", tiny_folder, "--strategy", "v1", *shlex.split(options)]
+    status, out, _ = call(monkeypatch, capsys, *words)
+    assert out.startswith(f"valid AUC {best} ")
 
 
 def test_without_labels_there_is_no_auc(monkeypatch, capsys, tiny_folder, tiny_run, home):
@@ -168,6 +183,8 @@ def test_check_describes_or_lists_errors(monkeypatch, capsys, tiny_folder, home)
         (["data", "check", "nowhere"], "nowhere is not a folder"),
         (["features", "extract", "nowhere"], "nowhere is not a folder"),
         (["predict", "nowhere"], "nowhere is not a finished run"),
+        (["search", "-p", "heads=many"], "Parameter 'heads' is 'many', expected a valid integer"),
+        (["search", "--strategy", "v9"], "Strategy 'v9' is unknown"),
         (["report", "--seeds", "one"], "expected whole numbers"),
         (["report", "--strategies", "v1,v9"], "Strategy 'v9' is unknown"),
         (["data", "demo", "--out", "."], "exists already"),
@@ -178,7 +195,7 @@ def test_check_describes_or_lists_errors(monkeypatch, capsys, tiny_folder, home)
 )
 def test_errors_are_one_sentence_and_status_1(monkeypatch, capsys, tiny_folder, words, sentence):
     monkeypatch.setattr(torch.mps, "is_available", lambda: False)
-    if words[0] in ("train", "predict", "report") and "--data" not in words:
+    if words[0] in ("train", "predict", "report", "search") and "--data" not in words:
         words = [*words, "--data", str(tiny_folder)]
     status, _, err = call(monkeypatch, capsys, *words)
     assert status == 1
