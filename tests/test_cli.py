@@ -58,6 +58,11 @@ def test_train_then_predict(monkeypatch, capsys, tiny_folder, home):
 
 
 def test_search_prints_what_train_takes(monkeypatch, capsys, tiny_folder, home):
+    def make_page(notebook, dataset, parameters, folder):  # tests/test_search.py makes a real one
+        assert parameters == {"study": str(home / "runs" / "search-tiny-v1")}
+        return folder / f"{notebook}.html"
+
+    monkeypatch.setattr("mmctr.report.make_page", make_page)
     words = ["search", "--data", tiny_folder, "--strategy", "v1", *QUICK, "-p", "batch_size=256"]
     for trials in (1, 2):
         status, out, _ = call(monkeypatch, capsys, *words, "--trials", trials)
