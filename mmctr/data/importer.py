@@ -298,7 +298,7 @@ def _embeddings(path: Path, original: pa.ChunkedArray, recipe: Recipe) -> Embedd
     ids = _read(path, [key], [])[key]
     _require_unique(ids, path, key)
     form = schema.open_parquet(path).schema_arrow
-    columns = {column.name: schema.is_kind(column.type, schema.FLOAT_LIST) for column in form}
+    columns = {column.name: schema.holds_vectors(column.type) for column in form}
     names = {}
     for option, name in (("text", schema.TEXT_COLUMN), ("image", schema.IMAGE_COLUMN)):
         option += "_embedding_column"

@@ -153,6 +153,11 @@ def integer_lists(
     return array, lengths
 
 
+def holds_vectors(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds lists of numbers."""
+    return _is_kind(kind, FLOAT_LIST)
+
+
 def float_lists(values: np.ndarray) -> pa.ListArray:
     """A matrix [n, width] as a list column of float32 [n], as `matrix` reads it back."""
     offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
@@ -191,22 +196,6 @@ def matrix(values: pa.ChunkedArray, path: Path, column: str, dtype: type) -> np.
     return result
 
 
-def is_kind(found: pa.DataType, kind: str) -> bool:
-    """Whether a column of this type holds such values: INTEGER, TEXT, NUMBER or lists of them."""
-    is_list = (
-        pa.types.is_list(found)
-        or pa.types.is_large_list(found)
-        or pa.types.is_fixed_size_list(found)
-    )
-    if kind in (INTEGER_LIST, FLOAT_LIST):
-        return is_list and is_kind(found.value_type, INTEGER if kind == INTEGER_LIST else NUMBER)
-    if kind == TEXT:
-        return pa.types.is_string(found) or pa.types.is_large_string(found)
-    if kind == INTEGER:
-        return pa.types.is_integer(found)
-    return pa.types.is_integer(found) or pa.types.is_floating(found)
-
-
 def _present_columns(
     path: Path, schema: pa.Schema, required: list[str], optional: list[str]
 ) -> list[str]:
@@ -222,9 +211,24 @@ def _present_columns(
     present = [*required, *(column for column in optional if column in typed)]
     for column in present:
         kind, found = kinds.get(column, FLOAT_LIST), schema.field(column).type
-        if not is_kind(found, kind):
+        if not _is_kind(found, kind):
             raise DataError(f"{path}, column {column}: found {found}, expected {kind}.")
     return present
+
+
+def _is_kind(found: pa.DataType, kind: str) -> bool:
+    is_list = (
+        pa.types.is_list(found)
+        or pa.types.is_large_list(found)
+        or pa.types.is_fixed_size_list(found)
+    )
+    if kind in (INTEGER_LIST, FLOAT_LIST):
+        return is_list and _is_kind(found.value_type, INTEGER if kind == INTEGER_LIST else NUMBER)
+    if kind == TEXT:
+        return pa.types.is_string(found) or pa.types.is_large_string(found)
+    if kind == INTEGER:
+        return pa.types.is_integer(found)
+    return pa.types.is_integer(found) or pa.types.is_floating(found)
 
 
 def _empty(path: Path, required: list[str], optional: list[str] | None) -> pa.Table:
