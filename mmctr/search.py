@@ -83,6 +83,12 @@ class Study:
         return _parameters(self._best_trial.params)
 
     @property
+    def best_number(self) -> int:
+        """The number of the best trial, counted from 1 as in `trials`."""
+        ended = [trial.number for trial in _ended(self.optuna)]
+        return 1 + ended.index(self._best_trial.number)
+
+    @property
     def best_auc(self) -> float:
         """The best valid AUC; RunError if no trial finished."""
         return self._best_trial.value
