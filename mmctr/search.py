@@ -95,7 +95,7 @@ class Study:
 
     @property
     def default_auc(self) -> float | None:
-        """The valid AUC of the default parameters, the first trial; None if it diverged."""
+        """The valid AUC of the default parameters, the first trial; None if it did not finish."""
         trials = [trial for trial in self._finished if trial.user_attrs.get("defaults")]
         return trials[0].value if trials else None
 
@@ -269,8 +269,10 @@ def _begin(folder: Path, dataset: Dataset, strategy: str, fixed: dict[str, Any])
     # Nobody else searches here, so what still runs was killed.
     for trial in study.optuna.get_trials(states=[TrialState.RUNNING]):
         study.optuna.tell(trial.number, state=TrialState.FAIL)
-    if not study.done and not study.optuna.get_trials(states=[TrialState.WAITING]):
-        study.optuna.enqueue_trial(_defaults(study.free), user_attrs={"defaults": True})
+    defaults = _defaults(study.free, fixed)
+    waiting = study.optuna.get_trials(states=[TrialState.WAITING])
+    if defaults and not study.done and not waiting:
+        study.optuna.enqueue_trial(defaults, user_attrs={"defaults": True})
     return study
 
 
@@ -322,14 +324,19 @@ def _parameters(params: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _defaults(free: list[str]) -> dict[str, Any]:
-    """The default parameters in the form that Optuna stores."""
-    model, training = configs()
+def _defaults(free: list[str], fixed: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that nobody chose, as Optuna stores them; empty if the space lacks one."""
+    model, training = configs(**fixed)
     values = model.model_dump() | training.model_dump()
-    return {
+    stored = {
         name: json.dumps(values[name]) if isinstance(values[name], tuple) else values[name]
         for name in free
     }
+    inside = [
+        value in CHOICES[name] if name in CHOICES else RANGES[name][0] <= value <= RANGES[name][1]
+        for name, value in stored.items()
+    ]
+    return stored if all(inside) else {}
 
 
 def _ended(study: Any) -> list[Any]:

@@ -172,6 +172,14 @@ def test_one_that_lags_behind_is_pruned_after_the_first_epoch(dataset, tmp_path,
     assert found.done == 8
 
 
+def test_defaults_outside_the_space_are_not_tried(dataset, tmp_path, scripted, monkeypatch):
+    scripted(lambda model, config: [0.6, 0.7])
+    monkeypatch.setitem(search.RANGES, "learning_rate", (5e-3, 1e-2, True))
+    found = searched(dataset, tmp_path / "s", 2)
+    assert found.default_auc is None
+    assert found.trials["learning_rate"].between(5e-3, 1e-2).all()
+
+
 def test_at_the_end_there_is_nothing_to_prune(dataset, tmp_path, scripted):
     count = iter(range(100))
     scripted(lambda model, config: [0.6, 0.8 - next(count) / 100])
