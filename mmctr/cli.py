@@ -1,4 +1,4 @@
-"""The command line: mmctr data|features|train|predict|report.
+"""The command line: mmctr data|features|train|predict|search|report.
 
 Commands parse and print; the work is in the library. Heavy imports are local to a command, so
 that `mmctr --help` answers at once.
@@ -63,6 +63,9 @@ def data_import(
     items: Annotated[Path, typer.Option(help="Items with id, title and tags, CSV or Parquet.")],
     out: Annotated[Path, typer.Option(help="Folder to make.")],
     covers: Annotated[Path | None, typer.Option(help="Pictures named by item id.")] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="Ready-made embeddings by item id, Parquet.")
+    ] = None,
     split: Annotated[str, typer.Option(help="last-two (per user) or date.")] = "last-two",
     negatives: Annotated[int, typer.Option(help="Items not clicked, for each click.")] = 3,
     min_rating: Annotated[float | None, typer.Option(help="Lowest rating of a click.")] = None,
@@ -73,8 +76,8 @@ def data_import(
 
     options = {"split": split, "negatives": negatives, "min_rating": min_rating}
     recipe = Recipe.of(**options | parse_pairs(parameter))
-    facts = import_dataset(interactions, items, covers, out, recipe)
-    print("\n".join(f"{name:<18} {count:>12,}" for name, count in facts["counts"].items()))
+    facts = import_dataset(interactions, items, covers, out, recipe, features)
+    print("\n".join(f"{name:<26} {count:>12,}" for name, count in facts["counts"].items()))
     print(out)
 
 
@@ -184,6 +187,34 @@ def predict_command(
         print(f"{split} AUC {auc(rows.label, probability):.4f}")
         _print_references(reference_aucs(dataset, rows))
         print(f"{split} logloss {logloss(rows.label, probability):.4f}")
+
+
+@app.command("search")
+def search_command(
+    data: Data = DEMO,
+    strategy: Annotated[str, typer.Option(help="v1, v2, v3, v4 or provided:COLUMN.")] = "v4",
+    trials: Annotated[int, typer.Option(min=1, help="Trials of the whole study.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of training and of the search.")] = 1,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the study; below runs if not given.")
+    ] = None,
+    parameter: Parameters = None,
+) -> None:
+    """Search for parameters with Optuna, on valid alone; -p fixes one. Goes on where it was."""
+    from mmctr.data.dataset import Dataset
+    from mmctr.report import make_page
+    from mmctr.search import search, study_folder
+
+    dataset, fixed = Dataset.load(_find_data(data)), {"seed": seed, **parse_pairs(parameter)}
+    folder = out.resolve() if out else study_folder(home() / "runs", dataset, strategy)
+    study = search(dataset, strategy, folder, trials=trials, fixed=fixed)
+    print(f"best valid AUC {study.best_auc:.4f} of {study.done} trials")
+    defaults = {} if study.default_auc is None else {"defaults": study.default_auc}
+    _print_references(defaults | study.facts["reference_auc"])
+    print("The best of many trials is flattered on valid: train it with several seeds.")
+    print(study.pairs)
+    parameters = {"study": str(folder)}
+    print(make_page("07_search", dataset, parameters, home() / "reports" / folder.name))
 
 
 @app.command("report")

@@ -13,10 +13,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mmctr.data.dataset import Catalog, Dataset
 from mmctr.data.demo import find_data
-from mmctr.errors import ConfigError, MMCTRError
+from mmctr.errors import ConfigError, MMCTRError, RunError
 from mmctr.files import find, home
 from mmctr.fusion import available_strategies
 from mmctr.report import FIGURE, RECORD, Report, latest_report
+from mmctr.search import Study, find_studies
 from mmctr.training.checkpoint import Run
 from mmctr.training.trainer import configs, train
 
@@ -70,6 +71,19 @@ def open_runs(report: str, dataset: Dataset) -> list[Run]:
             )
     strategies = [name for name in available_strategies(dataset.catalog) if ":" not in name]
     return [_quick_run(dataset, name, seed) for name in strategies for seed in (1, 2)]
+
+
+def open_study(study: str) -> Study:
+    """A study by its folder; without one the latest below runs."""
+    folders = [find(study)] if study else find_studies(home() / "runs")
+    if not folders:
+        raise RunError("There is no study yet: run mmctr search first.")
+    found = Study.load(folders[-1])
+    data, strategy = found.facts["dataset"], found.facts["strategy"]
+    kind = "simulated: it proves nothing about real clicks" if data["simulated"] else "real clicks"
+    say(f"Study: {found.folder.name}, {found.done} trials of strategy {strategy}.")
+    say(f"Data: {data['name']} ({kind}), fingerprint {data['fingerprint']}.")
+    return found
 
 
 def record(**values: object) -> None:

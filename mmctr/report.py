@@ -8,6 +8,7 @@ latest report and links the earlier ones. plotly.js is stored once, in reports/a
 import json
 import os
 import re
+import shutil
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -20,8 +21,9 @@ from tqdm.auto import tqdm
 from mmctr.compare import run_table, strategy_table
 from mmctr.data.dataset import Dataset
 from mmctr.errors import ConfigError, MMCTRError, RunError
-from mmctr.files import atomic_path, write_json
+from mmctr.files import atomic_path, home, write_json
 from mmctr.fusion import check_strategy
+from mmctr.search import find_studies
 from mmctr.training.checkpoint import Run, describe, provenance
 from mmctr.training.trainer import configs
 
@@ -39,6 +41,7 @@ QUESTIONS = {
     "03_train": "How well does the model predict, and for whom?",
     "04_attention": "What does the model look at, and does it matter?",
     "05_compare": "Which strategy is best, by how much, could it be chance, what does it cost?",
+    "07_search": "Which parameters are best, and which of them matter?",
 }
 
 
@@ -138,7 +141,7 @@ def make_report(
         dataset=describe(dataset),
         strategies=strategies,
         seeds=seeds,
-        pages=_plan(dataset.folder, strategies, seeds, parameters or {}),
+        pages=_plan(dataset.folder, strategies, seeds, parameters or {}) + _studies(dataset),
         date=now.isoformat(timespec="seconds"),
         provenance=provenance(),
     )
@@ -150,6 +153,31 @@ def make_report(
             _run_page(page, report, notebooks)
             _publish(report, out)
     return report
+
+
+def make_page(
+    notebook: str,
+    dataset: Dataset,
+    parameters: dict[str, Any],
+    folder: Path,
+    *,
+    notebooks: Path = NOTEBOOKS,
+) -> Path:
+    """Run one notebook outside a report and write its page into a folder, over an older one.
+
+    Raises MMCTRError if the notebook fails; the page then says where.
+    """
+    page = Page(notebook, notebook, parameters)
+    date = datetime.now().astimezone().isoformat(timespec="seconds")
+    report = Report(folder, describe(dataset), [], [], [page], date, provenance=provenance())
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_assets(folder.parent)
+    _run_page(page, report, notebooks)
+    path = folder / page.file
+    if page.status == "failed":
+        raise MMCTRError(f"{path} failed: {page.error}")
+    shutil.copyfile(path, report.index)  # the page's own links lead there
+    return path
 
 
 def latest_report(out: Path) -> Path | None:
@@ -186,6 +214,12 @@ def _plan(
         *trained,
         *(Page(name, name, dict(shared)) for name in last),
     ]
+
+
+def _studies(dataset: Dataset) -> list[Page]:
+    """A page of the latest search on a dataset, if there was one."""
+    folders = find_studies(home() / "runs", dataset.fingerprint)[-1:]
+    return [Page("07_search", "07_search", {"study": str(folder)}) for folder in folders]
 
 
 def _run_page(page: Page, report: Report, notebooks: Path) -> None:

@@ -1,5 +1,6 @@
 """The command line does what the library does, and fails with one sentence."""
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -54,6 +55,25 @@ def test_train_then_predict(monkeypatch, capsys, tiny_folder, home):
         submitted = pd.read_csv(file.open("prediction.csv"))
     assert submitted.columns.tolist() == ["ID", "Task2"]
     assert submitted["Task2"].to_numpy() == pytest.approx(expected, abs=1e-6)
+
+
+def test_search_prints_what_train_takes(monkeypatch, capsys, tiny_folder, home):
+    def make_page(notebook, dataset, parameters, folder):  # tests/test_search.py makes a real one
+        assert parameters == {"study": str(home / "runs" / "search-tiny-v1")}
+        return folder / f"{notebook}.html"
+
+    monkeypatch.setattr("mmctr.report.make_page", make_page)
+    words = ["search", "--data", tiny_folder, "--strategy", "v1", *QUICK, "-p", "batch_size=256"]
+    for trials in (1, 2):
+        status, out, _ = call(monkeypatch, capsys, *words, "--trials", trials)
+        assert status == 0
+    assert out.startswith("2/2: finished"), "the first trial was there"
+    *_, options, page = out.splitlines()
+    assert page == str(home / "reports" / "search-tiny-v1" / "07_search.html")
+    best = out.split("best valid AUC ")[1].split()[0]
+    words = ["train", "--data", tiny_folder, "--strategy", "v1", *shlex.split(options)]
+    status, out, _ = call(monkeypatch, capsys, *words)
+    assert out.startswith(f"valid AUC {best} ")
 
 
 def test_without_labels_there_is_no_auc(monkeypatch, capsys, tiny_folder, tiny_run, home):
@@ -168,6 +188,8 @@ def test_check_describes_or_lists_errors(monkeypatch, capsys, tiny_folder, home)
         (["data", "check", "nowhere"], "nowhere is not a folder"),
         (["features", "extract", "nowhere"], "nowhere is not a folder"),
         (["predict", "nowhere"], "nowhere is not a finished run"),
+        (["search", "-p", "heads=many"], "Parameter 'heads' is 'many', expected a valid integer"),
+        (["search", "--strategy", "v9"], "Strategy 'v9' is unknown"),
         (["report", "--seeds", "one"], "expected whole numbers"),
         (["report", "--strategies", "v1,v9"], "Strategy 'v9' is unknown"),
         (["data", "demo", "--out", "."], "exists already"),
@@ -178,7 +200,7 @@ def test_check_describes_or_lists_errors(monkeypatch, capsys, tiny_folder, home)
 )
 def test_errors_are_one_sentence_and_status_1(monkeypatch, capsys, tiny_folder, words, sentence):
     monkeypatch.setattr(torch.mps, "is_available", lambda: False)
-    if words[0] in ("train", "predict", "report") and "--data" not in words:
+    if words[0] in ("train", "predict", "report", "search") and "--data" not in words:
         words = [*words, "--data", str(tiny_folder)]
     status, _, err = call(monkeypatch, capsys, *words)
     assert status == 1
@@ -193,12 +215,17 @@ def test_import_then_check(monkeypatch, capsys, home):
     items = pd.DataFrame({"item_id": range(1, 6), "title": list("abcde"), "tags": "x|y"})
     items.to_csv(home / "items.csv", index=False)
     words = ["data", "import", "--interactions", home / "log.csv", "--items", home / "items.csv"]
+    features = pd.DataFrame({"item_id": [1, 2, 3, 9], "words": [[1.0], [2.0], [3.0], [4.0]]})
+    features.to_parquet(home / "features.parquet")
     words += ["--out", home / "mine", "--negatives", 1, "-p", "time_column=when"]
+    words += ["--features", home / "features.parquet", "-p", "text_embedding_column=words"]
     status, out, _ = call(monkeypatch, capsys, *words)
     assert status == 0
+    assert ["without_features", "2"] in [line.split() for line in out.splitlines()]
     assert out.splitlines()[-1] == str(home / "mine")
     status, out, _ = call(monkeypatch, capsys, "data", "check", home / "mine")
     assert status == 0
+    assert "text features    1 numbers an item" in out
     status, _, err = call(monkeypatch, capsys, *words)
     assert (status, "exists already" in err) == (1, True)
 

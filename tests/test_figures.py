@@ -23,6 +23,16 @@ HEADS = pd.DataFrame(
         "weight": [0.9, 0.1, 0.3, 0.7],
     }
 )
+TRIALS = pd.DataFrame(
+    {
+        "trial": [1, 2, 3, 4],
+        "state": ["finished", "pruned", "diverged", "finished"],
+        "auc": [0.6, 0.5, np.nan, 0.7],
+        "best": [0.6, 0.6, 0.6, 0.7],
+        "rate": [0.01, 0.001, 0.5, 0.003],
+        "hidden": [[128, 64], [64], [64], [9, 8]],
+    }
+)
 EXAMPLES = {
     "history_lengths": lambda: figures.history_lengths({"train": np.array([0, 1, 1, 3])}),
     "popularity": lambda: figures.popularity(np.array([5, 0, 9, 1])),
@@ -63,6 +73,14 @@ EXAMPLES = {
             auc=[0.7, 0.6, 0.71], seconds=[30.0, 20.0, 34.0]
         )
     ),
+    "search_history": lambda: figures.search_history(TRIALS, {"popularity": 0.55}),
+    "search_curves": lambda: figures.search_curves(
+        pd.DataFrame({"trial": [1, 1, 2], "state": ["finished", "finished", "pruned"]}).assign(
+            validation=[1, 2, 1], auc=[0.6, 0.7, 0.5]
+        ),
+        1,
+    ),
+    "search_slices": lambda: figures.search_slices(TRIALS, {"rate": True, "hidden": False}),
     "differences": lambda: figures.differences(
         pd.DataFrame({"strategy": ["v1"], "difference": [-0.1], "low": [-0.2], "high": [-0.05]}),
         "v4",
@@ -159,6 +177,29 @@ def test_values_survive():
     run = EXAMPLES["strategies"]()
     assert [trace.y[0] for trace in run.data] == [0.6, 0.7]
     assert run.layout.annotations[0].text == "popularity 0.5500"
+
+
+def test_a_search_shows_every_trial_by_what_became_of_it():
+    figure = EXAMPLES["search_history"]()
+    marks = {trace.name: (list(trace.x), list(trace.y)) for trace in figure.data}
+    assert marks == {
+        "finished": ([1, 4], [0.6, 0.7]),
+        "pruned": ([2], [0.5]),
+        "best so far": ([1, 2, 3, 4], [0.6, 0.6, 0.6, 0.7]),
+    }
+    assert "popularity" in figure.layout.annotations[0].text
+    curves = {trace.name: list(trace.y) for trace in EXAMPLES["search_curves"]().data}
+    assert curves == {"trial 1, the best": [0.6, 0.7], "pruned": [0.5]}
+    slices = EXAMPLES["search_slices"]()
+    panels = {(trace.name, trace.xaxis): list(trace.x) for trace in slices.data}
+    assert panels == {
+        ("finished", "x"): [0.01, 0.003],
+        ("pruned", "x"): [0.001],
+        ("finished", "x2"): ["128, 64", "9, 8"],
+        ("pruned", "x2"): ["64"],
+    }
+    assert (slices.layout.xaxis.type, slices.layout.xaxis2.type) == ("log", "category")
+    assert list(slices.layout.xaxis2.categoryarray) == ["9, 8", "64", "128, 64"]
 
 
 def test_the_time_is_split_into_shares_of_the_whole_and_the_longest_stands_out():

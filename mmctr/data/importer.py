@@ -1,11 +1,12 @@
-"""Import a click log, an items table and covers as a dataset in the challenge's files.
+"""Import a click log, items, covers and embeddings as a dataset in the challenge's files.
 
 Time runs one way: a row's history holds clicks before its target's time only, popularity levels
 come from train clicks only, and a negative is an item that its user never clicked in any split.
 """
 
+import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ from mmctr.files import atomic_folder, write_json
 
 TAGS = 5  # tags an item keeps
 CHUNK = 200_000  # impression groups written at once
+EMBEDDING_ROWS = 1 << 14  # items whose embeddings are written at once
 
 
 class Recipe(Config):
@@ -33,6 +35,8 @@ class Recipe(Config):
     split: "last-two" takes each user's last click for test and the one before for valid;
     "date" takes clicks from test_from on for test and from valid_from on for valid (seconds, or
     the log's own unit; by default the times that 90% and 80% of the clicks precede).
+    text_embedding_column, image_embedding_column: of the features table, which strategies v1 to
+    v4 fuse; every other embedding there is for a strategy provided:COLUMN.
     """
 
     user_column: str = "user_id"
@@ -41,6 +45,8 @@ class Recipe(Config):
     rating_column: str = "rating"
     title_column: str = "title"
     tags_column: str = "tags"
+    text_embedding_column: str = "txt_emb"
+    image_embedding_column: str = "img_emb"
     min_rating: float | None = None
     split: Literal["last-two", "date"] = "last-two"
     valid_from: int | None = None
@@ -67,11 +73,31 @@ class Clicks:
     before: np.ndarray
 
 
+@dataclass(frozen=True)
+class Embeddings:
+    """Ready-made embeddings: float32 [items, width] by column, zero for items without.
+
+    features: those of item_feature.parquet. provided: those of item_emb.parquet. encoders: what
+    is known of the features' origin. counts: of rows that were joined, and of those that were not.
+    """
+
+    features: dict[str, np.ndarray] = field(default_factory=dict)
+    provided: dict[str, np.ndarray] = field(default_factory=dict)
+    encoders: dict[str, dict[str, Any]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+
 def import_dataset(
-    interactions: Path, items: Path, covers: Path | None, out: Path, recipe: Recipe
+    interactions: Path,
+    items: Path,
+    covers: Path | None,
+    out: Path,
+    recipe: Recipe,
+    features: Path | None = None,
 ) -> dict[str, Any]:
     """Write a dataset folder, whole or not at all; returns what dataset.json says.
 
+    features: a Parquet table of ready-made embeddings, by item id in the recipe's item_column.
     Raises DataError for tables that cannot be used or a folder that exists already.
     """
     if out.exists():
@@ -89,10 +115,11 @@ def import_dataset(
     train_clicks = np.bincount(clicks.item[split == "train"], minlength=len(original) + 1)
     level = popularity_levels(train_clicks)
     negatives = sample_negatives(clicks, train_clicks, recipe)
+    embeddings = _embeddings(features, original, recipe) if features else Embeddings()
     with atomic_folder(out) as temporary:
         nested = temporary / schema.NESTED_FOLDER
         nested.mkdir()
-        n_tags = _write_items(temporary, table, recipe, level)
+        n_tags = _write_items(temporary, table, recipe, level, embeddings)
         for name in schema.SPLITS:
             rows = np.flatnonzero(split == name)
             path = nested / f"{name}.parquet"
@@ -105,8 +132,11 @@ def import_dataset(
         counts |= {"items": len(original), "tags": n_tags}
         counts |= {name: int((split == name).sum()) for name in schema.SPLITS}
         counts["covers"] = _copy_covers(covers, original, temporary / "item_images")
+        counts |= embeddings.counts
         facts = {"recipe": recipe.model_dump(), "counts": counts}
-        facts["sources"] = [str(path) for path in (interactions, items, covers) if path]
+        facts["sources"] = [str(path) for path in (interactions, items, covers, features) if path]
+        if embeddings.encoders:
+            facts["encoders"] = embeddings.encoders
         write_json(temporary / "dataset.json", facts)
     return facts
 
@@ -179,10 +209,7 @@ def _clicks(
         if log[column].null_count:
             row = pc.index(log[column].is_null(), True).as_py()
             raise DataError(f"{path}, column {column}, row {row}: found no value, expected one.")
-    ids = log[recipe.item_column]
-    if ids.type != original.type:
-        ids, original = ids.cast(pa.string()), original.cast(pa.string())
-    item = pc.index_in(ids, original.combine_chunks())
+    item = _places(log[recipe.item_column], original)
     known = item.is_valid().to_numpy()
     counts["of_unknown_items"] = int((~known).sum())
     item = item.filter(pa.array(known)).to_numpy().astype(np.int64) + 1
@@ -265,8 +292,66 @@ def _write_split(
             writer.write_table(pa.Table.from_arrays(arrays, schema=form))
 
 
-def _write_items(folder: Path, table: pa.Table, recipe: Recipe, level: np.ndarray) -> int:
-    """Write item_feature.parquet, item_info.parquet and tags.parquet; how many tags there are."""
+def _embeddings(path: Path, original: pa.ChunkedArray, recipe: Recipe) -> Embeddings:
+    """Every column of the features table that holds lists of numbers, in the items' order."""
+    key = recipe.item_column
+    ids = _read(path, [key], [])[key]
+    _require_unique(ids, path, key)
+    form = schema.open_parquet(path).schema_arrow
+    columns = {column.name: schema.holds_vectors(column.type) for column in form}
+    names = {}
+    for option, name in (("text", schema.TEXT_COLUMN), ("image", schema.IMAGE_COLUMN)):
+        option += "_embedding_column"
+        wanted = getattr(recipe, option)
+        if wanted not in columns and option in recipe.model_fields_set:
+            raise DataError(
+                f"{path} has no column {wanted}, only {', '.join(columns)}: set {option} to one "
+                "of them, or leave it out."
+            )
+        # The challenge's own name is known too.
+        column = next((column for column in (wanted, name) if column in columns), None)
+        if column and not columns[column]:
+            found = form.field(column).type
+            raise DataError(f"{path}, column {column}: found {found}, expected lists of numbers.")
+        if column:
+            names[name] = column
+    others = [name for name, fits in columns.items() if fits and name not in {key, *names.values()}]
+    if not names and not others:
+        raise DataError(
+            f"{path} has no column of embeddings, only {', '.join(columns)}: expected lists of "
+            "numbers, one an item."
+        )
+    place = _places(ids, original)
+    known = place.is_valid().to_numpy()
+    place = place.filter(pa.array(known)).to_numpy()
+    if not len(place):
+        raise DataError(f"{path} has no row of an item of the items table: check the id columns.")
+
+    def joined(column: str) -> np.ndarray:
+        values = schema.read_columns(path, [column])[column]
+        values = schema.matrix(values, path, column, np.float32)
+        result = np.zeros((len(original), values.shape[1]), dtype=np.float32)
+        result[place] = values if known.all() else values[known]
+        return result
+
+    return Embeddings(
+        features={name: joined(column) for name, column in names.items()},
+        provided={name: joined(name) for name in others},
+        encoders={
+            name: {"model": f"{path.name}:{column} (ready-made)"} for name, column in names.items()
+        },
+        counts={
+            "features": len(place),
+            "without_features": len(original) - len(place),
+            "features_of_unknown_items": int((~known).sum()),
+        },
+    )
+
+
+def _write_items(
+    folder: Path, table: pa.Table, recipe: Recipe, level: np.ndarray, embeddings: Embeddings
+) -> int:
+    """Write the tables of items and of tags; how many tags there are."""
     names = [recipe.tags_column, "genres"]
     column = next((name for name in names if name in table.column_names), None)
     texts = table[column].to_pandas() if column else pd.Series("", index=range(len(table)))
@@ -288,12 +373,30 @@ def _write_items(folder: Path, table: pa.Table, recipe: Recipe, level: np.ndarra
         "likes_level": level[1:],
         "views_level": level[1:],
     }
-    pq.write_table(pa.table(feature), folder / "item_feature.parquet")
+    written = pa.table(feature | _columns(embeddings.features))
+    if embeddings.encoders:
+        facts = json.dumps(embeddings.encoders).encode()
+        written = written.replace_schema_metadata({schema.ENCODERS: facts})
+    pq.write_table(written, folder / "item_feature.parquet", row_group_size=EMBEDDING_ROWS)
+    if embeddings.provided:
+        provided = pa.table({"item_id": ids[1:]} | _columns(embeddings.provided))
+        pq.write_table(provided, folder / "item_emb.parquet", row_group_size=EMBEDDING_ROWS)
     info = pa.table({"item_id": ids, "item_tags": list(tags)})
     pq.write_table(info, folder / schema.NESTED_FOLDER / "item_info.parquet")
     vocabulary = pa.table({"tag": np.arange(1, len(counts) + 1), "name": counts["name"]})
     pq.write_table(vocabulary, folder / "tags.parquet")
     return len(counts)
+
+
+def _columns(embeddings: dict[str, np.ndarray]) -> dict[str, pa.ChunkedArray]:
+    """Matrices as list columns; in chunks, because a list column counts its values in 32 bits."""
+    return {
+        name: pa.chunked_array(
+            schema.float_lists(values[start : start + EMBEDDING_ROWS])
+            for start in range(0, len(values), EMBEDDING_ROWS)
+        )
+        for name, values in embeddings.items()
+    }
 
 
 def _copy_covers(covers: Path | None, original: pa.ChunkedArray, folder: Path) -> int:
@@ -338,6 +441,13 @@ def _read(path: Path, required: list[str], optional: list[str]) -> pa.Table:
         raise DataError(
             f"{path} is not a readable CSV or Parquet table ({str(error).splitlines()[0]})."
         ) from error
+
+
+def _places(ids: pa.ChunkedArray, original: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Where ids stand in the items table, counted from 0; null for those that do not."""
+    if ids.type != original.type:
+        ids, original = ids.cast(pa.string()), original.cast(pa.string())
+    return pc.index_in(ids, original.combine_chunks())
 
 
 def _require_unique(ids: pa.ChunkedArray, path: Path, column: str) -> None:

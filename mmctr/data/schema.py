@@ -153,6 +153,11 @@ def integer_lists(
     return array, lengths
 
 
+def holds_vectors(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds lists of numbers."""
+    return _is_kind(kind, FLOAT_LIST)
+
+
 def float_lists(values: np.ndarray) -> pa.ListArray:
     """A matrix [n, width] as a list column of float32 [n], as `matrix` reads it back."""
     offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]

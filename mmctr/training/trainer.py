@@ -174,7 +174,7 @@ def train(
     that diverges, DataError for a split in which all labels are equal. Under torchrun all processes
     train together; the first one writes the run, and the others return None.
     """
-    _require_both_labels(dataset)
+    require_both_labels(dataset)
     device = find_device(train_config.device)
     started = time.perf_counter()
     embedding = item_embeddings(dataset.catalog, strategy)
@@ -209,11 +209,16 @@ def train(
     return save_run(runs, dataset, model, config, summary, progress.records, probability)
 
 
-def fit(model: DIN, dataset: Dataset, config: TrainConfig) -> Progress:
+def fit(
+    model: DIN,
+    dataset: Dataset,
+    config: TrainConfig,
+    on_validation: Callable[[dict[str, float]], None] | None = None,
+) -> Progress:
     """Train a model in place; it ends with the weights of the best valid AUC.
 
     Progress.records has an entry for each validation: epoch, train_loss, auc, logloss,
-    learning_rate, seconds.
+    learning_rate, seconds; on_validation is called with each as soon as it is known.
     """
     batches = Batches(dataset.train, model)
     steps = batches.count(config.batch_size)
@@ -248,6 +253,8 @@ def fit(model: DIN, dataset: Dataset, config: TrainConfig) -> Progress:
                         progress.records[-1][name] for name in ("train_loss", "auc")
                     )
                     bar.set_postfix(loss=f"{mean_loss:.4f}", valid_auc=f"{score:.4f}")
+                    if on_validation is not None:
+                        on_validation(progress.records[-1])
                 if progress.since_best >= config.patience:
                     model.load_state_dict(progress.best_weights, strict=False)
                     return progress
@@ -344,7 +351,8 @@ def _validate(
         progress.since_best += 1
 
 
-def _require_both_labels(dataset: Dataset) -> None:
+def require_both_labels(dataset: Dataset) -> None:
+    """Raise DataError unless train and valid have both clicks and non-clicks."""
     for name in ("train", "valid"):
         label = dataset.split(name).label
         if len(np.unique(label)) < 2:

@@ -9,12 +9,14 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
 
 from mmctr.data import schema
 from mmctr.data.dataset import load_catalog
+from mmctr.data.importer import Recipe, import_dataset
 from mmctr.errors import ConfigError, DataError
 from mmctr.features import extract as module
 from mmctr.features.extract import extract
@@ -153,6 +155,26 @@ def test_one_medium_alone_keeps_the_other(make_items, run, tmp_path):
     assert table(folder)[schema.IMAGE_COLUMN].equals(first)
     assert len(pq.read_table(folder / "extraction_errors.parquet")) == 1
     assert len(json.loads((folder / "dataset.json").read_text())["encoders"]) == 2
+
+
+def test_ready_made_embeddings_are_replaced_column_by_column(make_items, run, bert, tmp_path):
+    log = pd.DataFrame({"user_id": 1, "item_id": range(1, 6), "timestamp": range(5)})
+    items = make_items(tmp_path / "items")
+    features = pd.DataFrame({"item_id": range(1, ITEMS + 1)})
+    features["txt_emb"], features["img_emb"] = [[1.0, 2.0]] * ITEMS, [[3.0]] * ITEMS
+    paths = [tmp_path / f"{name}.parquet" for name in ("log", "features")]
+    log.to_parquet(paths[0])
+    features.to_parquet(paths[1])
+    folder, recipe = tmp_path / "imported", Recipe.of(title_column="item_title", negatives=1)
+    covers, named = items / "item_images", items / "item_feature.parquet"
+    import_dataset(paths[0], named, covers, folder, recipe, features=paths[1])
+    run(folder, image_model=None)
+    assert load_catalog(folder).text_features.shape == (ITEMS + 1, 32)
+    assert table(folder)[schema.IMAGE_COLUMN].to_pylist() == [[3.0]] * ITEMS
+    encoders = json.loads((folder / "dataset.json").read_text())["encoders"]
+    assert encoders[schema.TEXT_COLUMN]["model"] == str(bert)
+    assert encoders[schema.IMAGE_COLUMN] == {"model": "features.parquet:img_emb (ready-made)"}
+    assert json.loads(table(folder).schema.metadata[schema.ENCODERS]) == encoders
 
 
 def test_without_covers_only_titles_and_a_sentence(make_items, run, tmp_path):

@@ -49,7 +49,8 @@ def of_report(report, page):
 
 
 def test_all_five_run_in_a_report(tiny_report):
-    assert {page.notebook for page in tiny_report.pages} == {
+    # 07_search needs a study, and has its tests in tests/test_search.py.
+    assert {page.notebook for page in tiny_report.pages} | {"07_search"} == {
         path.stem for path in FOLDER.glob("*.ipynb")
     }
     assert not tiny_report.failed, tiny_report.failed

@@ -170,6 +170,20 @@ def test_valid_is_scored_several_times_within_an_epoch(easy, validations, expect
     assert auc(easy.valid.label, probability) == pytest.approx(best)
 
 
+def test_whoever_wants_to_know_hears_of_every_validation_and_may_stop(easy):
+    heard = []
+    model, config = model_for(easy, epochs=2)
+    progress = fit(model, easy, config, heard.append)
+    assert heard == progress.records and len(heard) == 8
+
+    def stop(record):
+        raise InterruptedError
+
+    model, config = model_for(easy, epochs=2)
+    with pytest.raises(InterruptedError):
+        fit(model, easy, config, stop)
+
+
 def test_regularisation_shrinks_and_clipping_limits(easy):
     def trained(**parameters):
         model, config = model_for(easy, epochs=1, **parameters)
