@@ -264,35 +264,38 @@ def load_impressions(path: Path, n_items: int, labelled: bool) -> Impressions:
     """Read one split; without `labelled` a missing or constant label column becomes None."""
     required = ["user_id", "item_seq", "item_id", *(["label"] if labelled else [])]
     optional = [] if labelled else ["label"]
-    n = schema.open_parquet(path).metadata.num_rows
-    user, target = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int32)
-    label, history = np.zeros(n, dtype=np.float32), np.empty(n, dtype=np.int64)
-    items, lengths, n_histories, row = [], [], 0, 0
+    # Arrays grow with what is read: the number of rows that a file claims to have may be a lie.
+    user, target, label, history, items, lengths = [], [], [], [], [], []
+    n_histories, row = 0, 0
     for batch in schema.iterate_columns(path, required, optional, batch_rows=BATCH):
-        here, at = slice(row, row + batch.num_rows), {"first_row": row}
-        user[here] = schema.integers(batch["user_id"], path, "user_id", **at)
-        target[here] = schema.integers(batch["item_id"], path, "item_id", low=1, high=n_items, **at)
+        at = {"first_row": row}
+        user.append(schema.integers(batch["user_id"], path, "user_id", **at))
+        shown = schema.integers(batch["item_id"], path, "item_id", low=1, high=n_items, **at)
+        target.append(shown.astype(np.int32))
         flat, width = schema.integer_lists(batch["item_seq"], path, "item_seq", high=n_items, **at)
         clicks = np.flatnonzero(flat)
         length = np.diff(np.searchsorted(clicks, np.append(0, np.cumsum(width))))
         # Rows that share a history mostly stand together, so that few histories are left to join.
         number, flat, length = distinct_histories(flat[clicks].astype(np.int32), length)
-        history[here] = number + n_histories
+        history.append(number + n_histories)
         items.append(flat)
         lengths.append(length)
         if labelled:
-            label[here] = schema.labels(batch["label"], path, **at)
+            label.append(schema.labels(batch["label"], path, **at))
         elif "label" in batch.schema.names:
-            label[here] = batch["label"].to_numpy(zero_copy_only=False)
+            label.append(batch["label"].to_numpy(zero_copy_only=False))
         n_histories += len(length)
         row += batch.num_rows
     if not row:
         raise DataError(f"{path} has no rows: a split needs at least one impression.")
-    if not labelled and set(np.unique(label)) != {0.0, 1.0}:
-        label = None
-    items, lengths = np.concatenate(items), np.concatenate(lengths)  # the parts are let go
+    # The parts are let go one column after another.
+    user, target = np.concatenate(user), np.concatenate(target)
+    label = np.concatenate(label) if label else None
+    if not labelled and label is not None:
+        label = label.astype(np.float32) if set(np.unique(label)) == {0.0, 1.0} else None
+    items, lengths = np.concatenate(items), np.concatenate(lengths)
     number, flat, length = distinct_histories(items, lengths)
-    history = number[history]
+    history = number[np.concatenate(history)]
     end = np.cumsum(length)[history]
     return Impressions(user, target, label, end - length[history], end, flat)
 

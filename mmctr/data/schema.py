@@ -66,8 +66,10 @@ def find_file(folder: Path, name: str) -> Path | None:
 def open_parquet(path: Path) -> pq.ParquetFile:
     """Open a parquet file; DataError if it is not one."""
     try:
-        return pq.ParquetFile(path, memory_map=True)
-    except (pa.ArrowException, OSError) as error:
+        file = pq.ParquetFile(path, memory_map=True)
+        file.schema_arrow.names  # noqa: B018, because names that are no text fail here
+        return file
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path} is not a readable parquet file ({_first_line(error)}): "
             "write or download it again."
@@ -87,14 +89,22 @@ def iterate_columns(
     path: Path, required: list[str], optional: list[str] | None = None, *, batch_rows: int
 ) -> Iterator[pa.RecordBatch]:
     """Yield a file's columns in record batches, so that no file must fit in memory."""
-    file = open_parquet(path)
+    file, first_row = open_parquet(path), 0
     columns = _present_columns(path, file.schema_arrow, required, optional or [])
-    try:
-        yield from file.iter_batches(batch_rows, columns=columns)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            f"{path} is damaged ({_first_line(error)}): write or download it again."
-        ) from error
+    batches = file.iter_batches(batch_rows, columns=columns)
+    while True:
+        try:
+            batch = next(batches, None)
+        except (pa.ArrowException, OSError) as error:
+            where = _damaged_column(path, columns)
+            raise DataError(
+                f"{path}{where} is damaged ({_first_line(error)}): write or download it again."
+            ) from error
+        if batch is None:
+            return
+        _require_text(batch, path, first_row)
+        yield batch
+        first_row += batch.num_rows
 
 
 def integers(
@@ -124,12 +134,12 @@ def integers(
 def labels(values: pa.Array, path: Path, *, first_row: int = 0) -> np.ndarray:
     """The label column as float32 [n] of 0 and 1."""
     _no_nulls(values, path, "label", first_row)
-    array = values.to_numpy(zero_copy_only=False).astype(np.float32)
+    array = values.to_numpy(zero_copy_only=False)
     wrong = np.flatnonzero((array != 0) & (array != 1))
     if len(wrong):
         row = int(wrong[0])
         raise DataError(_found(path, "label", first_row + row, array[row], "0 or 1"))
-    return array
+    return array.astype(np.float32)
 
 
 def integer_lists(
@@ -198,9 +208,15 @@ def _present_columns(
     missing = [column for column in required if column not in schema.names]
     if missing:
         raise DataError(
-            f"{path} has no column {missing[0]}, only {', '.join(schema.names)}: "
+            f"{path} has no column {missing[0]}, only {_listed(schema.names)}: "
             "add it or rename the column that holds it."
         )
+    for column in (*required, *optional):
+        if schema.names.count(column) > 1:
+            raise DataError(
+                f"{path} has {schema.names.count(column)} columns {column}, expected one: "
+                "drop or rename the others."
+            )
     # A column without a single value has no type: pandas and Arrow write it as null.
     typed = {field.name for field in schema if not pa.types.is_null(field.type)}
     present = [*required, *(column for column in optional if column in typed)]
@@ -229,6 +245,44 @@ def _is_kind(found: pa.DataType, kind: str) -> bool:
 def _empty(path: Path, required: list[str], optional: list[str] | None) -> pa.Table:
     schema = open_parquet(path).schema_arrow
     return schema.empty_table().select(_present_columns(path, schema, required, optional or []))
+
+
+def _damaged_column(path: Path, columns: list[str]) -> str:
+    """The first of the columns that cannot be read by itself, as ", column NAME"."""
+    for column in columns:
+        try:
+            pq.read_table(path, columns=[column])
+        except (pa.ArrowException, OSError):
+            return f", column {column},"
+    return ""
+
+
+def _require_text(batch: pa.RecordBatch, path: Path, first_row: int) -> None:
+    """Parquet does not promise that its texts are UTF-8."""
+    for field, values in zip(batch.schema, batch.columns, strict=True):
+        if _is_kind(field.type, TEXT):
+            try:
+                values.validate(full=True)
+            except pa.ArrowInvalid as error:
+                raw = values.cast(pa.large_binary(), safe=False).to_pylist()
+                row = next(row for row, value in enumerate(raw) if not _is_utf8(value or b""))
+                raise DataError(
+                    _found(path, field.name, first_row + row, raw[row], "text in UTF-8")
+                ) from error
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+        return True
+    except UnicodeDecodeError:
+        return False
+
+
+def _listed(names: list[str]) -> str:
+    """Names as a message shows them: on one line, and not thousands."""
+    shown = [name if name.isprintable() else repr(name) for name in names[:20]]
+    return ", ".join(shown) + (", ..." if len(names) > 20 else "")
 
 
 def _no_nulls(values: pa.Array | pa.ChunkedArray, path: Path, column: str, first_row: int) -> None:
