@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mmctr.errors import DataError
+from mmctr.errors import DataError, first_line
 
 NESTED_FOLDER = "MicroLens_1M_x1"
 SPLITS = ("train", "valid", "test")
@@ -53,6 +53,7 @@ ITEM_COLUMNS = {
     TEXT_COLUMN: FLOAT_LIST,
     IMAGE_COLUMN: FLOAT_LIST,
 }
+PREDICTION_COLUMNS = {"user": INTEGER, "target": INTEGER, "label": NUMBER, "probability": NUMBER}
 TRUTH_COLUMNS = {"split": TEXT, "row": INTEGER, "probability": NUMBER}
 ERROR_COLUMNS = {"item": INTEGER, "medium": TEXT, "reason": TEXT}
 
@@ -71,7 +72,7 @@ def open_parquet(path: Path) -> pq.ParquetFile:
         return file
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"{path} is not a readable parquet file ({_first_line(error)}): "
+            f"{path} is not a readable parquet file ({first_line(error)}): "
             "write or download it again."
         ) from error
 
@@ -98,7 +99,7 @@ def iterate_columns(
         except (pa.ArrowException, OSError) as error:
             where = _damaged_column(path, columns)
             raise DataError(
-                f"{path}{where} is damaged ({_first_line(error)}): write or download it again."
+                f"{path}{where} is damaged ({first_line(error)}): write or download it again."
             ) from error
         if batch is None:
             return
@@ -204,11 +205,11 @@ def matrix(values: pa.ChunkedArray, path: Path, column: str, dtype: type) -> np.
 def _present_columns(
     path: Path, schema: pa.Schema, required: list[str], optional: list[str]
 ) -> list[str]:
-    kinds = IMPRESSION_COLUMNS | ITEM_COLUMNS | TRUTH_COLUMNS | ERROR_COLUMNS
+    kinds = IMPRESSION_COLUMNS | ITEM_COLUMNS | TRUTH_COLUMNS | ERROR_COLUMNS | PREDICTION_COLUMNS
     missing = [column for column in required if column not in schema.names]
     if missing:
         raise DataError(
-            f"{path} has no column {missing[0]}, only {_listed(schema.names)}: "
+            f"{path} has no column {missing[0]}, only {listed(schema.names)}: "
             "add it or rename the column that holds it."
         )
     for column in (*required, *optional):
@@ -279,7 +280,7 @@ def _is_utf8(value: bytes) -> bool:
         return False
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
     """Names as a message shows them: on one line, and not thousands."""
     shown = [name if name.isprintable() else repr(name) for name in names[:20]]
     return ", ".join(shown) + (", ..." if len(names) > 20 else "")
@@ -311,7 +312,3 @@ def _check_range(
 
 def _found(path: Path, column: str, row: int, found: object, expected: str) -> str:
     return f"{path}, column {column}, row {row}: found {found}, expected {expected}."
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".")

@@ -222,7 +222,9 @@ def retype_column(rng, files):
     array = table.column(column).combine_chunks()
     for attempt in (
         lambda: array.cast(kind),
-        lambda: pa.array([None if v is None else kind_of(kind, v) for v in array.to_pylist()], kind),
+        lambda: pa.array(
+            [None if v is None else kind_of(kind, v) for v in array.to_pylist()], kind
+        ),
         lambda: pa.nulls(len(array), kind),
     ):
         try:
@@ -236,7 +238,9 @@ def retype_column(rng, files):
 def kind_of(kind: pa.DataType, value: object) -> object:
     """A value of another type that resembles the given one."""
     if _is_list(kind):
-        return [kind_of(kind.value_type, v) for v in (value if isinstance(value, list) else [value])]
+        return [
+            kind_of(kind.value_type, v) for v in (value if isinstance(value, list) else [value])
+        ]
     value = value[0] if isinstance(value, list) and value else value
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return str(value)
@@ -403,7 +407,13 @@ def truncated(rng, files):
 
 @bytes_mutation
 def text_file(rng, files):
-    texts = [b"ID,Task2\n0,0.5\n", b"\xff\xfe\x00caf\xe9", b"PAR1", b"PAR1PAR1", b"PAR1" + b"\0" * 9]
+    texts = [
+        b"ID,Task2\n0,0.5\n",
+        b"\xff\xfe\x00caf\xe9",
+        b"PAR1",
+        b"PAR1PAR1",
+        b"PAR1" + b"\0" * 9,
+    ]
     files[_some_bytes(rng, files)[0]] = texts[int(rng.integers(len(texts)))]
 
 
@@ -418,7 +428,7 @@ def wrong_endian(rng, files):
 @bytes_mutation
 def long_footer(rng, files):
     name, content = _some_bytes(rng, files)
-    length = int(rng.choice([0, 2**31 - 1, 2**32 - 1, len(content), len(content) - 12]))
+    length = int(rng.choice([0, 2**31 - 1, 2**32 - 1, len(content), max(0, len(content) - 12)]))
     files[name] = content[:-8] + struct.pack("<I", length) + b"PAR1"
 
 

@@ -210,9 +210,8 @@ class Reader:
                     if split == name:
                         rows.setdefault(row, []).append(p)
                 count = len(self.values[name]["target"])
-                if None in rows or sorted(rows) != list(range(count)):
-                    self.faults.add(("truth", ""))
-                elif any(len(found) > 1 for found in rows.values()):
+                each_once = None not in rows and sorted(rows) == list(range(count))
+                if not each_once or any(len(found) > 1 for found in rows.values()):
                     self.faults.add(("truth", ""))
                 else:
                     self.values[name]["probability"] = [rows[row][0] for row in range(count)]

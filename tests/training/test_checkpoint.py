@@ -191,7 +191,7 @@ def use_all_of(run):
         (
             "config.json",
             json.dumps({"strategy": "v4", "training": {}, "model": {}, "sizes": {}}),
-            "does not fit config.json",
+            r"config.json, training.seed: found .* \(Field required\)",
         ),
     ],
 )

@@ -1,0 +1,56 @@
+"""Whatever a file holds, it is loaded as it is or refused in one sentence."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fuzz.cases import KINDS, MUTATIONS, Case, run
+
+SEEDS = st.integers(0, 2**32 - 1)
+EXAMPLES = {"dataset": 160, "log": 100, "run": 120}
+
+# Cases that were lost when they were found; each names what was mended.
+FOUND = [
+    Case("dataset", ("repeat_column",), 45),  # KeyError: two columns of one name
+    Case("dataset", ("not_utf8",), 470),  # ArrowException: titles that are not UTF-8
+    Case("dataset", ("flipped_bytes", "drop_row", "drop_row"), 117),  # UnicodeDecodeError: a name
+    Case("dataset", ("drop_row", "rename_column", "wrong_endian"), 835),  # a line break in a name
+    Case("dataset", ("flipped_bytes",), 996),  # a damaged page, whose column was not named
+    Case("log", ("unsigned_number",), 293),  # ArrowInvalid: ratings above 2^53
+    Case("log", ("repeat_column",), 128),  # one of two columns was taken
+    Case("log", ("not_utf8",), 186),  # titles were written that nothing reads back
+    Case("log", ("beyond_catalog", "retype_column"), 313),  # ArrowNotImplementedError: lists as ids
+    Case("log", ("null_value",), 110),  # a missing item id became the id ""
+    Case("run", ("json_text",), 109),  # RecursionError: deeply nested JSON
+    Case("run", ("history_lines",), 1),  # text where a number belongs
+    Case("run", ("tensor_other_form",), 6),  # weights in float16 were taken
+    Case("run", ("predictions_table",), 64),  # predictions that are missing
+    Case("run", ("tensor_other_values",), 90),  # weights that are NaN
+    Case("run", ("json_key_gone",), 140),  # KeyError: a summary without gauc
+    Case("run", ("json_other_value",), 86),  # TypeError: a measure that is no number
+    Case("run", ("json_huge_number",), 2838),  # OverflowError: 10^30 parameters
+    Case("run", ("json_huge_number",), 3961),  # OverflowError: max_history of 2^64
+    Case("run", ("tensor_other_values",), 2868),  # NaN was predicted and written
+]
+
+
+@pytest.mark.parametrize("case", FOUND, ids=lambda case: f"{case.kind}-{case.names[0]}-{case.seed}")
+def test_what_was_lost_once_is_not_lost_again(case):
+    assert run(case) in ("loaded", "refused")
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_spoilt_input_is_loaded_as_it_is_or_refused(kind):
+    @settings(max_examples=EXAMPLES[kind])
+    @given(names=st.lists(st.sampled_from(MUTATIONS[kind]), min_size=1, max_size=3), seed=SEEDS)
+    def holds(names, seed):
+        assert run(Case(kind, tuple(names), seed)) in ("loaded", "refused")
+
+    holds()
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_sound_input_is_loaded(kind):
+    verdicts = [run(Case(kind, (), seed)) for seed in range(20)]
+    # A random log may have a user who clicked everything, or no clicks left for a split.
+    assert verdicts.count("loaded") >= (12 if kind == "log" else 20), verdicts
