@@ -201,15 +201,16 @@ class Dataset:
         clicked = self.train.target[self.train.label == 1]
         return np.bincount(clicked, minlength=self.catalog.n_items + 1)
 
-    def repeated_rows(self) -> int:
-        """How many valid rows also stand in train with the same user, target and history."""
-        # Only rows of valid's users can be repeated: hash no others, train may be huge.
-        seen = np.flatnonzero(pd.Index(self.train.user).isin(self.valid.user))
-        train, valid = (
+    def repeated_rows(self, earlier: str = "train", later: str = "valid") -> int:
+        """How many rows of one split also stand in another: same user, target and history."""
+        first, second = self.split(earlier), self.split(later)
+        # Only rows of the same users can be repeated: hash no others, train may be huge.
+        seen = np.flatnonzero(pd.Index(first.user).isin(second.user))
+        known, asked = (
             pd.MultiIndex.from_arrays([rows.user, rows.target, history_hashes(rows)])
-            for rows in (self.train.select(seen), self.valid)
+            for rows in (first.select(seen), second)
         )
-        return int(valid.isin(train).sum())
+        return int(asked.isin(known).sum())
 
 
 def check(folder: Path | str) -> tuple[Dataset | None, list[str]]:
@@ -329,6 +330,17 @@ def distinct_histories(
 def history_hashes(rows: Impressions) -> np.ndarray:
     """A 64-bit hash of each row's history, uint64 [n]: equal histories have equal hashes."""
     return _hash_slices(rows.history_items, rows.history_start, rows.history_end)
+
+
+def target_in_history(rows: Impressions) -> np.ndarray:
+    """Whether each row's target stands in its own history, bool [n]."""
+    found, lengths = np.zeros(len(rows), dtype=bool), rows.history_length
+    for block in _blocks(lengths):
+        width = lengths[block]
+        clicks = rows.history_items[slice_positions(rows.history_start[block], width)]
+        row = np.repeat(np.arange(block.start, block.stop), width)
+        found[row[clicks == rows.target[row]]] = True
+    return found
 
 
 def slice_positions(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

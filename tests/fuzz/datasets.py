@@ -1,7 +1,7 @@
 """Small valid datasets, and named ways to spoil them; a case is its names and a seed."""
 
 import io
-import os
+import pickle
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -466,11 +466,5 @@ def folder_for_file(rng, files):
 
 @bytes_mutation
 def pickled(rng, files):
-    """A pickle that would run a command, under a parquet name."""
-    files[_some_bytes(rng, files)[0]] = malicious_pickle()
-
-
-def malicious_pickle() -> bytes:
-    """A pickle that makes the folder mmctr-was-here when it is loaded."""
-    folder = f"{os.environ.get('TMPDIR', '/tmp')}/mmctr-was-here"
-    return b"cos\nmkdir\n(V" + folder.encode() + b"\ntR."
+    """A pickle under a parquet name."""
+    files[_some_bytes(rng, files)[0]] = pickle.dumps({"user_id": [1]})

@@ -108,19 +108,91 @@ def is_time(kind: pa.DataType) -> bool:
 
 def times(column: pa.ChunkedArray) -> list:
     """Times in whole seconds, and numbers rounded down; None and NaN as they are."""
-    kind, per = column.type, 1
+    kind, factor, per = column.type, 1, 1
     if pa.types.is_timestamp(kind):
         per = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[kind.unit]
         column = column.cast(pa.int64())
-    elif pa.types.is_date(kind):
-        per = 1 / 86400 if pa.types.is_date32(kind) else 10**3
-        column = column.cast(pa.int32() if pa.types.is_date32(kind) else pa.int64())
+    elif pa.types.is_date32(kind):
+        column, factor = column.cast(pa.int32()), 86400
+    elif pa.types.is_date64(kind):
+        column, per = column.cast(pa.int64()), 10**3
     return [
-        value
-        if gap(value) or math.isinf(value)
-        else math.floor(value / per if per < 1 else value // per)
+        value if gap(value) or math.isinf(value) else math.floor(value * factor // per)
         for value in column.to_pylist()
     ]
+
+
+def expected(log: Path, items: Path, recipe: Recipe) -> Counter | None:
+    """Split, user, item and history of each click that must be there; None for unusable tables."""
+    try:
+        known = read(items, ["item_id", "title", "tags"])
+        table = read(log, [*COLUMNS, "rating"])
+        ids, item, user = known["item_id"], table["item_id"], table["user_id"]
+        for column in known.column_names[1:]:
+            known[column].cast(pa.string()).to_pylist()
+        if "title" not in known.column_names or not is_time(table["timestamp"].type):
+            return None
+        if not all(is_id(column.type) for column in (ids, item, user)):
+            return None
+        rating = None
+        if recipe.min_rating is not None:
+            if not is_number(table["rating"].type):
+                return None
+            rating = table["rating"].to_pylist()
+        for column in (ids, item, user):
+            if not is_number(column.type):
+                column.cast(pa.string()).to_pylist()
+        rows = [
+            row
+            for row in range(len(table))
+            if rating is None or (rating[row] is not None and rating[row] >= recipe.min_rating)
+        ]
+        time = times(table["timestamp"])
+        used = [ids.to_pylist(), *([c[row] for row in rows] for c in (
+            item.to_pylist(), user.to_pylist(), time))]  # fmt: skip
+        if any(gap(value) for values in used for value in values) or len(set(used[0])) < len(ids):
+            return None
+        if any(abs(when) >= 2**63 for when in used[3]):
+            return None
+        if ids.type != item.type:
+            ids, item = ids.cast(pa.string()), item.cast(pa.string())
+        ids, item, user = set(ids.to_pylist()), item.to_pylist(), user.to_pylist()
+        clicks = sorted((user[row], time[row], row) for row in rows if item[row] in ids)
+    except Exception:
+        return None
+    first, by_user = set(), {}
+    for who, when, row in clicks:
+        if (who, item[row]) not in first:
+            first.add((who, item[row]))
+            by_user.setdefault(who, []).append((when, item[row]))
+    return placed(by_user, recipe, len(ids))
+
+
+def placed(by_user: dict, recipe: Recipe, n_items: int) -> Counter | None:
+    """Each click with its split and history; None if a split is empty or negatives run out."""
+    moments = sorted(when for clicks in by_user.values() for when, _ in clicks)
+    if not moments:
+        return None
+    valid_from, test_from = moments[int(0.8 * len(moments))], moments[int(0.9 * len(moments))]
+    result, learned = Counter(), set()
+    for who, clicks in by_user.items():
+        for number, (when, item) in enumerate(clicks):
+            split = "train"
+            if recipe.split == "date":
+                split = "test" if when >= test_from else "valid" if when >= valid_from else "train"
+            elif len(clicks) >= 3:
+                split = {1: "test", 2: "valid"}.get(len(clicks) - number, "train")
+            history = [other for earlier, other in clicks if earlier < when][-recipe.max_history :]
+            result[split, text(who), text(item), tuple(map(text, history))] += 1
+            learned |= {item} if split == "train" else set()
+    if {split for split, *_ in result} != {"train", "valid", "test"}:
+        return None
+    for clicks in by_user.values() if recipe.negatives else ():
+        own = {item for _, item in clicks}
+        left = n_items - len(own) if recipe.sampling == "uniform" else len(learned - own)
+        if left == 0:
+            return None
+    return result
 
 
 def text(value: object) -> str:
