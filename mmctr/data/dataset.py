@@ -554,6 +554,7 @@ def _covers(folder: Path, n_items: int) -> dict[int, Path]:
         for path in sorted(images.iterdir())
         if path.suffix.lower() in schema.COVER_SUFFIXES
         and path.stem.isdecimal()
+        and path.is_file()
         and 1 <= int(path.stem) <= n_items
     }
 

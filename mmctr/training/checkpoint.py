@@ -80,6 +80,7 @@ class _Metrics(_Group):
 class _Source(_Group):
     folder: str
     fingerprint: str
+    rows: dict[str, Whole] = Field(default_factory=dict)
 
 
 class _Seconds(_Group):
@@ -158,7 +159,14 @@ class Run:
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """The valid split in the order of its file: user, target, label, probability."""
-        return _read_predictions(self.folder / PREDICTIONS)
+        table = _read_predictions(self.folder / PREDICTIONS)
+        wanted = self.summary["dataset"].get("rows", {}).get("valid", len(table))
+        if len(table) != wanted:
+            raise RunError(
+                f"{self.folder / PREDICTIONS} has {len(table)} rows, expected {wanted} as in "
+                f"{SUMMARY}: train the model again."
+            )
+        return table
 
     def model(self) -> DIN:
         """The trained model, on the CPU and ready to predict.

@@ -68,8 +68,11 @@ def dataset_case(names: tuple[str, ...], seed: int) -> str:
                 message = str(error)
             whole, errors = check(folder)
             if whole is not None:
-                describe(whole)
-                dict(encoders(whole))
+                for use in (describe, lambda data: data.encoders):
+                    try:
+                        use(whole)
+                    except MMCTRError as error:
+                        one_sentence(str(error), folder)
         if (whole is not None) and dataset is None:
             raise LostError(f"check finds nothing, load says {message}")
         if dataset is not None:
@@ -85,15 +88,6 @@ def dataset_case(names: tuple[str, ...], seed: int) -> str:
         if not any(names_fault(message, *fault) for fault in expected.faults):
             raise LostError(f"{message!r} names none of {expected.faults}")
         return "refused"
-
-
-def encoders(dataset: Dataset) -> dict:
-    """What a dataset says of its encoders; nothing if that is refused."""
-    try:
-        return dataset.encoders
-    except MMCTRError as error:
-        one_sentence(str(error), dataset.folder)
-        return {}
 
 
 def names_fault(message: str, file: str, column: str) -> bool:

@@ -14,6 +14,7 @@ from mmctr.data import schema
 
 HUGE = (2**31 - 1, 2**31, 2**32, 2**40, 2**62)
 NESTED = ("train", "valid", "test", "item_info")  # published inside MicroLens_1M_x1/
+COVERS = "item_images"
 Files = dict[str, pa.Table | bytes]
 Mutation = Callable[[np.random.Generator, Files], None]
 TABLES: dict[str, Mutation] = {}  # mutations of columns, rows and values
@@ -30,12 +31,23 @@ def write_dataset(folder: Path, names: list[str], seed: int) -> Path:
     for name, content in files.items():
         place = folder / schema.NESTED_FOLDER if nested and name in NESTED else folder
         place.mkdir(parents=True, exist_ok=True)
-        if content == b"<folder>":
+        if name == COVERS:
+            write_odd_covers(place / name)
+        elif content == b"<folder>":
             (place / f"{name}.parquet").mkdir()
         else:
             (place / f"{name}.parquet").write_bytes(encoded(content, rng))
     folder.mkdir(exist_ok=True)
     return folder
+
+
+def write_odd_covers(folder: Path) -> None:
+    """Covers that are folders, links to nothing, empty, no pictures, or named like no item."""
+    folder.mkdir()
+    for name in ("1.jpg", "2.PNG", "٣.jpg", "².jpg", "01.jpg", "9" * 99 + ".jpg", "-1.jpg"):
+        (folder / name).write_bytes(b"no picture")
+    (folder / "4.jpg").mkdir()
+    (folder / "5.jpg").symlink_to(folder / "nothing")
 
 
 def valid(rng: np.random.Generator) -> Files:
@@ -385,6 +397,21 @@ def extra_columns(rng, files):
     for number, column in enumerate(more):
         table = table.append_column(f"extra {number}", column)
     files[name] = table
+
+
+@table_mutation
+def odd_covers(rng, files):
+    files[COVERS] = b""
+
+
+@table_mutation
+def odd_errors(rng, files):
+    """Errors of an extraction that name items there are not, or nothing."""
+    columns = {"item": [1, -5, 2**40], "medium": ["cover", "title", "x"], "reason": ["a", None, ""]}
+    own = {"extraction_errors": pa.table(columns)}
+    spoil = ["retype_column", "null_value", "not_utf8", "repeat_column", "shuffle_rows"]
+    TABLES[str(rng.choice(spoil))](rng, own)
+    files |= own
 
 
 def _some_bytes(rng: np.random.Generator, files: Files) -> tuple[str, bytes]:

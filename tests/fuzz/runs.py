@@ -94,6 +94,8 @@ def difference(run: Run) -> str:
     ):
         return "tags"
     columns = pq.read_table(run.folder / PREDICTIONS)
+    if len(columns) != len(base()[0].valid):
+        return "predictions of other rows"
     for name in ("user", "target", "label", "probability"):
         values = columns[name].to_pylist()
         if run.predictions[name].tolist() != values or None in values:
@@ -289,7 +291,7 @@ def header_length(rng, files):
 @mutation
 def predictions_table(rng, files):
     """Any mutation of a table, of the predictions."""
-    name = str(rng.choice(sorted(datasets.TABLES)))
+    name = str(rng.choice([name for name in sorted(datasets.TABLES) if name[:4] != "odd_"]))
     try:
         table = {"predictions": pq.read_table(pa.BufferReader(files[PREDICTIONS]))}
         datasets.TABLES[name](rng, table)

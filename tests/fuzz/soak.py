@@ -6,6 +6,7 @@ import traceback
 from collections import Counter
 
 import numpy as np
+from tqdm import tqdm
 
 from tests.fuzz.cases import KINDS, MUTATIONS, Case, run
 
@@ -24,7 +25,7 @@ def main(count: int, first: int = 0, *kinds: str) -> int:
     lost: list[tuple[Case, str]] = []
     started = time.perf_counter()
     for kind in kinds:
-        for seed in range(first, first + count):
+        for seed in tqdm(range(first, first + count), desc=kind, unit=" cases"):
             case = random_case(kind, seed)
             try:
                 verdict = run(case)
