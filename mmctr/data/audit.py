@@ -151,12 +151,12 @@ def _unreadable(dataset: Dataset) -> list[tuple[str, np.ndarray, str]]:
 
 def _inside(rows: Impressions, inside: np.ndarray) -> tuple[int, str]:
     """How many targets stand in their own history, and what that means for their labels."""
-    means = "the item was clicked before: rare in the challenge's data, a repeated click elsewhere"
+    means = "the item was clicked before, which is no leak in itself"
     if rows.label is not None and inside.any():
         rate, others = rows.label[inside].mean(), rows.label[~inside]
         beside = f"{others.mean():.0%} of the others" if len(others) else "there are no others"
         means += f"; {rate:.0%} of them are clicked, {beside}"
-        means += ", so a click may stand in its own history" if rate == 1 else ""
+        means += ": a click may stand in its own history" if rate == 1 else ""
     return int(inside.sum()), means
 
 
@@ -172,7 +172,7 @@ def _cold_level(dataset: Dataset, name: str) -> tuple[str, int, str]:
     tells = pairs > 0 and value - 0.5 > 4 * ((len(rows) + 1) / (12 * pairs)) ** 0.5
     means = (
         f"its AUC is {value:.2f} there, so it was counted over more than train: over all splits, "
-        "which leaks, or over a whole platform as in the challenge's data"
+        "which leaks, or over more than this dataset"
     )
     return f"valid rows of items without train clicks, told by {name}", len(rows) * tells, means
 

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -470,6 +471,37 @@ def flipped_footer(rng, files):
         for _ in range(int(rng.integers(1, 4))):
             changed[int(rng.integers(start, len(content) - 8))] = int(rng.integers(256))
     files[name] = bytes(changed)
+
+
+@bytes_mutation
+def claimed_rows(rng, files):
+    """A file, a row group or a column that claims to have 2^40 rows or values."""
+    name, content = _some_bytes(rng, files)
+    files[name] = claiming(content, 2**40, int(rng.integers(6)))
+
+
+def claiming(content: bytes, number: int, place: int = 0) -> bytes:
+    """A parquet file with another 64-bit number in its footer; the first is that of its rows."""
+    if len(content) < 20 or content[-4:] != b"PAR1":
+        return content
+    start = len(content) - 8 - struct.unpack("<I", content[-8:-4])[0]
+    footer = content[max(4, start) : -8]
+    # Thrift's compact protocol: 0x16 is the next field, a 64-bit number, in groups of 7 bits.
+    found = list(re.finditer(rb"\x16([\x80-\xff]*[\x00-\x7f])", footer))
+    if not found:
+        return content
+    at = found[place % len(found)]
+    footer = footer[: at.start(1)] + varint(2 * number) + footer[at.end(1) :]
+    return content[: max(4, start)] + footer + struct.pack("<I", len(footer)) + b"PAR1"
+
+
+def varint(number: int) -> bytes:
+    """A whole number in groups of 7 bits, the lowest first."""
+    groups = []
+    while number > 127:
+        groups.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*groups, number])
 
 
 @bytes_mutation
