@@ -173,7 +173,7 @@ class Dataset:
         metadata = schema.open_parquet(path).schema_arrow.metadata if path else None
         try:
             return dict(json.loads((metadata or {}).get(schema.ENCODERS, b"{}")))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise DataError(
                 f"{path} has damaged metadata {schema.ENCODERS.decode()} ({error}): "
                 "extract the features again."

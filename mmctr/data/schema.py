@@ -83,7 +83,9 @@ def read_columns(path: Path, required: list[str], optional: list[str] | None = N
     An optional column that holds nothing but missing values counts as absent.
     """
     batches = list(iterate_columns(path, required, optional, batch_rows=1 << 16))
-    return pa.Table.from_batches(batches) if batches else _empty(path, required, optional)
+    table = pa.Table.from_batches(batches) if batches else _empty(path, required, optional)
+    # What pandas notes beside a table, such as an index, may be damaged or hide a column.
+    return table.replace_schema_metadata(None)
 
 
 def iterate_columns(

@@ -1,6 +1,7 @@
 """Small valid datasets, and named ways to spoil them; a case is its names and a seed."""
 
 import io
+import json
 import pickle
 import re
 import struct
@@ -403,6 +404,17 @@ def extra_columns(rng, files):
 @table_mutation
 def odd_covers(rng, files):
     files[COVERS] = b""
+
+
+@table_mutation
+def odd_metadata(rng, files):
+    """Notes of pandas that are damaged, or that make an index of a column."""
+    name, table = pick(rng, files)
+    column = str(rng.choice(table.schema.names))
+    facts = {"name": column, "field_name": column, "pandas_type": "x", "numpy_type": "x"}
+    about = {"index_columns": [column], "columns": [facts | {"metadata": None}]}
+    text = json.dumps(about).encode() if rng.random() < 0.6 else b"\xff{"
+    files[name] = table.replace_schema_metadata({"pandas": text})
 
 
 @table_mutation

@@ -28,6 +28,8 @@ FOUND = [
     Case("dataset", ("flipped_bytes", "drop_row", "drop_row"), 117),  # UnicodeDecodeError: a name
     Case("dataset", ("drop_row", "rename_column", "wrong_endian"), 835),  # a line break in a name
     Case("dataset", ("flipped_bytes",), 996),  # a damaged page, whose column was not named
+    Case("dataset", ("damaged_metadata", "damaged_metadata"), 40907),  # RecursionError
+    Case("dataset", ("odd_metadata",), 3),  # UnicodeDecodeError: what pandas notes beside a table
     Case("dataset", ("odd_covers",), 0),  # IsADirectoryError: a folder named 4.jpg
     Case("log", ("unsigned_number",), 293),  # ArrowInvalid: ratings above 2^53
     Case("log", ("repeat_column",), 128),  # one of two columns was taken

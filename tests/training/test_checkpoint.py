@@ -10,6 +10,7 @@ from datetime import datetime
 from importlib.metadata import version
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
@@ -330,3 +331,21 @@ def test_the_model_is_not_loaded_to_see_whether_it_fits(tiny, tiny_run, monkeypa
 
     monkeypatch.setattr(Run, "model", fail)
     tiny_run.require_fit(tiny)
+
+
+@pytest.mark.parametrize("notes", [b"\xff", b"{", b'{"index_columns": ["user"], "columns": []}'])
+def test_notes_of_pandas_do_not_change_what_is_read(tiny_run, tmp_path, notes):
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run.folder, folder)
+    table = pq.read_table(folder / "predictions.parquet").replace_schema_metadata({"pandas": notes})
+    pq.write_table(table, folder / "predictions.parquet")
+    assert Run.load(folder).predictions.equals(tiny_run.predictions)
+
+
+def test_predictions_of_other_rows_are_refused(tiny_run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run.folder, folder)
+    table = pq.read_table(folder / "predictions.parquet")
+    pq.write_table(table.slice(1), folder / "predictions.parquet")
+    with pytest.raises(RunError, match=r"predictions\.parquet has 299 rows, expected 300"):
+        _ = Run.load(folder).predictions
