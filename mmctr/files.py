@@ -14,7 +14,7 @@ from typing import Any
 from mmctr.errors import MMCTRError
 
 DEMO = Path("data/demo")  # below `home`
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}  # of a full or broken disk
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}  # whatever file they name
 
 
 def home() -> Path:
@@ -109,7 +109,6 @@ def _writing(path: Path, temporary: Path | None = None) -> Iterator[None]:
 
 
 def _concerns(error: OSError, temporary: Path) -> bool:
-    """Whether an error names a temporary path, or the disk is full, or the path is gone."""
-    if error.filename is None:
-        return error.errno in FULL or not temporary.exists()
-    return temporary.name in str(error.filename)
+    """Whether an error is of writing a temporary path: full disk, its name, or that it is gone."""
+    names = f"{error.filename} {error.filename2}"
+    return error.errno in FULL or temporary.name in names or not temporary.exists()

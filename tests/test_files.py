@@ -100,6 +100,15 @@ def test_an_error_of_another_file_is_not_called_an_error_of_writing(tmp_path, at
     assert not list(tmp_path.iterdir())
 
 
+def test_a_full_disk_is_told_whatever_file_the_error_names(tmp_path):
+    """shutil.copyfile names the file that it reads."""
+    with (
+        pytest.raises(MMCTRError, match=r"new could not be written \(No space left on device\)"),
+        atomic_folder(tmp_path / "new"),
+    ):
+        raise OSError(28, "No space left on device", "elsewhere/cover.jpg")
+
+
 @pytest.mark.parametrize("atomic", [atomic_path, atomic_folder])
 def test_a_folder_that_vanishes_is_a_sentence(tmp_path, atomic):
     with (

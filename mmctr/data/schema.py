@@ -68,7 +68,7 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     """Open a parquet file; DataError if it is not one."""
     try:
         file = pq.ParquetFile(path, memory_map=True)
-        file.schema_arrow.names  # noqa: B018, because names that are no text fail here
+        _ = file.schema_arrow.names  # names that are no text fail here
         return file
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(
@@ -261,7 +261,7 @@ def _damaged_column(path: Path, columns: list[str]) -> str:
 
 
 def _require_text(batch: pa.RecordBatch, path: Path, first_row: int) -> None:
-    """Parquet does not promise that its texts are UTF-8."""
+    """Raise DataError for text that is not UTF-8, as Parquet does not promise that it is."""
     for field, values in zip(batch.schema, batch.columns, strict=True):
         if _is_kind(field.type, TEXT):
             try:

@@ -296,9 +296,10 @@ def save_run(
         temporary.chmod(0o755)
         os.sync()
         return Run.load(_move_to_free_name(temporary, runs / name))
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise RunError(
-            f"{runs / name} could not be written ({error.strerror or error}): "
+            f"{runs / name} could not be written ({reason}): "
             "free some space or choose a folder that you may write to."
         ) from error
     finally:
@@ -389,13 +390,17 @@ def _read_json(path: Path, form: type[_Group]) -> dict[str, Any]:
     missing = [name for name in missing if name not in value]
     if missing:
         raise RunError(f"{path} has no {missing[0]!r}: train the model again.")
+    return _checked(value, form, f"{path}")
+
+
+def _checked(value: dict[str, Any], form: type[_Group], where: str) -> dict[str, Any]:
     try:
         return form(**value).model_dump(exclude_unset=True)
     except ValidationError as error:
         problem = error.errors()[0]
         place = ".".join(map(str, problem["loc"]))
         raise RunError(
-            f"{path}, {place}: found {problem['input']!r:.60} ({problem['msg']}): train the model "
+            f"{where}, {place}: found {problem['input']!r:.60} ({problem['msg']}): train the model "
             "again."
         ) from None
 
@@ -403,14 +408,17 @@ def _read_json(path: Path, form: type[_Group]) -> dict[str, Any]:
 def _read_history(path: Path) -> pd.DataFrame:
     try:
         lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-        records = [_Record(**json.loads(line)).model_dump() for line in lines]
-    except (OSError, ValueError, TypeError, RecursionError) as error:  # pydantic's is a ValueError
+        values = [dict(json.loads(line)) for line in lines]
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise RunError(
             f"{path} is damaged ({first_line(error)}): train the model again."
         ) from error
-    if not records:
+    if not values:
         raise RunError(f"{path} has no lines: train the model again.")
-    return pd.DataFrame(records)
+    where = (f"{path}, line {number}" for number in range(1, len(values) + 1))
+    return pd.DataFrame(
+        [_checked(value, _Record, place) for value, place in zip(values, where, strict=True)]
+    )
 
 
 def _read_predictions(path: Path) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from importlib.metadata import version
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 import mmctr
@@ -154,6 +155,7 @@ def test_a_taken_name_is_never_written_over(tmp_path):
     ("error", "expected"),
     [
         (OSError(28, "No space left on device"), MMCTRError),
+        (SafetensorError("No space left on device"), MMCTRError),
         (KeyboardInterrupt(), KeyboardInterrupt),
     ],
 )
@@ -190,6 +192,9 @@ def use_all_of(run):
         ("config.json", "{}", "config.json has no 'strategy'"),
         ("summary.json", json.dumps({"metrics": {}}), "summary.json has no 'dataset'"),
         ("metrics.jsonl", "{", "metrics.jsonl is damaged"),
+        ("metrics.jsonl", "[1]", "metrics.jsonl is damaged"),
+        ("metrics.jsonl", '{"epoch": 1}', r"metrics.jsonl, line 1, train_loss: .*Field required"),
+        ("metrics.jsonl", "\n", "metrics.jsonl has no lines"),
         ("predictions.parquet", "no table", "predictions.parquet is damaged"),
         ("model.safetensors", "no weights", "does not fit config.json"),
         (
