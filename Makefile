@@ -2,18 +2,23 @@ PYTHON ?= python3
 DATA ?= data/demo
 STRATEGIES ?= v1,v2,v3,v4
 SEEDS ?= 1,2
+CASES ?= 2000
+FIRST ?= 0
 BIN := .venv/bin
 READY := .venv/.ready
 BENCH := .venv/.bench
 FUXICTR := fuxictr==2.3.10
 
-.PHONY: report test lab lint bench setup
+.PHONY: report test soak lab lint bench setup
 
 report: setup  ## data -> all notebooks -> reports/index.html
 	$(BIN)/mmctr report --data $(DATA) --strategies $(STRATEGIES) --seeds $(SEEDS)
 
 test: setup lint
 	$(BIN)/python -m pytest
+
+soak: setup  ## many spoilt datasets, logs, runs and commands; CASES=2000 of each
+	$(BIN)/python -m tests.fuzz.soak $(CASES) $(FIRST)
 
 lab: setup
 	$(BIN)/jupyter lab --notebook-dir notebooks

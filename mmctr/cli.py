@@ -253,6 +253,12 @@ def main() -> None:
     except MMCTRError as error:
         print(f"mmctr: {error}", file=sys.stderr)
         sys.exit(1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        reason = f"cannot be used ({error.strerror}): check its name and your rights to it."
+        print(f"mmctr: {error.filename} {reason}", file=sys.stderr)
+        sys.exit(1)
 
 
 def _find_data(data: Path) -> Path:

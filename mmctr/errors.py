@@ -23,3 +23,9 @@ class RunError(MMCTRError):
 
 class ModelNotFoundError(MMCTRError):
     """A pretrained encoder could not be found on this machine or fetched."""
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says first, as a part of a sentence."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".")

@@ -1,6 +1,8 @@
 """Where the project's folders are, and files that appear whole or not at all."""
 
+import errno
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -12,6 +14,7 @@ from typing import Any
 from mmctr.errors import MMCTRError
 
 DEMO = Path("data/demo")  # below `home`
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}  # whatever file they name
 
 
 def home() -> Path:
@@ -32,56 +35,80 @@ def find(path: Path | str) -> Path:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it into place only if the block succeeds.
 
-    Raises MMCTRError if the folder cannot be written or the disk is full.
+    Raises MMCTRError if the folder cannot be written or the disk is full. What goes wrong with
+    other files within the block is not about `path`, and passes as it is.
     """
-    temporary = None
-    try:
+    with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
         os.close(handle)
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        # mkstemp makes files for the owner alone; results are meant to be shared.
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
+    temporary = Path(name)
+    try:
+        with _writing(path, temporary):
+            yield temporary
+        with _writing(path):
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            # mkstemp makes files for the owner alone; results are meant to be shared.
+            temporary.chmod(0o644)
+            temporary.replace(path)
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; move it into place only if the block succeeds.
 
-    Raises MMCTRError if it cannot be written or the disk is full.
+    Raises MMCTRError if it cannot be written or the disk is full, as `atomic_path` does.
     """
-    temporary = None
-    try:
+    with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-        yield temporary
-        # mkdtemp makes folders for the owner alone; results are meant to be shared.
-        temporary.chmod(0o755)
-        temporary.rename(path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
+    try:
+        with _writing(path, temporary):
+            yield temporary
+        with _writing(path):
+            # Once for all: thousands of covers, each brought to the disk alone, take seconds.
+            os.sync()
+            # mkdtemp makes folders for the owner alone; results are meant to be shared.
+            temporary.chmod(0o755)
+            temporary.rename(path)
     finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically."""
+    """Write `value` as indented JSON, atomically; NaN and infinity, which JSON lacks, as null."""
+    text = json.dumps(_finite(value), indent=2, default=str, allow_nan=False) + "\n"
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
-def _unwritable(path: Path, error: OSError) -> MMCTRError:
-    return MMCTRError(
-        f"{path} could not be written ({error.strerror or error}): "
-        "free some space or choose a folder that you may write to."
-    )
+def _finite(value: Any) -> Any:
+    """The value with None in place of numbers that are not finite, however deep."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextmanager
+def _writing(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Turn errors of writing `path` into a sentence; with `temporary`, those that concern it."""
+    try:
+        yield
+    except OSError as error:
+        if temporary is not None and not _concerns(error, temporary):
+            raise
+        raise MMCTRError(
+            f"{path} could not be written ({error.strerror or error}): "
+            "free some space or choose a folder that you may write to."
+        ) from error
+
+
+def _concerns(error: OSError, temporary: Path) -> bool:
+    """Whether an error is of writing a temporary path: full disk, its name, or that it is gone."""
+    names = f"{error.filename} {error.filename2}"
+    return error.errno in FULL or temporary.name in names or not temporary.exists()

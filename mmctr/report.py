@@ -305,7 +305,8 @@ def _export(executed: Path, page: Page, report: Report) -> None:
     if len(cells) < len(notebook.cells):
         # The page says it better, and the cells keep the numbers that errors name.
         notebook.cells = cells
-        nbformat.write(notebook, executed)
+        with atomic_path(executed) as temporary:
+            nbformat.write(notebook, temporary)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if _is_shown(output)]

@@ -194,6 +194,7 @@ def test_check_describes_or_lists_errors(monkeypatch, capsys, tiny_folder, home)
         (["report", "--strategies", "v1,v9"], "Strategy 'v9' is unknown"),
         (["data", "demo", "--out", "."], "exists already"),
         (["data", "demo", "--out", f"{__file__}/demo"], "could not be written"),
+        (["data", "demo", "--out", f"{__file__}/deep/demo"], "could not be written"),
         (["data", "download", "other"], "Found dataset 'other', expected microlens-1m"),
         (["data", "download", "microlens-1m"], "add --accept-terms"),
     ],
@@ -264,3 +265,10 @@ def test_the_core_runs_without_the_notebook_libraries():
         "import mmctr.data.demo, mmctr.fusion, mmctr.training.trainer, mmctr.explain, mmctr.compare"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_name_that_is_too_long_is_one_sentence(monkeypatch, capsys, home):
+    status, _, err = call(monkeypatch, capsys, "data", "demo", "--out", home / ("x" * 300))
+    assert status == 1
+    assert "xxx cannot be used (File name too long): check its name" in err
+    assert len(err.strip().splitlines()) == 1

@@ -1,8 +1,13 @@
 """Files appear whole or not at all."""
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mmctr.errors import MMCTRError
@@ -84,3 +89,67 @@ def test_folders_that_cannot_be_written_are_named(tmp_path):
         ):
             pass
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("atomic", [atomic_path, atomic_folder])
+def test_an_error_of_another_file_is_not_called_an_error_of_writing(tmp_path, atomic):
+    with pytest.raises(FileNotFoundError, match="absent"), atomic(tmp_path / "new"):
+        (tmp_path / "absent").read_text()
+    with pytest.raises(OSError, match="no picture"), atomic(tmp_path / "new"):
+        raise OSError("no picture")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_told_whatever_file_the_error_names(tmp_path):
+    """shutil.copyfile names the file that it reads."""
+    with (
+        pytest.raises(MMCTRError, match=r"new could not be written \(No space left on device\)"),
+        atomic_folder(tmp_path / "new"),
+    ):
+        raise OSError(28, "No space left on device", "elsewhere/cover.jpg")
+
+
+@pytest.mark.parametrize("atomic", [atomic_path, atomic_folder])
+def test_a_folder_that_vanishes_is_a_sentence(tmp_path, atomic):
+    with (
+        pytest.raises(MMCTRError, match="new could not be written"),
+        atomic(tmp_path / "folder" / "new") as temporary,
+    ):
+        shutil.rmtree(tmp_path / "folder")
+        (temporary if atomic is atomic_path else temporary / "file").write_text("lost")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="there is no /dev/full")
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda file: file.write(bytes(100_000)),
+        lambda file: pq.write_table(pa.table({"a": np.arange(100_000)}), file),
+        lambda file: pd.DataFrame({"a": np.arange(100_000)}).to_csv(file),
+    ],
+)
+def test_a_disk_that_is_really_full_is_a_sentence(tmp_path, write):
+    """Libraries say it in different ways, mostly without the file's name."""
+    earlier = tmp_path / "a"
+    earlier.write_text("earlier")
+    with (
+        pytest.raises(MMCTRError, match=r"a could not be written .*No space left"),
+        atomic_path(earlier),
+        # As a file and not by name: some libraries delete what they could not write.
+        Path("/dev/full").open("wb") as full,
+    ):
+        write(full)
+    assert earlier.read_text() == "earlier"
+    assert list(tmp_path.iterdir()) == [earlier]
+
+
+def test_numbers_that_json_lacks_become_null(tmp_path):
+    value = {"gauc": float("nan"), "deep": [{"a": (float("inf"), 1.5, np.float64("nan"))}]}
+    write_json(tmp_path / "a.json", value)
+
+    def refuse(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    read = json.loads((tmp_path / "a.json").read_text(), parse_constant=refuse)
+    assert read == {"gauc": None, "deep": [{"a": [None, 1.5, None]}]}

@@ -1,14 +1,23 @@
-"""Problems of a dataset that do not stop it from loading, but that its user should know of."""
+"""Problems of a dataset that do not stop it from loading, but that its user should know of.
+
+Leaks are told apart: whatever tells the labels of valid or test in another way than by taste makes
+metrics better than they will be on new clicks.
+"""
 
 import hashlib
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import roc_auc_score
 
 from mmctr.data import schema
-from mmctr.data.dataset import Catalog, Dataset
+from mmctr.data.dataset import Catalog, Dataset, Impressions, target_in_history
 
 CONSTANT = 1e-3  # a feature vector varies less than this share of its root mean square
+SAMPLE = 200_000  # rows of a split that single features are tried on
+SUSPECT = 0.85  # AUC of one feature alone; popularity reaches 0.6 to 0.75 in clean data
+LEVELS = ("likes_level", "views_level")
 
 
 def problems(dataset: Dataset) -> pd.DataFrame:
@@ -40,13 +49,60 @@ def problems(dataset: Dataset) -> pd.DataFrame:
         [(problem, len(items), _examples(items), means) for problem, items, means in found],
         columns=["problem", "number", "examples", "meaning"],
     )
-    table.loc[len(table)] = [
-        "valid rows that also stand in train",
-        dataset.repeated_rows(),
-        "",
-        "valid metrics are too good: user, target and history are identical",
-    ]
     return table[table["number"] > 0].reset_index(drop=True)
+
+
+def leaks(dataset: Dataset) -> pd.DataFrame:
+    """Each sign of a leak that was found: sign, number and what it means; none may be there."""
+    found = [
+        (
+            f"{later} rows that also stand in {earlier}",
+            dataset.repeated_rows(earlier, later),
+            "user, target and history are identical: what was learned by heart counts as skill",
+        )
+        for earlier, later in combinations(dataset.splits, 2)
+    ]
+    for name, rows in dataset.splits.items():
+        inside = target_in_history(rows)
+        found.append((f"{name} rows with the target in their history", *_inside(rows, inside)))
+    _, times = np.unique(dataset.train.user, return_counts=True)
+    once = "they are known by one row: what the model says of them rests on the others"
+    found.append(("users with a single train row", int((times == 1).sum()), once))
+    alone = single_feature_auc(dataset)
+    strength = alone["valid AUC"].sub(0.5).abs() + 0.5
+    for line in alone[strength >= SUSPECT].itertuples(index=False):
+        means = "alone it tells nearly every click: it may have been made from the labels"
+        found.append((f"valid rows told by {line[0]} (AUC {line[2]:.2f})", line[3], means))
+    found += [_cold_level(dataset, name) for name in LEVELS]
+    table = pd.DataFrame(found, columns=["sign", "number", "meaning"])
+    return table[table["number"] > 0].reset_index(drop=True)
+
+
+def single_feature_auc(dataset: Dataset) -> pd.DataFrame:
+    """How well each feature alone ranks clicks above non-clicks, the strongest first.
+
+    Columns: feature, train AUC, valid AUC, rows (of valid that were tried). Below 0.5 a feature
+    counts against a click. Of embeddings the column that goes best with train's labels is tried;
+    a row's own click is not among its target's train clicks.
+    """
+    splits = {name: _sample(dataset.split(name)) for name in ("train", "valid")}
+    lines = {}
+    for name, rows in splits.items():
+        clicks = dataset.train_clicks()[rows.target] - (rows.label if name == "train" else 0)
+        features = {
+            "likes_level": dataset.catalog.likes_level[rows.target],
+            "views_level": dataset.catalog.views_level[rows.target],
+            "train clicks of the target": clicks,
+            "length of the history": rows.history_length,
+            "target in its history": target_in_history(rows),
+            "item id": rows.target,
+            **_strongest_columns(dataset.catalog, splits["train"], rows),
+        }
+        lines[f"{name} AUC"] = {key: _auc(rows.label, value) for key, value in features.items()}
+    table = pd.DataFrame(lines).rename_axis("feature").reset_index()
+    table["rows"] = len(splits["valid"])
+    order = table["valid AUC"].sub(0.5).abs().sort_values(ascending=False, kind="stable").index
+    return table.loc[order].reset_index(drop=True)
 
 
 def describe(dataset: Dataset) -> str:
@@ -73,11 +129,12 @@ def describe(dataset: Dataset) -> str:
         f"ready embeddings {', '.join(catalog.provided) or 'none'}",
         "",
     ]
-    found = problems(dataset)
-    if found.empty:
-        return "\n".join([*lines, "No problems found."])
-    lines += [f"{row.number:>8,} {row.problem} ({row.meaning})" for row in found.itertuples()]
-    return "\n".join(lines)
+    for title, found in (("problems", problems(dataset)), ("signs of a leak", leaks(dataset))):
+        lines += [f"{number:>8,} {what} ({means})" for what, number, *_, means in found.to_numpy()]
+        lines += [f"No {title} found."] if found.empty else []
+    alone = single_feature_auc(dataset).drop(columns="rows")
+    shown = alone.to_string(index=False, float_format="{:.3f}".format)
+    return "\n".join([*lines, "", "What each feature alone tells of clicks:", shown])
 
 
 def _unreadable(dataset: Dataset) -> list[tuple[str, np.ndarray, str]]:
@@ -90,6 +147,66 @@ def _unreadable(dataset: Dataset) -> list[tuple[str, np.ndarray, str]]:
         (f"items with unusable {medium}", part["item"].to_numpy(), f"{reason}: features are zero")
         for (medium, reason), part in table.groupby(["medium", "reason"])
     ]
+
+
+def _inside(rows: Impressions, inside: np.ndarray) -> tuple[int, str]:
+    """How many targets stand in their own history, and what that means for their labels."""
+    means = "the item was clicked before, which is no leak in itself"
+    if rows.label is not None and inside.any():
+        rate, others = rows.label[inside].mean(), rows.label[~inside]
+        beside = f"{others.mean():.0%} of the others" if len(others) else "there are no others"
+        means += f"; {rate:.0%} of them are clicked, {beside}"
+        means += ": a click may stand in its own history" if rate == 1 else ""
+    return int(inside.sum()), means
+
+
+def _cold_level(dataset: Dataset, name: str) -> tuple[str, int, str]:
+    """Whether a level knows clicks that are not in train, seen on items without any in train."""
+    rows = dataset.valid
+    rows = rows.select(np.flatnonzero(dataset.train_clicks()[rows.target] == 0))
+    level = getattr(dataset.catalog, name)[rows.target]
+    clicked = 0 if rows.label is None else int(rows.label.sum())
+    pairs = clicked * (len(rows) - clicked)
+    value = _auc(rows.label, level) if pairs else 0.5
+    # Four standard errors of an AUC by chance (Mann-Whitney), because rows of a user hang together.
+    tells = pairs > 0 and value - 0.5 > 4 * ((len(rows) + 1) / (12 * pairs)) ** 0.5
+    means = (
+        f"its AUC is {value:.2f} there, so it was counted over more than train: over all splits, "
+        "which leaks, or over more than this dataset"
+    )
+    return f"valid rows of items without train clicks, told by {name}", len(rows) * tells, means
+
+
+def _strongest_columns(
+    catalog: Catalog, train: Impressions, rows: Impressions
+) -> dict[str, np.ndarray]:
+    """Of each embedding the column that goes best with train's labels, at the rows' targets."""
+    embeddings = {"text features": catalog.text_features, "image features": catalog.image_features}
+    embeddings |= {name: catalog.provided_embedding(name) for name in catalog.provided}
+    size = catalog.n_items + 1
+    shown = (np.bincount(train.target, minlength=size) / len(train)).astype(np.float32)
+    surplus = np.bincount(train.target, train.label - train.label.mean(), size).astype(np.float32)
+    result = {}
+    for name, values in embeddings.items():
+        if values is not None:
+            square = np.einsum("i,ij,ij->j", shown, values, values)
+            # A column that hardly varies goes with nothing, whatever its rounding errors do.
+            variance = np.maximum(square - (shown @ values) ** 2, CONSTANT * square + 1e-30)
+            column = int(np.abs(surplus @ values / np.sqrt(variance)).argmax())
+            result[f"{name}, column {column}"] = values[rows.target, column]
+    return result
+
+
+def _sample(rows: Impressions) -> Impressions:
+    """All rows, or a random part of many."""
+    if len(rows) <= SAMPLE:
+        return rows
+    return rows.select(np.sort(np.random.default_rng(0).permutation(len(rows))[:SAMPLE]))
+
+
+def _auc(label: np.ndarray, feature: np.ndarray) -> float:
+    """AUC of a feature; NaN if all labels are equal."""
+    return float(roc_auc_score(label, feature)) if len(np.unique(label)) == 2 else float("nan")
 
 
 def _rows(mask: np.ndarray) -> np.ndarray:

@@ -55,7 +55,7 @@ def write(folder: Path, fingerprint: str, parts: Parts) -> None:
     # What lies there is of other contents or another layout, damaged, or was never finished. If
     # another process is just writing it, that one does without a cache and this one makes it.
     shutil.rmtree(entry.parent, ignore_errors=True)
-    with suppress(MMCTRError), atomic_folder(entry) as temporary:
+    with suppress(MMCTRError, OSError), atomic_folder(entry) as temporary:
         for part, fields in parts.items():
             forms[part] = {name: _form(array) for name, array in fields.items()}
             for name, array in fields.items():

@@ -173,7 +173,7 @@ class Dataset:
         metadata = schema.open_parquet(path).schema_arrow.metadata if path else None
         try:
             return dict(json.loads((metadata or {}).get(schema.ENCODERS, b"{}")))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise DataError(
                 f"{path} has damaged metadata {schema.ENCODERS.decode()} ({error}): "
                 "extract the features again."
@@ -201,15 +201,16 @@ class Dataset:
         clicked = self.train.target[self.train.label == 1]
         return np.bincount(clicked, minlength=self.catalog.n_items + 1)
 
-    def repeated_rows(self) -> int:
-        """How many valid rows also stand in train with the same user, target and history."""
-        # Only rows of valid's users can be repeated: hash no others, train may be huge.
-        seen = np.flatnonzero(pd.Index(self.train.user).isin(self.valid.user))
-        train, valid = (
+    def repeated_rows(self, earlier: str = "train", later: str = "valid") -> int:
+        """How many rows of one split also stand in another: same user, target and history."""
+        first, second = self.split(earlier), self.split(later)
+        # Only rows of the same users can be repeated: hash no others, train may be huge.
+        seen = np.flatnonzero(pd.Index(first.user).isin(second.user))
+        known, asked = (
             pd.MultiIndex.from_arrays([rows.user, rows.target, history_hashes(rows)])
-            for rows in (self.train.select(seen), self.valid)
+            for rows in (first.select(seen), second)
         )
-        return int(valid.isin(train).sum())
+        return int(asked.isin(known).sum())
 
 
 def check(folder: Path | str) -> tuple[Dataset | None, list[str]]:
@@ -264,35 +265,38 @@ def load_impressions(path: Path, n_items: int, labelled: bool) -> Impressions:
     """Read one split; without `labelled` a missing or constant label column becomes None."""
     required = ["user_id", "item_seq", "item_id", *(["label"] if labelled else [])]
     optional = [] if labelled else ["label"]
-    n = schema.open_parquet(path).metadata.num_rows
-    user, target = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int32)
-    label, history = np.zeros(n, dtype=np.float32), np.empty(n, dtype=np.int64)
-    items, lengths, n_histories, row = [], [], 0, 0
+    # Arrays grow with what is read: the number of rows that a file claims to have may be a lie.
+    user, target, label, history, items, lengths = [], [], [], [], [], []
+    n_histories, row = 0, 0
     for batch in schema.iterate_columns(path, required, optional, batch_rows=BATCH):
-        here, at = slice(row, row + batch.num_rows), {"first_row": row}
-        user[here] = schema.integers(batch["user_id"], path, "user_id", **at)
-        target[here] = schema.integers(batch["item_id"], path, "item_id", low=1, high=n_items, **at)
+        at = {"first_row": row}
+        user.append(schema.integers(batch["user_id"], path, "user_id", **at))
+        shown = schema.integers(batch["item_id"], path, "item_id", low=1, high=n_items, **at)
+        target.append(shown.astype(np.int32))
         flat, width = schema.integer_lists(batch["item_seq"], path, "item_seq", high=n_items, **at)
         clicks = np.flatnonzero(flat)
         length = np.diff(np.searchsorted(clicks, np.append(0, np.cumsum(width))))
         # Rows that share a history mostly stand together, so that few histories are left to join.
         number, flat, length = distinct_histories(flat[clicks].astype(np.int32), length)
-        history[here] = number + n_histories
+        history.append(number + n_histories)
         items.append(flat)
         lengths.append(length)
         if labelled:
-            label[here] = schema.labels(batch["label"], path, **at)
+            label.append(schema.labels(batch["label"], path, **at))
         elif "label" in batch.schema.names:
-            label[here] = batch["label"].to_numpy(zero_copy_only=False)
+            label.append(batch["label"].to_numpy(zero_copy_only=False))
         n_histories += len(length)
         row += batch.num_rows
     if not row:
         raise DataError(f"{path} has no rows: a split needs at least one impression.")
-    if not labelled and set(np.unique(label)) != {0.0, 1.0}:
-        label = None
-    items, lengths = np.concatenate(items), np.concatenate(lengths)  # the parts are let go
+    # The parts are let go one column after another.
+    user, target = np.concatenate(user), np.concatenate(target)
+    label = np.concatenate(label) if label else None
+    if not labelled and label is not None:
+        label = label.astype(np.float32) if set(np.unique(label)) == {0.0, 1.0} else None
+    items, lengths = np.concatenate(items), np.concatenate(lengths)
     number, flat, length = distinct_histories(items, lengths)
-    history = number[history]
+    history = number[np.concatenate(history)]
     end = np.cumsum(length)[history]
     return Impressions(user, target, label, end - length[history], end, flat)
 
@@ -326,6 +330,17 @@ def distinct_histories(
 def history_hashes(rows: Impressions) -> np.ndarray:
     """A 64-bit hash of each row's history, uint64 [n]: equal histories have equal hashes."""
     return _hash_slices(rows.history_items, rows.history_start, rows.history_end)
+
+
+def target_in_history(rows: Impressions) -> np.ndarray:
+    """Whether each row's target stands in its own history, bool [n]."""
+    found, lengths = np.zeros(len(rows), dtype=bool), rows.history_length
+    for block in _blocks(lengths):
+        width = lengths[block]
+        clicks = rows.history_items[slice_positions(rows.history_start[block], width)]
+        row = np.repeat(np.arange(block.start, block.stop), width)
+        found[row[clicks == rows.target[row]]] = True
+    return found
 
 
 def slice_positions(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -539,6 +554,7 @@ def _covers(folder: Path, n_items: int) -> dict[int, Path]:
         for path in sorted(images.iterdir())
         if path.suffix.lower() in schema.COVER_SUFFIXES
         and path.stem.isdecimal()
+        and path.is_file()
         and 1 <= int(path.stem) <= n_items
     }
 

@@ -21,7 +21,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from mmctr.config import Config
 from mmctr.data import schema
 from mmctr.data.dataset import slice_positions
-from mmctr.errors import ConfigError, DataError
+from mmctr.errors import ConfigError, DataError, first_line
 from mmctr.files import atomic_folder, write_json
 
 TAGS = 5  # tags an item keeps
@@ -104,7 +104,11 @@ def import_dataset(
         raise DataError(f"{out} exists already: delete it or choose another folder.")
     table = _read(items, [recipe.item_column, recipe.title_column], [recipe.tags_column, "genres"])
     original = table[recipe.item_column]
+    _require_ids(original, items, recipe.item_column)
     _require_unique(original, items, recipe.item_column)
+    for place, column in enumerate(table.column_names[1:], start=1):
+        text = _as_text(table[column], items, column).fill_null("")
+        table = table.set_column(place, column, text)
     log = _read(
         interactions,
         [recipe.user_column, recipe.item_column, recipe.time_column],
@@ -203,12 +207,21 @@ def _clicks(
                 f"{path} has no column {recipe.rating_column}, which min_rating needs: name the "
                 "rating column or leave min_rating out."
             )
-        log = log.filter(pc.greater_equal(log[recipe.rating_column], recipe.min_rating))
+        if not _is_number(log[recipe.rating_column].type):
+            found = log[recipe.rating_column].type
+            raise DataError(
+                f"{path}, column {recipe.rating_column}: found {found}, expected numbers."
+            )
+        rating = log[recipe.rating_column].cast(pa.float64(), safe=False)
+        log = log.filter(pc.greater_equal(rating, recipe.min_rating))
         counts["below_min_rating"] = counts["interactions"] - len(log)
     for column in (recipe.user_column, recipe.item_column, recipe.time_column):
-        if log[column].null_count:
-            row = pc.index(log[column].is_null(), True).as_py()
+        missing = pc.is_null(log[column], nan_is_null=True)
+        if pc.any(missing).as_py():
+            row = pc.index(missing, True).as_py()
             raise DataError(f"{path}, column {column}, row {row}: found no value, expected one.")
+    for column in (recipe.user_column, recipe.item_column):
+        _require_ids(log[column], path, column)
     item = _places(log[recipe.item_column], original)
     known = item.is_valid().to_numpy()
     counts["of_unknown_items"] = int((~known).sum())
@@ -243,10 +256,16 @@ def _split(clicks: Clicks, recipe: Recipe) -> np.ndarray:
         enough = last - clicks.start >= 2  # someone with fewer clicks is there to learn from
         split[enough & (from_last == 1)] = "valid"
         split[enough & (from_last == 0)] = "test"
+        if not enough.any():
+            raise ConfigError(
+                "No user has three clicks, so valid and test would be empty: import with "
+                "--split date."
+            )
         return split
     times = np.sort(clicks.time)
-    valid_from = recipe.valid_from or times[int(0.8 * len(times))]
-    test_from = recipe.test_from or times[int(0.9 * len(times))]
+    early, late = (times[int(share * len(times))] for share in (0.8, 0.9))
+    valid_from = early if recipe.valid_from is None else recipe.valid_from
+    test_from = late if recipe.test_from is None else recipe.test_from
     split[clicks.time >= valid_from] = "valid"
     split[clicks.time >= test_from] = "test"
     missing = [name for name in schema.SPLITS if not (split == name).any()]
@@ -355,7 +374,7 @@ def _write_items(
     names = [recipe.tags_column, "genres"]
     column = next((name for name in names if name in table.column_names), None)
     texts = table[column].to_pandas() if column else pd.Series("", index=range(len(table)))
-    words = texts.fillna("").astype(str).str.split(r"[|,]").explode().str.strip()
+    words = texts.astype(str).str.split(r"[|,]").explode().str.strip()
     words = words[words != ""]
     # The most frequent tag has number 1; tags of equal frequency follow the alphabet.
     counts = words.value_counts().rename_axis("name").reset_index()
@@ -368,7 +387,7 @@ def _write_items(
     ids = np.arange(len(table) + 1)
     feature = {
         "item_id": ids[1:],
-        "item_title": table[recipe.title_column].cast(pa.string()).fill_null(""),
+        "item_title": table[recipe.title_column],
         "item_tags": list(tags[1:]),
         "likes_level": level[1:],
         "views_level": level[1:],
@@ -428,8 +447,14 @@ def _read(path: Path, required: list[str], optional: list[str]) -> pa.Table:
         missing = [name for name in required if name not in names]
         if missing:
             raise DataError(
-                f"{path} has no column {missing[0]}, only {', '.join(names)}: name the column "
+                f"{path} has no column {missing[0]}, only {schema.listed(names)}: name the column "
                 "that holds it with the options of mmctr data import."
+            )
+        repeated = [name for name in (*required, *optional) if names.count(name) > 1]
+        if repeated:
+            raise DataError(
+                f"{path} has several columns {repeated[0]}, expected one: drop or rename the "
+                "others."
             )
         wanted = [*required, *(name for name in optional if name in names)]
         if path.suffix.lower() in (".parquet", ".pq"):
@@ -437,9 +462,9 @@ def _read(path: Path, required: list[str], optional: list[str]) -> pa.Table:
         return pyarrow.csv.read_csv(
             path, convert_options=pyarrow.csv.ConvertOptions(include_columns=wanted)
         )
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"{path} is not a readable CSV or Parquet table ({str(error).splitlines()[0]})."
+            f"{path} is not a readable CSV or Parquet table ({first_line(error)}): write it again."
         ) from error
 
 
@@ -450,10 +475,33 @@ def _places(ids: pa.ChunkedArray, original: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.index_in(ids, original.combine_chunks())
 
 
+def _require_ids(ids: pa.ChunkedArray, path: Path, column: str) -> None:
+    """Raise DataError unless ids are numbers or can be read as text."""
+    if not (_is_number(ids.type) or pa.types.is_null(ids.type)):
+        _as_text(ids, path, column)
+
+
+def _as_text(values: pa.ChunkedArray, path: Path, column: str) -> pa.ChunkedArray:
+    """A column as text; DataError if it cannot be."""
+    try:
+        text = values.cast(pa.string())
+        text.validate(full=True)
+        return text
+    except pa.ArrowException as error:
+        raise DataError(
+            f"{path}, column {column}: found {values.type} ({first_line(error)}), expected text "
+            "in UTF-8."
+        ) from error
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
+
+
 def _require_unique(ids: pa.ChunkedArray, path: Path, column: str) -> None:
-    repeated = ids.to_pandas().duplicated()
-    if ids.null_count or repeated.any():
-        row = int((repeated | ids.to_pandas().isna()).to_numpy().argmax())
+    wrong = ids.to_pandas().duplicated() | pc.is_null(ids, nan_is_null=True).to_numpy()
+    if wrong.any():
+        row = int(wrong.to_numpy().argmax())
         raise DataError(
             f"{path}, column {column}, row {row}: found {ids[row]}, expected each item once."
         )
@@ -461,7 +509,7 @@ def _require_unique(ids: pa.ChunkedArray, path: Path, column: str) -> None:
 
 def _numbers(ids: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array | None]:
     """Ids as whole numbers; others are numbered from 1, and their dictionary is returned too."""
-    if pa.types.is_integer(ids.type):
+    if pa.types.is_integer(ids.type) and (pc.max(ids).as_py() or 0) < 2**63:
         return ids.to_numpy().astype(np.int64), None
     encoded = ids.combine_chunks().dictionary_encode()
     return encoded.indices.to_numpy().astype(np.int64) + 1, encoded.dictionary
@@ -469,10 +517,17 @@ def _numbers(ids: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array | None]:
 
 def _times(values: pa.ChunkedArray, path: Path, column: str) -> np.ndarray:
     """Times as int64: numbers as they are (rounded down), dates in seconds."""
-    if pa.types.is_temporal(values.type):
-        return values.cast(pa.timestamp("s"), safe=False).cast(pa.int64()).to_numpy()
-    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
-        return np.floor(values.to_numpy()).astype(np.int64)
+    if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
+        return values.to_numpy().astype("datetime64[s]").astype(np.int64)
+    if _is_number(values.type):
+        times = values.to_numpy()
+        outside = np.flatnonzero(np.abs(times.astype(np.float64)) >= 2.0**63)
+        if len(outside):
+            raise DataError(
+                f"{path}, column {column}, row {outside[0]}: found {times[outside[0]]}, expected "
+                "a time that fits in 64 bits."
+            )
+        return np.floor(times).astype(np.int64)
     raise DataError(
         f"{path}, column {column}: found {values.type}, expected numbers or dates such as "
         "2024-05-31 12:00:00."

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mmctr.errors import DataError
+from mmctr.errors import DataError, first_line
 
 NESTED_FOLDER = "MicroLens_1M_x1"
 SPLITS = ("train", "valid", "test")
@@ -53,6 +53,7 @@ ITEM_COLUMNS = {
     TEXT_COLUMN: FLOAT_LIST,
     IMAGE_COLUMN: FLOAT_LIST,
 }
+PREDICTION_COLUMNS = {"user": INTEGER, "target": INTEGER, "label": NUMBER, "probability": NUMBER}
 TRUTH_COLUMNS = {"split": TEXT, "row": INTEGER, "probability": NUMBER}
 ERROR_COLUMNS = {"item": INTEGER, "medium": TEXT, "reason": TEXT}
 
@@ -66,10 +67,12 @@ def find_file(folder: Path, name: str) -> Path | None:
 def open_parquet(path: Path) -> pq.ParquetFile:
     """Open a parquet file; DataError if it is not one."""
     try:
-        return pq.ParquetFile(path, memory_map=True)
-    except (pa.ArrowException, OSError) as error:
+        file = pq.ParquetFile(path, memory_map=True)
+        _ = file.schema_arrow.names  # names that are no text fail here
+        return file
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"{path} is not a readable parquet file ({_first_line(error)}): "
+            f"{path} is not a readable parquet file ({first_line(error)}): "
             "write or download it again."
         ) from error
 
@@ -80,21 +83,31 @@ def read_columns(path: Path, required: list[str], optional: list[str] | None = N
     An optional column that holds nothing but missing values counts as absent.
     """
     batches = list(iterate_columns(path, required, optional, batch_rows=1 << 16))
-    return pa.Table.from_batches(batches) if batches else _empty(path, required, optional)
+    table = pa.Table.from_batches(batches) if batches else _empty(path, required, optional)
+    # What pandas notes beside a table, such as an index, may be damaged or hide a column.
+    return table.replace_schema_metadata(None)
 
 
 def iterate_columns(
     path: Path, required: list[str], optional: list[str] | None = None, *, batch_rows: int
 ) -> Iterator[pa.RecordBatch]:
     """Yield a file's columns in record batches, so that no file must fit in memory."""
-    file = open_parquet(path)
+    file, first_row = open_parquet(path), 0
     columns = _present_columns(path, file.schema_arrow, required, optional or [])
-    try:
-        yield from file.iter_batches(batch_rows, columns=columns)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            f"{path} is damaged ({_first_line(error)}): write or download it again."
-        ) from error
+    batches = file.iter_batches(batch_rows, columns=columns)
+    while True:
+        try:
+            batch = next(batches, None)
+        except (pa.ArrowException, OSError) as error:
+            where = _damaged_column(path, columns)
+            raise DataError(
+                f"{path}{where} is damaged ({first_line(error)}): write or download it again."
+            ) from error
+        if batch is None:
+            return
+        _require_text(batch, path, first_row)
+        yield batch
+        first_row += batch.num_rows
 
 
 def integers(
@@ -124,12 +137,12 @@ def integers(
 def labels(values: pa.Array, path: Path, *, first_row: int = 0) -> np.ndarray:
     """The label column as float32 [n] of 0 and 1."""
     _no_nulls(values, path, "label", first_row)
-    array = values.to_numpy(zero_copy_only=False).astype(np.float32)
+    array = values.to_numpy(zero_copy_only=False)
     wrong = np.flatnonzero((array != 0) & (array != 1))
     if len(wrong):
         row = int(wrong[0])
         raise DataError(_found(path, "label", first_row + row, array[row], "0 or 1"))
-    return array
+    return array.astype(np.float32)
 
 
 def integer_lists(
@@ -199,13 +212,19 @@ def matrix(values: pa.ChunkedArray, path: Path, column: str, dtype: type) -> np.
 def _present_columns(
     path: Path, schema: pa.Schema, required: list[str], optional: list[str]
 ) -> list[str]:
-    kinds = IMPRESSION_COLUMNS | ITEM_COLUMNS | TRUTH_COLUMNS | ERROR_COLUMNS
+    kinds = IMPRESSION_COLUMNS | ITEM_COLUMNS | TRUTH_COLUMNS | ERROR_COLUMNS | PREDICTION_COLUMNS
     missing = [column for column in required if column not in schema.names]
     if missing:
         raise DataError(
-            f"{path} has no column {missing[0]}, only {', '.join(schema.names)}: "
+            f"{path} has no column {missing[0]}, only {listed(schema.names)}: "
             "add it or rename the column that holds it."
         )
+    for column in (*required, *optional):
+        if schema.names.count(column) > 1:
+            raise DataError(
+                f"{path} has {schema.names.count(column)} columns {column}, expected one: "
+                "drop or rename the others."
+            )
     # A column without a single value has no type: pandas and Arrow write it as null.
     typed = {field.name for field in schema if not pa.types.is_null(field.type)}
     present = [*required, *(column for column in optional if column in typed)]
@@ -236,6 +255,44 @@ def _empty(path: Path, required: list[str], optional: list[str] | None) -> pa.Ta
     return schema.empty_table().select(_present_columns(path, schema, required, optional or []))
 
 
+def _damaged_column(path: Path, columns: list[str]) -> str:
+    """The first of the columns that cannot be read by itself, as ", column NAME"."""
+    for column in columns:
+        try:
+            pq.read_table(path, columns=[column])
+        except (pa.ArrowException, OSError):
+            return f", column {column},"
+    return ""
+
+
+def _require_text(batch: pa.RecordBatch, path: Path, first_row: int) -> None:
+    """Raise DataError for text that is not UTF-8, as Parquet does not promise that it is."""
+    for field, values in zip(batch.schema, batch.columns, strict=True):
+        if _is_kind(field.type, TEXT):
+            try:
+                values.validate(full=True)
+            except pa.ArrowInvalid as error:
+                raw = values.cast(pa.large_binary(), safe=False).to_pylist()
+                row = next(row for row, value in enumerate(raw) if not _is_utf8(value or b""))
+                raise DataError(
+                    _found(path, field.name, first_row + row, raw[row], "text in UTF-8")
+                ) from error
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+        return True
+    except UnicodeDecodeError:
+        return False
+
+
+def listed(names: list[str]) -> str:
+    """Names as a message shows them: on one line, and not thousands."""
+    shown = [name if name.isprintable() else repr(name) for name in names[:20]]
+    return ", ".join(shown) + (", ..." if len(names) > 20 else "")
+
+
 def _no_nulls(values: pa.Array | pa.ChunkedArray, path: Path, column: str, first_row: int) -> None:
     if values.null_count:
         row = pc.index(values.is_null(), True).as_py()
@@ -262,7 +319,3 @@ def _check_range(
 
 def _found(path: Path, column: str, row: int, found: object, expected: str) -> str:
     return f"{path}, column {column}, row {row}: found {found}, expected {expected}."
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".")

@@ -26,7 +26,7 @@ import torch
 
 from mmctr.data import schema
 from mmctr.data.dataset import existing_folder, load_catalog
-from mmctr.errors import ConfigError, DataError
+from mmctr.errors import ConfigError, DataError, first_line
 from mmctr.features import image, text
 from mmctr.files import atomic_path, write_json
 
@@ -211,6 +211,17 @@ def _write_shard(
         pq.write_table(pa.table(columns), temporary)
 
 
+def _facts(path: Path) -> dict[str, Any]:
+    """What dataset.json says, nothing if there is none; DataError if it is damaged."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DataError(
+            f"{path} is damaged ({first_line(error)}): mend or delete it and run again, what was "
+            "encoded is kept."
+        ) from error
+
+
 def _merge(
     folder: Path,
     path: Path,
@@ -220,7 +231,7 @@ def _merge(
 ) -> None:
     """Join the shards into item_feature.parquet, extraction_errors.parquet and dataset.json."""
     facts_path, errors_path = folder / "dataset.json", folder / schema.EXTRACTION_ERRORS
-    about = json.loads(facts_path.read_text(encoding="utf-8")) if facts_path.exists() else {}
+    about = _facts(facts_path)
     metadata = dict(table.schema.metadata or {})
     encoders = json.loads(metadata.get(schema.ENCODERS, b"{}"))
     errors = {}

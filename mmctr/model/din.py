@@ -39,13 +39,13 @@ class DINConfig(Config):
     content: Literal["projected", "frozen", "finetuned"] = "projected"
     content_dim: PositiveInt | None = None
     attention: Literal["dot", "mlp"] = "dot"
-    heads: PositiveInt = 4
+    heads: int = Field(4, ge=1, le=64)  # each is a field, and bilinear interaction meets in pairs
     head_dim: PositiveInt = 16
     attention_hidden: tuple[PositiveInt, ...] = Field((512, 256), min_length=1)
     attention_dropout: float = Field(0.1, ge=0, lt=1)
     recency: bool = True
     levels_in_history: bool = True
-    max_history: PositiveInt = 64
+    max_history: int = Field(64, ge=1, lt=2**31)
     senet: bool = True
     bilinear: Literal["all", "each", "interaction", "off"] = "all"
     cross_layers: int = Field(2, ge=0, le=8)

@@ -1,35 +1,114 @@
 """A run: the folder that keeps a trained model, its parameters, its metrics and its predictions."""
 
 import json
+import os
 import platform
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+)
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 import mmctr
-from mmctr.data.dataset import Dataset
-from mmctr.errors import MMCTRError, RunError
+from mmctr.data import schema
+from mmctr.data.dataset import Catalog, Dataset
+from mmctr.errors import ConfigError, DataError, MMCTRError, RunError, first_line
 from mmctr.files import write_json
+from mmctr.fusion import available_strategies, item_embeddings
 from mmctr.model.din import DIN, DINConfig
 
 CONFIG, SUMMARY, WEIGHTS = "config.json", "summary.json", "model.safetensors"
 HISTORY, PREDICTIONS = "metrics.jsonl", "predictions.parquet"
-CONFIG_KEYS = ("strategy", "model", "training", "sizes")
-SUMMARY_KEYS = ("metrics", "dataset", "parameters", "seconds")
+CONTENT_TOLERANCE = 1e-2  # share of the mean square by which the same embedding may differ
+
+Whole = Annotated[int, Field(ge=0, lt=2**63)]
+# JSON has no NaN: a measure that could not be taken is written as null.
+Measure = Annotated[float, BeforeValidator(lambda value: np.nan if value is None else value)]
+
+
+class _Group(BaseModel):
+    """What the project itself reads of a JSON file; everything else is kept as it is."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class _Training(_Group):
+    seed: Whole
+
+
+class _Sizes(_Group):
+    n_items: Whole
+    tags_per_item: PositiveInt
+    n_tags: PositiveInt
+    content_width: PositiveInt | None
+
+
+class _Config(_Group):
+    strategy: str
+    model: dict[str, Any]
+    training: _Training
+    sizes: _Sizes
+
+
+class _Metrics(_Group):
+    auc: Measure
+    logloss: Measure
+    gauc: Measure
+    auc_interval: Annotated[list[Measure], Field(min_length=2, max_length=2)]
+    calibration_error: Measure = np.nan
+
+
+class _Source(_Group):
+    folder: str
+    fingerprint: str
+    rows: dict[str, Whole] = Field(default_factory=dict)
+
+
+class _Seconds(_Group):
+    fusion: Measure
+    training: Measure
+
+
+class _Cost(_Group):
+    samples_per_s: Measure = np.nan
+    peak_memory_mb: Measure = np.nan
+
+
+class _Summary(_Group):
+    metrics: _Metrics
+    dataset: _Source
+    parameters: Whole
+    seconds: _Seconds
+    cost: _Cost = _Cost()  # older runs have none
+    reference_auc: dict[str, Measure] = Field(default_factory=dict)
+
+
+class _Record(_Group):
+    epoch: Measure
+    train_loss: Measure
+    auc: Measure
+    logloss: Measure
+    learning_rate: Measure
+    seconds: Measure
 
 
 @dataclass(frozen=True)
@@ -54,8 +133,8 @@ class Run:
                 f"{folder} is not a finished run, {missing[0]} is missing: choose a folder that "
                 "mmctr train has written."
             )
-        config = _read_json(folder / CONFIG, CONFIG_KEYS)
-        return cls(folder, config, _read_json(folder / SUMMARY, SUMMARY_KEYS))
+        config = _read_json(folder / CONFIG, _Config)
+        return cls(folder, config, _read_json(folder / SUMMARY, _Summary))
 
     @property
     def name(self) -> str:
@@ -75,42 +154,106 @@ class Run:
     @cached_property
     def history(self) -> pd.DataFrame:
         """A row each validation: epoch, train_loss, auc, logloss, learning_rate, seconds."""
-        return _read_table(self.folder / HISTORY, lambda path: pd.read_json(path, lines=True))
+        return _read_history(self.folder / HISTORY)
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """The valid split in the order of its file: user, target, label, probability."""
-        return _read_table(self.folder / PREDICTIONS, pd.read_parquet)
+        table = _read_predictions(self.folder / PREDICTIONS)
+        wanted = self.summary["dataset"].get("rows", {}).get("valid", len(table))
+        if len(table) != wanted:
+            raise RunError(
+                f"{self.folder / PREDICTIONS} has {len(table)} rows, expected {wanted} as in "
+                f"{SUMMARY}: train the model again."
+            )
+        return table
 
     def model(self) -> DIN:
-        """The trained model, on the CPU and ready to predict."""
+        """The trained model, on the CPU and ready to predict.
+
+        Raises RunError unless the weights are those of the configuration; no memory is taken for
+        it before their shapes are known to fit.
+        """
+        sizes = {name: self.config["sizes"][name] for name in _Sizes.model_fields}
         try:
-            model = DIN.of_sizes(DINConfig.of(**self.config["model"]), **self.config["sizes"])
-            model.load_state_dict(load_file(self.folder / WEIGHTS))
-        except (SafetensorError, KeyError, TypeError, RuntimeError, MMCTRError) as error:
+            config = DINConfig.of(**self.config["model"])
+            # On the meta device a model has shapes, but no memory, however large it claims to be.
+            with torch.device("meta"):
+                expected = _forms(DIN.of_sizes(config, **sizes).state_dict())
+            weights = load_file(self.folder / WEIGHTS)
+            _require_same(expected, _forms(weights))
+            _require_sound(weights)
+            model = DIN.of_sizes(config, **sizes)
+            model.load_state_dict(weights)
+        except (SafetensorError, TypeError, RuntimeError, ValueError, OSError, MMCTRError) as error:
             raise RunError(
                 f"{self.folder}: {WEIGHTS} does not fit {CONFIG} "
-                f"({str(error).splitlines()[0]}): train the model again."
+                f"({first_line(error)}): train the model again."
             ) from error
         return model.eval()
 
     def require_fit(self, dataset: Dataset) -> None:
-        """Raise RunError unless the dataset has the very items that the run was trained on."""
+        """Raise RunError unless the dataset has the very items that the run was trained on.
+
+        Their number, tags and content are compared; rows may be others, as for new predictions.
+        """
         catalog, sizes = dataset.catalog, self.config["sizes"]
+        own = f"choose the run's own dataset, {self.summary['dataset']['folder']}."
         found = {"n_items": catalog.n_items, "tags_per_item": catalog.tags.shape[1]}
         for name, value in found.items():
             if value != sizes[name]:
                 raise RunError(
                     f"{self.folder} was trained with {name} = {sizes[name]}, but {dataset.folder} "
-                    f"has {value}: choose the run's own dataset, "
-                    f"{self.summary['dataset']['folder']}."
+                    f"has {value}: {own}"
                 )
-        if not np.array_equal(self.model().embedding.item_tags, catalog.tags):
+        other = None
+        if not np.array_equal(self._tensor("embedding.item_tags"), catalog.tags):
+            other = "tags"
+        elif self.summary["dataset"]["fingerprint"] != dataset.fingerprint:
+            other = "content" if self._has_other_content(catalog) else None
+        if other:
             raise RunError(
-                f"{self.folder} was trained on items with other tags than those of "
-                f"{dataset.folder}: choose the run's own dataset, "
-                f"{self.summary['dataset']['folder']}."
+                f"{self.folder} was trained on items with other {other} than those of "
+                f"{dataset.folder}: {own}"
             )
+
+    def _has_other_content(self, catalog: Catalog) -> bool:
+        """Whether the run's strategy makes other item embeddings of a catalog than the run has.
+
+        Embeddings that training changed, and those that the catalog has no features for, pass.
+        """
+        finetuned = self.config["model"].get("content") == "finetuned"
+        if finetuned or self.strategy not in available_strategies(catalog):
+            return False
+        try:
+            made = item_embeddings(catalog, self.strategy)
+        except (ConfigError, DataError):  # features are narrower than they were
+            return True
+        kept = self._tensor("embedding.content")
+        if made.shape != kept.shape:
+            return True
+        # Another machine may turn components of equal variance: products of rows stay the same.
+        scale = np.square(kept).sum(axis=1).mean()
+        return any(
+            not np.allclose(
+                (made[shift:] * made[: len(made) - shift]).sum(axis=1),
+                (kept[shift:] * kept[: len(kept) - shift]).sum(axis=1),
+                rtol=0,
+                atol=CONTENT_TOLERANCE * scale,
+            )
+            for shift in (0, 1)
+        )
+
+    def _tensor(self, name: str) -> np.ndarray:
+        """One array of the weights; the others are not read."""
+        try:
+            with safe_open(self.folder / WEIGHTS, "np") as file:
+                return file.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise RunError(
+                f"{self.folder}: {WEIGHTS} has no readable {name} ({first_line(error)}): train "
+                "the model again."
+            ) from error
 
 
 def save_run(
@@ -151,10 +294,12 @@ def save_run(
         write_json(temporary / CONFIG, config)
         write_json(temporary / SUMMARY, summary)
         temporary.chmod(0o755)
+        os.sync()
         return Run.load(_move_to_free_name(temporary, runs / name))
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise RunError(
-            f"{runs / name} could not be written ({error.strerror or error}): "
+            f"{runs / name} could not be written ({reason}): "
             "free some space or choose a folder that you may write to."
         ) from error
     finally:
@@ -208,25 +353,85 @@ def _move_to_free_name(folder: Path, wanted: Path) -> Path:
             number += 1
 
 
-def _read_json(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
+def _forms(tensors: dict[str, torch.Tensor]) -> dict[str, tuple]:
+    """The shape and type of each tensor."""
+    return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+
+
+def _require_same(expected: dict[str, tuple], found: dict[str, tuple]) -> None:
+    """Raise ValueError that names the first tensor that is missing, unknown or of another form."""
+    for name in [*expected, *found]:
+        wanted, there = expected.get(name, "absent"), found.get(name, "absent")
+        if there != wanted:
+            raise ValueError(f"{name} is {there}, expected {wanted}")
+
+
+def _require_sound(weights: dict[str, torch.Tensor]) -> None:
+    """Raise ValueError for weights that are not finite, and for tags or levels out of range."""
+    for name, weight in weights.items():
+        if weight.is_floating_point() and not weight.isfinite().all():
+            raise ValueError(f"{name} holds NaN or infinity")
+    n_tags = len(weights["embedding.tags.weight"])
+    for name, stop in (("embedding.item_tags", n_tags), ("embedding.item_levels", schema.LEVELS)):
+        values = weights[name]
+        if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < stop:
+            raise ValueError(f"{name} holds numbers that are not in 0 to {stop - 1}")
+
+
+def _read_json(path: Path, form: type[_Group]) -> dict[str, Any]:
+    """A JSON object with at least what `form` asks for, null read back as NaN where it was one."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged ({error}): train the model again.") from error
     if not isinstance(value, dict):
         raise RunError(f"{path} holds no JSON object: train the model again.")
-    missing = [key for key in keys if key not in value]
+    missing = [name for name, field in form.model_fields.items() if field.is_required()]
+    missing = [name for name in missing if name not in value]
     if missing:
         raise RunError(f"{path} has no {missing[0]!r}: train the model again.")
-    return value
+    return _checked(value, form, f"{path}")
 
 
-def _read_table(path: Path, read: Callable[[Path], pd.DataFrame]) -> pd.DataFrame:
+def _checked(value: dict[str, Any], form: type[_Group], where: str) -> dict[str, Any]:
     try:
-        return read(path)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise RunError(f"{path} is damaged ({reason}): train the model again.") from error
+        return form(**value).model_dump(exclude_unset=True)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(map(str, problem["loc"]))
+        raise RunError(
+            f"{where}, {place}: found {problem['input']!r:.60} ({problem['msg']}): train the model "
+            "again."
+        ) from None
+
+
+def _read_history(path: Path) -> pd.DataFrame:
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+        values = [dict(json.loads(line)) for line in lines]
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise RunError(
+            f"{path} is damaged ({first_line(error)}): train the model again."
+        ) from error
+    if not values:
+        raise RunError(f"{path} has no lines: train the model again.")
+    where = (f"{path}, line {number}" for number in range(1, len(values) + 1))
+    return pd.DataFrame(
+        [_checked(value, _Record, place) for value, place in zip(values, where, strict=True)]
+    )
+
+
+def _read_predictions(path: Path) -> pd.DataFrame:
+    try:
+        columns = schema.read_columns(path, list(schema.PREDICTION_COLUMNS))
+        table = columns.to_pandas()
+        wrong = np.flatnonzero(~table["probability"].between(0, 1) | table.isna().any(axis=1))
+        if len(wrong):
+            row = table.iloc[wrong[0]].to_dict()
+            raise DataError(f"row {wrong[0]}: found {row}, expected a probability from 0 to 1")
+        return table
+    except DataError as error:
+        raise RunError(f"{path} is damaged ({error}): train the model again.") from error
 
 
 def _version(package: str) -> str | None:

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from mmctr.data.dataset import Impressions
+from mmctr.errors import RunError
 from mmctr.files import atomic_path
 from mmctr.model.din import DIN
 from mmctr.training.batches import Batches
@@ -37,7 +38,16 @@ def predict(
 
 
 def write_predictions(path: Path, rows: Impressions, probability: np.ndarray) -> None:
-    """Write a CSV with a line a row: ID (row number from 0), user_id, item_id, probability."""
+    """Write a CSV with a line a row: ID (row number from 0), user_id, item_id, probability.
+
+    Raises RunError for a probability that is not a number.
+    """
+    wrong = np.flatnonzero(~np.isfinite(probability))
+    if len(wrong):
+        raise RunError(
+            f"The probability of row {wrong[0]} is {probability[wrong[0]]}, expected 0 to 1: the "
+            "run's weights are unusable, train the model again."
+        )
     table = pd.DataFrame({"user_id": rows.user, "item_id": rows.target, "probability": probability})
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index_label="ID")

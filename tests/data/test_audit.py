@@ -6,9 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 
-from mmctr.data.audit import describe, problems
-from mmctr.data.dataset import Catalog, Dataset, Impressions
+from mmctr.data.audit import describe, leaks, problems, single_feature_auc
+from mmctr.data.dataset import Catalog, Dataset, Impressions, target_in_history
 
 
 @pytest.fixture
@@ -48,7 +51,7 @@ def changed(array, item, value):
 
 def test_clean_data_have_no_problems(clean):
     assert problems(clean).empty
-    assert describe(clean).endswith("No problems found.")
+    assert "No problems found." in describe(clean)
 
 
 @pytest.mark.parametrize(
@@ -131,9 +134,8 @@ def test_data_without_covers_are_not_blamed(clean):
 def test_leaked_rows_have_user_target_and_history_of_a_train_row(clean, changes, number):
     rows = replace(clean.train, **changes)
     leaked = replace(clean, splits=clean.splits | {"valid": rows})
-    found = problems(leaked)
-    assert found["number"].sum() == number
-    assert set(found["problem"]) <= {"valid rows that also stand in train"}
+    found = leaks(leaked).set_index("sign")["number"]
+    assert found.get("valid rows that also stand in train", 0) == number
 
 
 def test_unusable_media_are_listed_by_reason(clean):
@@ -160,3 +162,103 @@ def test_describe_names_sizes(tiny):
     assert "768 numbers an item" in text
     assert "1,024 numbers an item" in text
     assert "simulated" in text
+
+
+def impressions(rows):
+    """Rows of (user, target, history, label)."""
+    user, target, histories, label = zip(*rows, strict=True)
+    lengths = np.array([len(history) for history in histories])
+    end = np.cumsum(lengths)
+    clicks = np.array([click for history in histories for click in history], dtype=np.int32)
+    target, label = np.array(target, dtype=np.int32), np.array(label, dtype=np.float32)
+    return Impressions(np.array(user), target, label, end - lengths, end, clicks)
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.integers(1, 3),
+        st.integers(1, 4),
+        st.lists(st.integers(1, 4), max_size=2).map(tuple),
+        st.integers(0, 1),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(train=ROWS, valid=ROWS, test=ROWS)
+def test_signs_of_leaks_are_those_that_loops_find(train, valid, test):
+    rows = {"train": train, "valid": valid, "test": test}
+    ones = np.ones(5, dtype=np.int8)
+    tags, titles = ones[:, None].astype(np.int32), np.full(5, "", dtype=object)
+    catalog = Catalog(tags, ones, ones, titles, {})
+    data = Dataset("here", catalog, {name: impressions(part) for name, part in rows.items()})
+    found = leaks(data).set_index("sign")["number"].to_dict()
+    expected = {}
+    for earlier, later in (("train", "valid"), ("train", "test"), ("valid", "test")):
+        known = {row[:3] for row in rows[earlier]}
+        count = sum(row[:3] in known for row in rows[later])
+        expected[f"{later} rows that also stand in {earlier}"] = count
+    for name, part in rows.items():
+        inside = [target in history for _, target, history, _ in part]
+        assert target_in_history(data.split(name)).tolist() == inside
+        expected[f"{name} rows with the target in their history"] = sum(inside)
+    users = [user for user, *_ in train]
+    expected["users with a single train row"] = sum(users.count(user) == 1 for user in set(users))
+    for sign, number in expected.items():
+        assert found.get(sign, 0) == number
+
+
+def test_each_feature_alone_is_measured_as_scikit_learn_does(tiny):
+    table = single_feature_auc(tiny).set_index("feature")
+    valid, train, catalog = tiny.valid, tiny.train, tiny.catalog
+    clicks = np.zeros(catalog.n_items + 1)
+    for target, label in zip(train.target, train.label, strict=True):
+        clicks[target] += label
+    expected = {
+        "likes_level": (catalog.likes_level[train.target], catalog.likes_level[valid.target]),
+        "train clicks of the target": (clicks[train.target] - train.label, clicks[valid.target]),
+        "item id": (train.target, valid.target),
+    }
+    for name, (in_train, in_valid) in expected.items():
+        assert table.loc[name, "train AUC"] == pytest.approx(roc_auc_score(train.label, in_train))
+        assert table.loc[name, "valid AUC"] == pytest.approx(roc_auc_score(valid.label, in_valid))
+    distance = (table["valid AUC"] - 0.5).abs().to_numpy()
+    assert (np.diff(distance) <= 0).all()
+    assert [name.split(",")[0] for name in table.index if "column" in name] != []
+
+
+def test_an_embedding_made_from_labels_is_told(tiny):
+    assert not any("told by" in sign for sign in leaks(tiny)["sign"])
+    catalog, rng = tiny.catalog, np.random.default_rng(0)
+    told = rng.normal(size=catalog.n_items + 1)
+    rows = {
+        name: replace(part, label=(told[part.target] > 0.5).astype(np.float32))
+        for name, part in tiny.splits.items()
+    }
+    features = rng.normal(size=(catalog.n_items + 1, 4)).astype(np.float32)
+    features[:, 2] = -told
+    leaked = replace(tiny, splits=rows, catalog=replace(catalog, image_features=features))
+    found = leaks(leaked)
+    assert "valid rows told by image features, column 2 (AUC 0.00)" in found["sign"].tolist()
+    assert "image features, column 2" in describe(leaked)
+
+
+@pytest.mark.parametrize("counted", ["train", "all splits"])
+def test_levels_counted_over_all_splits_are_told(tiny, counted):
+    rng = np.random.default_rng(1)
+    likes = rng.random(4001)
+    parts = {}
+    for name in ("train", "valid"):
+        target = rng.integers(1, 4001, 6000).astype(np.int32)
+        nothing = np.zeros(6000, dtype=np.int64)
+        label = (rng.random(6000) < likes[target] / 2).astype(np.float32)
+        clicks = np.zeros(0, dtype=np.int32)
+        parts[name] = Impressions(nothing, target, label, nothing, nothing, clicks)
+    of = parts if counted == "all splits" else {"train": parts["train"]}
+    clicks = sum(np.bincount(part.target[part.label == 1], minlength=4001) for part in of.values())
+    level = np.minimum(clicks, 10).astype(np.int8)
+    tags, titles = np.ones((4001, 1), dtype=np.int32), np.full(4001, "x", dtype=object)
+    data = Dataset(tiny.folder, Catalog(tags, level, level, titles, {}), parts)
+    told = [sign for sign in leaks(data)["sign"] if "without train clicks, told by" in sign]
+    assert len(told) == (2 if counted == "all splits" else 0)

@@ -22,6 +22,8 @@ from mmctr.data.dataset import (
     load_impressions,
 )
 from mmctr.errors import DataError
+from tests.fuzz.cases import limited_memory
+from tests.fuzz.datasets import claiming
 
 FILES = {
     "item_info": {
@@ -614,3 +616,47 @@ def test_rows_of_the_demo_share_their_groups_history(tiny, tiny_folder):
     assert histories(tiny.train) == expected
     distinct = set(map(tuple, expected))
     assert len(tiny.train.history_items) == sum(len(row) for row in distinct)
+
+
+def test_a_claimed_number_of_rows_is_not_a_size(tmp_path):
+    path = write_folder(tmp_path, nested=False) / "train.parquet"
+    path.write_bytes(claiming(path.read_bytes(), 2**40))
+    assert pq.ParquetFile(path).metadata.num_rows == 2**40
+    with limited_memory():
+        rows = Dataset.load(tmp_path).train
+    assert rows.target.tolist() == FILES["train"]["item_id"]
+
+
+@pytest.mark.parametrize("file", ["train", "item_info", "item_feature", "truth"])
+def test_a_column_that_is_there_twice_is_refused(tmp_path, file):
+    write_folder(tmp_path, {"truth": TRUTH}, nested=False)
+    path = tmp_path / f"{file}.parquet"
+    table = pq.read_table(path)
+    name = table.column_names[0]
+    pq.write_table(table.append_column(name, table.column(0)), path)
+    with pytest.raises(DataError, match=rf"{file}\.parquet has 2 columns {name}, expected one"):
+        Dataset.load(tmp_path)
+
+
+def test_text_that_is_not_utf8_is_named(tmp_path):
+    path = write_folder(tmp_path, nested=False) / "item_feature.parquet"
+    raw = pa.array([b"good", None, b"caf\xe9", b"\xff"], pa.binary())
+    titles = pa.Array.from_buffers(pa.string(), 4, raw.buffers())
+    pq.write_table(pq.read_table(path).set_column(1, "item_title", titles), path)
+    with pytest.raises(DataError, match=r"item_feature\.parquet, column item_title, row 2: found"):
+        Dataset.load(tmp_path)
+
+
+def test_a_label_next_to_1_is_refused_and_not_rounded(tmp_path):
+    with pytest.raises(
+        DataError, match=r"train\.parquet, column label, row 1: found 1\.0000000001"
+    ):
+        load_changed(tmp_path, {"train": {"label": [0.0, 1.0000000001, 0.0, 1.0]}})
+
+
+def test_a_folder_named_like_a_cover_is_none(tmp_path):
+    images = write_folder(tmp_path) / "item_images"
+    (images / "1.jpg").mkdir(parents=True)
+    (images / "2.jpg").write_bytes(b"a picture")
+    (images / "3.jpg").symlink_to(images / "nothing")
+    assert list(Dataset.load(tmp_path).catalog.covers) == [2]

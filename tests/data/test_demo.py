@@ -213,7 +213,7 @@ def test_the_smallest_demo_loads(tmp_path):
 
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     def fail(*args):
-        raise OSError("disk full")
+        raise OSError(28, "disk full")
 
     monkeypatch.setattr(demo, "_write_impressions", fail)  # the last step
     with pytest.raises(MMCTRError, match=r"demo could not be written \(disk full\)"):

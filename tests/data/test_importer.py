@@ -76,7 +76,9 @@ def test_nothing_leaks(log, sampling, max_history):
         try:
             out, _ = imported(Path(name), log, **options)
         except ConfigError as error:
-            assert "clicked every item" in str(error)
+            mine = [user for user, _ in first_clicks(log)]
+            few = max(map(mine.count, mine)) < 3
+            assert ("No user has three" if few else "clicked every item") in str(error)
             return
         frames = {
             split: pd.read_parquet(out / "MicroLens_1M_x1" / f"{split}.parquet")
@@ -163,10 +165,10 @@ def test_the_dataset_loads_with_titles_tags_covers_and_recipe(tmp_path):
 def test_options_name_columns_ratings_and_dates(tmp_path):
     log = pd.DataFrame(
         {
-            "who": [7, 7, 7, 8, 8, 9],
-            "what": ["i1", "i2", "i3", "i1", "i2", "gone"],
-            "when": pd.date_range("2024-01-01", periods=6).astype(str),
-            "stars": [5, 2, 4, 4, 5, 5],
+            "who": [7, 7, 7, 8, 8, 9, 7],
+            "what": ["i1", "i2", "i3", "i1", "i2", "gone", "i4"],
+            "when": pd.date_range("2024-01-01", periods=7).astype(str),
+            "stars": [5, 2, 4, 4, 5, 5, 5],
         }
     )
     options = {"user_column": "who", "item_column": "what", "time_column": "when"}
@@ -202,7 +204,7 @@ def test_levels_are_deciles_of_what_was_clicked():
 def test_popular_items_are_drawn_more_often(tmp_path):
     log = [(f"u{number}", 1, number) for number in range(200)]
     log += [(f"v{number}", 2, number) for number in range(20)] + [("w", 3, 1)]
-    out, _ = imported(tmp_path, log, sampling="popularity", negatives=1)
+    out, _ = imported(tmp_path, log, sampling="popularity", negatives=1, split="date")
     rows = pd.read_parquet(out / "MicroLens_1M_x1" / "train.parquet")
     drawn = rows[rows["label"] == 0]["item_id"].value_counts()
     assert drawn[3] > 8 * drawn.get(4, 0), "item i2 was clicked 20 times as often as i3"
@@ -227,7 +229,7 @@ def test_who_clicked_everything_gets_a_sentence(tmp_path):
 )
 def test_what_cannot_be_used_is_one_sentence(tmp_path, change, message):
     with pytest.raises(DataError, match=message):
-        imported(tmp_path, **({"log": [("a", 1, 1), ("b", 2, 2)]} | change))
+        imported(tmp_path, **({"log": [("a", 1, 1), ("a", 2, 2), ("a", 3, 3)]} | change))
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".out*")), "nothing half-written is left"
 
@@ -368,3 +370,49 @@ def test_odd_logs_are_one_sentence(tmp_path, text):
         import_dataset(
             tmp_path / "log.csv", tmp_path / "items.parquet", None, tmp_path / "o", Recipe.of()
         )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"timestamp": [1.0, 2.0, np.nan]}, r"column timestamp, row 2: found no value"),
+        ({"timestamp": [1.0, np.inf, 2.0]}, r"column timestamp, row 1: found inf"),
+        ({"timestamp": [True, True, False]}, r"column timestamp: found bool"),
+        ({"user_id": [1.0, np.nan, 2.0]}, r"column user_id, row 1: found no value"),
+        ({"user_id": [[1], [2], [3]]}, r"column user_id: found list"),
+        ({"item_id": [["i1"], ["i2"], ["i3"]]}, r"column item_id: found list"),
+        ({"rating": ["a", "b", "c"]}, r"column rating: found .*string, expected numbers"),
+    ],
+)
+def test_values_that_are_none_name_the_column(tmp_path, change, message):
+    columns = {"user_id": [1, 1, 1], "item_id": ["i1", "i2", "i3"], "timestamp": [1, 2, 3]}
+    columns |= {"rating": [5, 5, 5]} | change
+    pd.DataFrame(columns).to_parquet(tmp_path / "log.parquet")
+    ITEMS.to_parquet(tmp_path / "items.parquet")
+    paths = tmp_path / "log.parquet", tmp_path / "items.parquet"
+    with pytest.raises(DataError, match=message):
+        import_dataset(*paths, None, tmp_path / "o", Recipe.of(min_rating=2))
+
+
+def test_a_log_without_three_clicks_of_anyone_is_refused(tmp_path):
+    """It would leave valid and test without rows, and a dataset that cannot be loaded."""
+    with pytest.raises(ConfigError, match="No user has three clicks"):
+        imported(tmp_path, [("a", 1, 1), ("a", 2, 2), ("b", 3, 3)])
+    assert not (tmp_path / "out").exists()
+
+
+def test_dates_before_1970_keep_their_order(tmp_path):
+    times = ["1969-12-31 23:59:58.5", "1969-12-31 23:59:59.5", "1970-01-01 00:00:00.0"]
+    log = pd.DataFrame({"user_id": 1, "item_id": ["i1", "i2", "i3"]})
+    log["timestamp"] = pd.to_datetime(times)
+    out, _ = imported(tmp_path, log, negatives=0)
+    test = pd.read_parquet(out / "MicroLens_1M_x1" / "test.parquet")
+    assert test["item_seq"][0].tolist() == [2, 3]
+    assert test["item_id"][0] == 4
+
+
+def test_a_border_of_zero_is_a_time(tmp_path):
+    log = [("a", number, number - 5) for number in range(10)]
+    _, facts = imported(tmp_path, log, split="date", valid_from=0, test_from=2, negatives=1)
+    counts = facts["counts"]
+    assert (counts["train"], counts["valid"], counts["test"]) == (5, 2, 3)

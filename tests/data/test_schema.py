@@ -88,7 +88,7 @@ def test_damage_behind_a_sound_footer_is_named(tmp_path):
     content = bytearray(path.read_bytes())
     content[4:204] = b"\xff" * 200
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.parquet is damaged"):
+    with pytest.raises(DataError, match=r"a\.parquet, column user_id, is damaged"):
         schema.read_columns(path, ["user_id"])
 
 

@@ -4,15 +4,19 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import version
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 import mmctr
+from mmctr.compare import strategy_table
 from mmctr.data.dataset import Dataset
 from mmctr.data.demo import write_demo
 from mmctr.errors import MMCTRError, RunError
@@ -20,6 +24,7 @@ from mmctr.training import checkpoint
 from mmctr.training.checkpoint import Run
 from mmctr.training.prediction import predict
 from mmctr.training.trainer import configs
+from tests.fuzz.cases import limited_memory
 
 FILES = (
     "config.json",
@@ -150,6 +155,7 @@ def test_a_taken_name_is_never_written_over(tmp_path):
     ("error", "expected"),
     [
         (OSError(28, "No space left on device"), MMCTRError),
+        (SafetensorError("No space left on device"), MMCTRError),
         (KeyboardInterrupt(), KeyboardInterrupt),
     ],
 )
@@ -186,12 +192,15 @@ def use_all_of(run):
         ("config.json", "{}", "config.json has no 'strategy'"),
         ("summary.json", json.dumps({"metrics": {}}), "summary.json has no 'dataset'"),
         ("metrics.jsonl", "{", "metrics.jsonl is damaged"),
+        ("metrics.jsonl", "[1]", "metrics.jsonl is damaged"),
+        ("metrics.jsonl", '{"epoch": 1}', r"metrics.jsonl, line 1, train_loss: .*Field required"),
+        ("metrics.jsonl", "\n", "metrics.jsonl has no lines"),
         ("predictions.parquet", "no table", "predictions.parquet is damaged"),
         ("model.safetensors", "no weights", "does not fit config.json"),
         (
             "config.json",
             json.dumps({"strategy": "v4", "training": {}, "model": {}, "sizes": {}}),
-            "does not fit config.json",
+            r"config.json, training.seed: found .* \(Field required\)",
         ),
     ],
 )
@@ -219,3 +228,129 @@ def test_other_items_of_the_same_number_are_refused(tiny, tiny_run):
     other = replace(tiny, catalog=replace(tiny.catalog, tags=changed))
     with pytest.raises(RunError, match=r"trained on items with other tags.*: choose the run's own"):
         tiny_run.require_fit(other)
+
+
+def edited(run, folder, name, change):
+    """A copy of a run whose JSON file was changed by a function."""
+    shutil.copytree(run.folder, folder)
+    value = json.loads((folder / name).read_text())
+    change(value)
+    (folder / name).write_text(json.dumps(value))
+    return folder
+
+
+@pytest.mark.parametrize("size", ["n_items", "n_tags", "tags_per_item", "content_width"])
+def test_a_huge_size_is_refused_before_memory_is_taken(tiny_run, tmp_path, size):
+    def enlarge(config):
+        config["sizes"][size] = 2**40
+
+    run = Run.load(edited(tiny_run, tmp_path / "run", "config.json", enlarge))
+    with limited_memory(), pytest.raises(RunError, match=r"embedding\.[\w.]+ is .*, expected"):
+        run.model()
+
+
+def test_the_memory_limit_of_these_tests_bites():
+    if sys.platform != "linux":
+        pytest.skip("only Linux limits a process's memory")
+    with limited_memory(), pytest.raises(MemoryError):
+        np.ones(1 << 30, dtype=np.uint8)
+    assert np.ones(1 << 30, dtype=np.uint8).nbytes == 1 << 30
+
+
+def test_a_measure_that_could_not_be_taken_is_written_as_null_and_read_as_nan(tmp_path, save):
+    run = save()
+    summary = run.summary | {"metrics": run.summary["metrics"] | {"gauc": float("nan")}}
+    checkpoint.write_json(run.folder / "summary.json", summary)
+    assert json.loads((run.folder / "summary.json").read_text())["metrics"]["gauc"] is None
+    again = Run.load(run.folder)
+    assert np.isnan(again.summary["metrics"]["gauc"])
+    assert again.summary["metrics"]["auc"] == run.summary["metrics"]["auc"]
+    assert strategy_table([again])["GAUC"].isna().all()
+    text = (run.folder / "summary.json").read_text().replace('"gauc": null', '"gauc": NaN')
+    (run.folder / "summary.json").write_text(text)  # as runs of earlier versions have it
+    assert np.isnan(Run.load(run.folder).summary["metrics"]["gauc"])
+
+
+def test_a_run_of_an_earlier_version_reads(tiny_run, tmp_path):
+    def older(summary):
+        for name in ("cost", "device", "processes", "best_epoch"):
+            del summary[name]
+
+    run = Run.load(edited(tiny_run, tmp_path / "run", "summary.json", older))
+    assert strategy_table([run])["samples/s"].isna().all()
+    assert run.summary == {k: tiny_run.summary[k] for k in run.summary}
+
+
+def test_earlier_runs_stay_readable_when_the_disk_is_full(tmp_path, monkeypatch, save):
+    first = save()
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pandas.DataFrame.to_parquet", full)
+        with pytest.raises(RunError, match="No space left"):
+            save()
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [first.name]
+    assert use_all_of(Run.load(first.folder))
+
+
+def test_other_rows_on_the_same_items_are_no_misfit(tiny, tiny_run):
+    rows = tiny.splits | {"test": tiny.valid}
+    tiny_run.require_fit(Dataset(tiny.folder, tiny.catalog, rows))
+
+
+@pytest.fixture
+def with_features(tiny):
+    """The tiny dataset with other features in its catalog, and so with other contents."""
+
+    def changed(**features):
+        other = Dataset(tiny.folder, replace(tiny.catalog, **features), tiny.splits)
+        vars(other)["fingerprint"] = "another"
+        return other
+
+    return changed
+
+
+@pytest.mark.parametrize("change", ["rolled", "narrower", "scaled unevenly"])
+def test_other_content_is_refused(tiny, tiny_run, with_features, change):
+    text = tiny.catalog.text_features
+    text = {
+        "rolled": np.roll(text[1:], 1, axis=0),
+        "narrower": text[1:, :40],
+        "scaled unevenly": text[1:] * np.linspace(0.5, 2, len(text) - 1, dtype=np.float32)[:, None],
+    }[change]
+    other = with_features(text_features=np.vstack([np.zeros_like(text[:1]), text]))
+    with pytest.raises(RunError, match="trained on items with other content"):
+        tiny_run.require_fit(other)
+
+
+def test_content_that_cannot_be_made_again_is_no_misfit(tiny_run, with_features):
+    tiny_run.require_fit(with_features())
+    tiny_run.require_fit(with_features(text_features=None, image_features=None))
+
+
+def test_the_model_is_not_loaded_to_see_whether_it_fits(tiny, tiny_run, monkeypatch):
+    def fail(*_, **__):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(Run, "model", fail)
+    tiny_run.require_fit(tiny)
+
+
+@pytest.mark.parametrize("notes", [b"\xff", b"{", b'{"index_columns": ["user"], "columns": []}'])
+def test_notes_of_pandas_do_not_change_what_is_read(tiny_run, tmp_path, notes):
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run.folder, folder)
+    table = pq.read_table(folder / "predictions.parquet").replace_schema_metadata({"pandas": notes})
+    pq.write_table(table, folder / "predictions.parquet")
+    assert Run.load(folder).predictions.equals(tiny_run.predictions)
+
+
+def test_predictions_of_other_rows_are_refused(tiny_run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run.folder, folder)
+    table = pq.read_table(folder / "predictions.parquet")
+    pq.write_table(table.slice(1), folder / "predictions.parquet")
+    with pytest.raises(RunError, match=r"predictions\.parquet has 299 rows, expected 300"):
+        _ = Run.load(folder).predictions

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from mmctr.errors import MMCTRError
+from mmctr.errors import MMCTRError, RunError
 from mmctr.training import prediction
 
 
@@ -81,3 +81,13 @@ def test_batches_do_not_change_predictions(tiny, tiny_run):
     whole = prediction.predict(model, tiny.valid)
     parts = prediction.predict(model, tiny.valid, batch_size=7)
     np.testing.assert_allclose(whole, parts, atol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_scores_that_are_no_numbers_are_not_written(tiny, tmp_path, wrong):
+    rows = tiny.split("test")
+    probability = np.full(len(rows), 0.5, dtype=np.float32)
+    probability[7] = wrong
+    with pytest.raises(RunError, match=f"probability of row 7 is {wrong}, expected 0 to 1"):
+        prediction.write_predictions(tmp_path / "out.csv", rows, probability)
+    assert not list(tmp_path.iterdir())
