@@ -9,6 +9,7 @@ from mmctr.training.checkpoint import Run
 from mmctr.training.metrics import bootstrap_auc, interval
 
 RESAMPLES = 1000  # of the users: the smallest p-value is 2 / 1001
+TIMES = ["training (s)", "fusion (s)"]
 LEVEL = 0.05  # a corrected p-value below it counts as more than chance
 
 
@@ -55,15 +56,18 @@ def strategy_table(runs: list[Run]) -> pd.DataFrame:
     return means.sort_values("AUC", ascending=False).reset_index()
 
 
+QUALITY = ["strategy", "seeds", "AUC", "seed spread", "logloss", "GAUC"]
+COST = ["strategy", "training (s)", "fusion (s)", "samples/s", "peak memory (MB)", "parameters"]
+COST += ["embedding (MB)"]
+
+
 def styled(means: pd.DataFrame) -> Styler:
-    """The strategy table as a page shows it; a dash where no run has measured the cost."""
+    """The strategy table, or columns of it, as a page shows it; a dash: not measured."""
     formats = dict.fromkeys(["AUC", "seed spread", "logloss", "GAUC"], "{:.4f}")
     formats |= dict.fromkeys(["training (s)", "fusion (s)", "embedding (MB)"], "{:,.1f}")
     formats |= dict.fromkeys(["samples/s", "peak memory (MB)", "parameters"], "{:,.0f}")
-    # Titles may take two lines, or else the columns are wider than a page.
-    titles = [{"selector": "th", "props": "white-space: normal"}]
-    styler = means.style.hide().format(formats, na_rep="–", escape="html")
-    return styler.set_table_styles(titles)
+    formats = {name: text for name, text in formats.items() if name in means}
+    return means.style.hide().format(formats, na_rep="–", escape="html")
 
 
 def mean_probabilities(runs: list[Run]) -> dict[str, np.ndarray]:
@@ -116,27 +120,49 @@ def holm(p: np.ndarray) -> np.ndarray:
     return corrected
 
 
-def verdict(means: pd.DataFrame, differences: pd.DataFrame, dataset: Dataset) -> str:
-    """The answer in words: which strategy is best, by how much, is it significant, at what cost."""
-    best = means.iloc[0]
+def verdict(
+    means: pd.DataFrame,
+    differences: pd.DataFrame,
+    dataset: Dataset,
+    references: dict[str, float] | None = None,
+) -> str:
+    """The answer in words: which strategy is best, by how much, is it significant, at what cost.
+
+    Tables as of strategy_table and paired_differences; references: AUC of other rankings by name.
+    """
+    best, cheapest = means.iloc[0], means.loc[means[TIMES].sum(axis=1).idxmin()]
+    name = best["strategy"]
     kind = "simulated, so this says nothing about real clicks" if dataset.simulated else "real"
-    words = [
-        f"On {dataset.name} ({kind}) {best['strategy']} has the highest valid AUC, "
-        f"{best['AUC']:.4f} as a mean over {best['seeds']} seed{'s' if best['seeds'] > 1 else ''}."
+    seeds = f"the mean of {best['seeds']} seeds" if best["seeds"] > 1 else "with one seed"
+    words = (
+        f"On {dataset.name} ({kind}) {name} has the highest valid AUC, {best['AUC']:.4f}, {seeds}"
+    )
+    beside = [f"{other} {value:.4f}" for other, value in (references or {}).items()]
+    words += f"; beside it: {_listed(beside)}." if beside else "."
+    clear = differences["p_holm"] < LEVEL
+    if clear.any():
+        words += f" It is better by more than chance than {_leads(differences[clear])}."
+    if not clear.all():
+        close = differences[~clear]
+        words += f" Its lead could be chance over {_leads(close)}: it is not shown to be better."
+    if means["seeds"].max() > 1:
+        words += f" Seeds of one strategy differ by up to {means['seed spread'].max():.4f}."
+    else:
+        words += " How much another seed would change is not known."
+    words += f" A run of {name} takes {best[TIMES].sum():,.1f} s of fusion and training"
+    if cheapest["strategy"] != name:
+        words += f", one of {cheapest['strategy']}, the quickest, {cheapest[TIMES].sum():,.1f} s"
+    return words + "."
+
+
+def _leads(differences: pd.DataFrame) -> str:
+    """The lead of the best over each of the others, in words."""
+    leads = [
+        f"{line.strategy} (by {-line.difference:z.4f}, 95% interval {-line.high:z.4f} to "
+        f"{-line.low:z.4f}, corrected p = {line.p_holm:.3f})"
+        for line in differences.itertuples()
     ]
-    for line in differences.itertuples():
-        apart = "more than chance" if line.p_holm < LEVEL else "which could be chance"
-        words.append(
-            f"{line.strategy} is {-line.difference:z.4f} lower (95% interval {-line.high:z.4f} to "
-            f"{-line.low:z.4f}, p = {line.p_holm:.3f}), {apart}."
-        )
-    close = differences.loc[differences["p_holm"] >= LEVEL, "strategy"].tolist()
-    if close:
-        words.append(f"So {best['strategy']} is not shown to be better than {_listed(close)}.")
-    seconds = means.set_index("strategy")[["training (s)", "fusion (s)"]].sum(axis=1)
-    words.append(f"A run of {best['strategy']} takes {seconds[best['strategy']]:,.1f} s")
-    words[-1] += f", of {seconds.idxmin()}, the quickest, {seconds.min():,.1f} s."
-    return " ".join(words)
+    return _listed(leads)
 
 
 def setting(runs: list[Run], dataset: Dataset) -> str:
@@ -160,13 +186,13 @@ def setting(runs: list[Run], dataset: Dataset) -> str:
     )
 
 
-def coldest(groups: pd.DataFrame, title: str) -> str:
+def coldest(groups: pd.DataFrame) -> str:
     """AUC of each system in the first group, in words. Columns as of metrics.auc_by_group."""
     if groups.empty:
         return "No group has both clicks and non-clicks."
     first = groups[groups["group"] == groups["group"].iloc[0]].sort_values("auc", ascending=False)
     found = [f"{line.system} {line.auc:.3f}" for line in first.itertuples()]
-    return f"{title} {first['group'].iloc[0]} ({first['rows'].iloc[0]:,} rows): {_listed(found)}."
+    return f"In group {first['group'].iloc[0]} ({first['rows'].iloc[0]:,} rows): {_listed(found)}."
 
 
 def _listed(words: list[str]) -> str:

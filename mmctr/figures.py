@@ -218,7 +218,7 @@ def calibration(table: pd.DataFrame, strategy: str) -> go.Figure:
 def auc_by_group(table: pd.DataFrame, group_title: str) -> go.Figure:
     """AUC with interval by group, one series for each system. Columns: group, auc, low, high,
     rows, system."""
-    figure = _figure(f"{group_title}, and rows in the group", "AUC (0.5 is chance)")
+    figure = _figure(group_title, "AUC (0.5 is chance)")
     rows = table.drop_duplicates("group").set_index("group")["rows"]
     place = {group: number for number, group in enumerate(rows.index)}
     systems = list(table["system"].unique())
@@ -322,7 +322,6 @@ def strategies(table: pd.DataFrame, references: dict[str, float]) -> go.Figure:
         text = f"{name}<br>{value:.4f}"
         place = {"x": 1.01, "xref": "paper", "xanchor": "left", "align": "left"}
         figure.add_annotation(y=value, text=text, showarrow=False, **place)
-    figure.update_yaxes(tickformat=".3f")
     return figure.update_layout(showlegend=False, margin_r=85)
 
 
@@ -362,7 +361,7 @@ def differences(table: pd.DataFrame, baseline: str) -> go.Figure:
             marker={"size": 11, "symbol": symbol, "color": strategy_color(line["strategy"])},
             hovertemplate=f"%{{x:.4f}}, corrected p = {line['p_holm']:.3f}<extra></extra>",
         )
-    figure.update_yaxes(ticksuffix="  ")
+    figure.update_yaxes(ticksuffix="  ", range=[-0.6, len(table) - 0.4])
     return figure.update_layout(showlegend=False, height=110 + 45 * len(table))
 
 

@@ -354,7 +354,8 @@ def _hash(*parts: Any) -> str:
 def _library() -> str:
     """A hash of the library's source; templates decide how a page looks, not what it says."""
     paths = [path for kind in ("*.py", "*.js", "*.css") for path in sorted(LIBRARY.rglob(kind))]
-    return _hash(*(path.read_text("utf-8") for path in paths if "report_template" not in path.parts))
+    paths = [path for path in paths if path.parent.name != "report_template"]
+    return _hash(*(path.read_text(encoding="utf-8") for path in paths))
 
 
 def _source(notebook: Path) -> list[str]:

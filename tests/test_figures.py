@@ -64,7 +64,10 @@ EXAMPLES = {
         )
     ),
     "differences": lambda: figures.differences(
-        pd.DataFrame({"strategy": ["v1"], "difference": [-0.1], "low": [-0.2], "high": [-0.05]}),
+        pd.DataFrame(
+            {"strategy": ["v1"], "difference": [-0.1], "low": [-0.2], "high": [-0.05]}
+            | {"p_holm": [0.01]}
+        ),
         "v4",
     ),
 }

@@ -16,21 +16,22 @@ function themed(layout) {
   };
 }
 
-function draw(figure, size = {}) {
+function draw(figure, printed = false) {
   const { data, layout } = JSON.parse(figure.querySelector("script").textContent);
-  const narrow = figure.clientWidth < 520 ? { margin: { ...layout.margin, l: 45, r: 10 } } : {};
+  const narrow = figure.clientWidth < 520 ? { margin: { l: 45, r: 10, ...layout.margin } } : {};
   const config = {
     responsive: true,
     displaylogo: false,
     displayModeBar: "hover",
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
   };
-  const drawn = { ...themed(layout), ...narrow, ...size };
+  const paper = { autosize: false, width: PRINTED_WIDTH, height: layout.height ?? 330 };
+  const drawn = { ...themed(layout), ...narrow, ...(printed ? paper : {}) };
   return Plotly.react(figure.querySelector("div"), data, drawn, config);
 }
 
 const figures = [...document.querySelectorAll(".plotly-figure")];
-const drawAll = (size) => figures.forEach((figure) => draw(figure, size));
+const drawAll = (printed) => figures.forEach((figure) => draw(figure, printed));
 
 // One after the other, so that a long page answers while it is being drawn.
 function drawFrom(number) {
@@ -59,7 +60,7 @@ function alignNumbers(table) {
 function makeSortable(table) {
   const body = table.tBodies[0];
   const heads = table.tHead?.rows.length === 1 ? [...table.tHead.rows[0].cells] : [];
-  if (!body || body.rows.length < 8 || !heads.length) return;
+  if (!body || body.rows.length < 10 || !heads.length) return;
   heads.forEach((head, column) => {
     const button = document.createElement("button");
     button.type = "button";
@@ -88,14 +89,14 @@ document.querySelectorAll("table").forEach((table) => {
 
 if (window.Plotly) {
   drawFrom(0);
-  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawAll());
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawAll(false));
   window.addEventListener("beforeprint", () => {
     root.classList.add("light");
-    drawAll({ autosize: false, width: PRINTED_WIDTH });
+    drawAll(true);
   });
   window.addEventListener("afterprint", () => {
     root.classList.remove("light");
-    drawAll();
+    drawAll(false);
   });
 } else {
   figures.forEach((figure) => {
