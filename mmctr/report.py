@@ -283,7 +283,8 @@ def _make_page(page: Page, report: Report, out: Path, notebooks: Path) -> bool:
             page.status, page.error, page.answer, page.inputs = "pending", "", "", inputs
             _execute(page, executed, notebooks)
         if page.notebook == "03_train":
-            report.runs.append(os.path.relpath(_recorded_run(executed), report.folder))
+            run = _recorded_run(executed)
+            report.runs.append(os.path.relpath(run.folder, report.folder))
         page.status = "ok"
     except MMCTRError as error:
         page.status, page.error = "failed", str(error)
@@ -312,7 +313,7 @@ def _reuse(page: Page, inputs: str, report: Report, out: Path) -> bool:
             continue
         try:
             if page.notebook == "03_train":
-                Run.load(_recorded_run(executed))
+                _recorded_run(executed)
         except (MMCTRError, OSError, ValueError, KeyError):
             continue  # the run was deleted since, or the notebook is damaged
         if executed != report.executed(page):
@@ -380,11 +381,12 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _recorded_run(executed: Path) -> str:
+def _recorded_run(executed: Path) -> Run:
+    """The run that an executed notebook recorded; RunError if there is none, or it is damaged."""
     values = recorded(json.loads(executed.read_text(encoding="utf-8")))
     if "run" not in values:
         raise RunError("The notebook finished, but recorded no run: notebook.record(run=...).")
-    return values["run"]
+    return Run.load(values["run"])
 
 
 def _last_begun(executed: Path) -> str:
@@ -433,7 +435,8 @@ def _article(
     if page.answer:
         answer = f'</h1><p class="answer">{escape(page.answer)}</p>'
         body = body.replace("</h1>", answer, 1)
-    contents = re.findall(r'<h2 id="([^"]+)">(.*?)<a class="anchor-link"', body)
+    body = re.sub(r'<a class="anchor-link".*?</a>', "", body)
+    contents = re.findall(r'<h2 id="([^"]+)">(.*?)</h2>', body)
     return {
         "id": page.name,
         "title": page.name,
@@ -523,9 +526,9 @@ def _summary(
 def _history(report: Report, reports: list[Report]) -> list[dict[str, Any]]:
     """A line a strategy: valid AUC of all its runs on the report's dataset, in order of date."""
     same = [r for r in reports if r.dataset["fingerprint"] == report.dataset["fingerprint"]]
-    if len(same) < 2:
-        return []
     runs = {run.folder: run for other in same for run in _runs_left(other)}
+    if len(same) < 2 or not runs:
+        return []
     lines = []
     for strategy in sorted({run.strategy for run in runs.values()}):
         of_strategy = [run for run in runs.values() if run.strategy == strategy]

@@ -79,7 +79,7 @@ def test_every_figure_has_an_example():
         for name, function in inspect.getmembers(figures, inspect.isfunction)
         if function.__module__ == figures.__name__ and not name.startswith("_")
     }
-    assert found - {"strategy_color", "as_text", "item_maps"} == set(EXAMPLES)
+    assert found - {"strategy_color", "assign_colors", "as_text", "item_maps"} == set(EXAMPLES)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -150,7 +150,7 @@ def test_values_survive():
     calibrated = EXAMPLES["calibration"]().data[1]
     assert (list(calibrated.x), list(calibrated.y)) == ([0.1, 0.4], [0.2, 0.4])
     groups = EXAMPLES["auc_by_group"]().data[0]
-    assert (list(groups.x), list(groups.y)) == (["0", "1+"], [0.5, 0.7])
+    assert (list(groups.customdata), list(groups.y)) == (["0", "1+"], [0.5, 0.7])
     assert list(groups.error_y.array) == pytest.approx([0.1, 0.1])
     box = EXAMPLES["distributions"]().data[0]
     parts = (box.lowerfence, box.q1, box.median, box.q3, box.upperfence)
@@ -161,7 +161,7 @@ def test_values_survive():
     assert (list(field.x), list(field.y)) == ([0.5], ["id"])
     run = EXAMPLES["strategies"]()
     assert [trace.y[0] for trace in run.data] == [0.6, 0.7]
-    assert run.layout.annotations[0].text == "popularity 0.5500"
+    assert run.layout.annotations[0].text == "popularity<br>0.5500"
 
 
 def test_the_time_is_split_into_shares_of_the_whole_and_the_longest_stands_out():
