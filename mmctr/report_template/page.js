@@ -12,6 +12,7 @@ function themed(layout) {
     ...Object.fromEntries(themedAxes),
     autosize: true,
     font: { ...layout.font, color: color("--quiet") },
+    modebar: { bgcolor: "rgba(0, 0, 0, 0)", color: color("--quiet"), activecolor: color("--accent") },
     hoverlabel: { ...layout.hoverlabel, bgcolor: color("--raised"), font: { color: color("--ink") } },
   };
 }
@@ -23,7 +24,7 @@ function draw(figure, printed = false) {
     responsive: true,
     displaylogo: false,
     displayModeBar: "hover",
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    modeBarButtons: [["toImage", "resetScale2d"]],
   };
   const paper = { autosize: false, width: PRINTED_WIDTH, height: layout.height ?? 330 };
   const drawn = { ...themed(layout), ...narrow, ...(printed ? paper : {}) };
