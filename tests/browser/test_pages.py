@@ -66,6 +66,8 @@ def test_pages(tiny_report, browser, width, scheme):
         marks = drawn_marks(page)
         assert all(marks), f"{name}: an empty figure among {marks}"
         assert name == "index" or marks, f"{name} has no figures"
+        buttons = "[...document.querySelectorAll('.modebar')].map(e => getComputedStyle(e).opacity)"
+        assert set(page.evaluate(buttons)) <= {"0"}, "plotly's buttons are shown on hover only"
         overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert overflow <= 0, f"{name} is {overflow} px too wide at {width}"
         ARTIFACTS.mkdir(exist_ok=True)
@@ -130,9 +132,8 @@ def test_a_long_table_is_sorted_by_its_headings(tiny_report, browser, tmp_path):
     numbers = [3, 20, 100, -1, 1000, 7, 8, 9, 10, 11]
     rows = "".join(f"<tr><td>{number:,}</td><td>item {number}</td></tr>" for number in numbers)
     table = f"<table><thead><tr><th>n</th><th>name</th></tr></thead><tbody>{rows}</tbody></table>"
-    text = tiny_report.index.read_text().replace(
-        "</article>", f"<p id='long'></p>{table}</article>"
-    )
+    text = tiny_report.index.read_text()
+    text = text.replace("</article>", f"<p id='long'></p>{table}</article>")
     (tmp_path / "index.html").write_text(text)
     page, errors = open_page(browser, tmp_path / "index.html", 1280)
     column = page.locator("#long + table td:first-child")
@@ -190,10 +191,11 @@ def test_titles_that_are_html_are_text_over_attention(tiny_report, browser):
     for plot in page.locator(".js-plotly-plot:has(.heatmaplayer image)").all():
         plot.scroll_into_view_if_needed()
         box = plot.locator(".heatmaplayer image").bounding_box()
+        y = box["y"] + box["height"] - 5  # below the buttons that appear on hover
         titles = plot.evaluate("(plot) => plot.data[0].text[0]")
         for number, title in enumerate(titles[:8]):
             x = box["x"] + (number + 0.5) * box["width"] / len(titles)
-            page.mouse.move(x, box["y"] + 5)
+            page.mouse.move(x, y)
             plot.locator(".hoverlayer").get_by_text(unescape(title), exact=True).first.wait_for()
             seen.add(unescape(title))
     assert seen >= set(ATTACKS)
