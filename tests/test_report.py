@@ -7,8 +7,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from typer.testing import CliRunner
 
 from mmctr import report as reports
+from mmctr.cli import app
 from mmctr.data.dataset import Dataset
 from mmctr.errors import ConfigError, DataError, RunError
 from mmctr.report import Report, latest_report, make_report, write_single_file
@@ -424,3 +426,14 @@ def test_sparkline_rises_with_its_values_and_stays_inside():
     assert heights[1] < heights[2] < heights[0]
     assert all(0 < y < 28 for y in heights)
     assert reports._sparkline([0.5], 0.5, 0.5) == [(5, 25)]
+
+
+def test_the_command_writes_the_single_file_if_asked(made, tiny_folder, monkeypatch):
+    report, _ = made
+    monkeypatch.setattr(reports, "make_report", lambda *values, **options: report)
+    for words, written in ((["--single-file"], True), ([], False)):
+        result = CliRunner().invoke(app, ["report", "--data", str(tiny_folder), *words])
+        single = report.folder / f"{report.folder.name}.html"
+        assert (str(single) in result.stdout.splitlines()) == written == single.exists()
+        assert result.stdout.splitlines()[-1] == str(report.index)
+        single.unlink(missing_ok=True)
