@@ -225,10 +225,16 @@ def report_command(
     out: Annotated[
         Path | None, typer.Option(help="Folder to write to; reports if not given.")
     ] = None,
+    single_file: Annotated[
+        bool, typer.Option("--single-file", help="Also write all pages as one file, for e-mail.")
+    ] = False,
     parameter: Parameters = None,
 ) -> None:
-    """Run all notebooks on a dataset and write them as HTML pages with an index."""
-    from mmctr.report import make_report
+    """Run all notebooks on a dataset and write them as HTML pages with an index.
+
+    Notebooks that ran before on the same inputs are reused; a killed report goes on.
+    """
+    from mmctr.report import make_report, write_single_file
 
     try:
         seed_numbers = [int(seed) for seed in seeds.split(",")]
@@ -241,6 +247,8 @@ def report_command(
         out or home() / "reports",
         parameters=parse_pairs(parameter),
     )
+    if single_file:
+        print(write_single_file(report))
     print(report.index)
     if report.failed:
         raise MMCTRError(f"{len(report.failed)} pages failed: {report.index} says where and why.")

@@ -1,6 +1,8 @@
 """Plotly figures: DataFrames in, Figure out. Colours are fixed per strategy and colour-blind safe
 (Okabe and Ito, 2008); backgrounds are transparent, so that light and dark pages both work."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -8,7 +10,8 @@ import plotly.io as pio
 from plotly.subplots import make_subplots
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C8C8C")
-STRATEGY_COLORS = dict(zip(("v1", "v2", "v3", "v4"), PALETTE, strict=False))
+STRATEGY_COLORS = dict(zip(("v1", "v2", "v3", "v4", "ids"), PALETTE, strict=False))
+PROVIDED_COLORS = (PALETTE[5], "#999933", "#9A6FD0", "#B5651D")  # of ready-made columns, in order
 MAIN, SECOND, QUIET = PALETTE[0], PALETTE[3], PALETTE[6]
 STATE_COLORS = {"finished": MAIN, "pruned": QUIET, "diverged": PALETTE[1]}  # of a search's trials
 GRID = "rgba(128, 128, 128, 0.25)"
@@ -21,7 +24,7 @@ pio.templates["mmctr"] = go.layout.Template(
         "colorway": PALETTE,
         "xaxis": {"gridcolor": GRID, "zerolinecolor": GRID, "automargin": True},
         "yaxis": {"gridcolor": GRID, "zerolinecolor": GRID, "automargin": True},
-        "margin": {"l": 60, "r": 20, "t": 50, "b": 50},
+        "margin": {"l": 60, "r": 20, "t": 20, "b": 50},  # a legend makes its own room
         "height": 400,
         "hoverlabel": {"align": "left"},
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
@@ -34,10 +37,20 @@ def strategy_color(strategy: str) -> str:
     """The colour of a strategy, or of the oracle, the same in every figure."""
     if strategy == "oracle":
         return QUIET
-    if strategy in STRATEGY_COLORS:
-        return STRATEGY_COLORS[strategy]
-    others = PALETTE[4:-1]  # the last is the oracle's
-    return others[sum(map(ord, strategy)) % len(others)]
+    if strategy not in STRATEGY_COLORS:
+        return PROVIDED_COLORS[sum(map(ord, strategy)) % len(PROVIDED_COLORS)]
+    return STRATEGY_COLORS[strategy]
+
+
+def assign_colors(strategies: Iterable[str]) -> None:
+    """Give each strategy that has no colour of its own the next one of PROVIDED_COLORS.
+
+    Named in the same order, as fusion.available_strategies does, they get the same colours in
+    every notebook on a dataset.
+    """
+    others = [name for name in strategies if name not in ("v1", "v2", "v3", "v4", "ids")]
+    for number, name in enumerate(others):
+        STRATEGY_COLORS[name] = PROVIDED_COLORS[number % len(PROVIDED_COLORS)]
 
 
 def history_lengths(lengths: dict[str, np.ndarray]) -> go.Figure:
@@ -206,18 +219,28 @@ def calibration(table: pd.DataFrame, strategy: str) -> go.Figure:
 def auc_by_group(table: pd.DataFrame, group_title: str) -> go.Figure:
     """AUC with interval by group, one series for each system. Columns: group, auc, low, high,
     rows, system."""
-    figure = _figure(group_title, "AUC")
-    for system, part in table.groupby("system", sort=False):
+    figure = _figure(group_title, "AUC (0.5 is chance)")
+    rows = table.drop_duplicates("group").set_index("group")["rows"]
+    place = {group: number for number, group in enumerate(rows.index)}
+    systems = list(table["system"].unique())
+    for number, system in enumerate(systems):
+        part = table[table["system"] == system]
+        # Side by side, or else the intervals hide each other.
+        shift = 0.5 * ((number + 0.5) / len(systems) - 0.5)
         figure.add_scatter(
-            x=part["group"].astype(str),
+            x=[place[group] + shift for group in part["group"]],
             y=part["auc"],
             error_y=_interval(part["auc"], part["low"], part["high"]),
             mode="lines+markers",
-            name=system,
-            line_color=strategy_color(system),
-            text=part["rows"].map("{:,} rows".format),
+            name=as_text(system),
+            line={"color": strategy_color(system), "width": 1},
+            marker_size=8,
+            customdata=part["group"].astype(str),
+            hovertemplate="%{customdata}: AUC %{y:.4f}",
         )
-    return figure
+    figure.add_hline(0.5, line={"color": QUIET, "dash": "dot"})
+    labels = [f"{group}<br>{count:,} rows" for group, count in rows.items()]
+    return figure.update_xaxes(tickvals=list(place.values()), ticktext=labels, zeroline=False)
 
 
 def attention_heads(table: pd.DataFrame, titles: np.ndarray) -> go.Figure:
@@ -287,19 +310,20 @@ def strategies(table: pd.DataFrame, references: dict[str, float]) -> go.Figure:
     figure = _figure("Strategy, a mark a seed", "Valid AUC")
     for strategy, part in table.groupby("strategy", sort=False):
         figure.add_scatter(
-            x=[[strategy] * len(part), part["seed"].map("seed {}".format)],
+            x=[[as_text(strategy)] * len(part), part["seed"].map("seed {}".format)],
             y=part["auc"],
             error_y=_interval(part["auc"], part["low"], part["high"]),
             mode="markers",
-            name=strategy,
+            name=as_text(strategy),
             marker={"size": 10, "color": strategy_color(strategy)},
         )
     for name, value in references.items():
         figure.add_hline(value, line={"color": QUIET, "dash": "dot"})
-        figure.add_annotation(
-            x=1, xref="paper", y=value, text=f"{name} {value:.4f}", showarrow=False, yshift=9
-        )
-    return figure.update_layout(showlegend=False)
+        # Beside the plot: within it, marks would hide the words.
+        text = f"{name}<br>{value:.4f}"
+        place = {"x": 1.01, "xref": "paper", "xanchor": "left", "align": "left"}
+        figure.add_annotation(y=value, text=text, showarrow=False, **place)
+    return figure.update_layout(showlegend=False, margin_r=85)
 
 
 def auc_against_time(table: pd.DataFrame) -> go.Figure:
@@ -310,7 +334,7 @@ def auc_against_time(table: pd.DataFrame) -> go.Figure:
             x=part["seconds"],
             y=part["auc"],
             mode="markers",
-            name=strategy,
+            name=as_text(strategy),
             marker={"size": 12, "color": strategy_color(strategy), "opacity": 0.85},
             text=part["seed"].map("seed {}".format),
             hovertemplate="%{text}: AUC %{y:.4f} in %{x:.1f} s",
@@ -321,18 +345,25 @@ def auc_against_time(table: pd.DataFrame) -> go.Figure:
 
 
 def differences(table: pd.DataFrame, baseline: str) -> go.Figure:
-    """Paired differences of AUC with interval. Columns: strategy, difference, low, high."""
-    figure = _figure(f"AUC minus that of {baseline}", "")
+    """Paired differences of AUC with interval; a hollow mark where the difference could be chance.
+
+    Columns: strategy, difference, low, high, p_holm.
+    """
+    figure = _figure(f"Valid AUC minus that of {as_text(baseline)}", "")
     figure.add_vline(0, line={"color": QUIET, "dash": "dot"})
-    for strategy, part in table.iloc[::-1].groupby("strategy", sort=False):
+    for line in table.iloc[::-1].to_dict("records"):
+        part = pd.DataFrame([line])
+        symbol = "circle" if line["p_holm"] < 0.05 else "circle-open"
         figure.add_scatter(
             x=part["difference"],
-            y=part["strategy"],
+            y=[as_text(line["strategy"])],
             error_x=_interval(part["difference"], part["low"], part["high"]),
             mode="markers",
-            marker={"size": 11, "color": strategy_color(strategy)},
+            marker={"size": 11, "symbol": symbol, "color": strategy_color(line["strategy"])},
+            hovertemplate=f"%{{x:.4f}}, corrected p = {line['p_holm']:.3f}<extra></extra>",
         )
-    return figure.update_layout(showlegend=False, height=140 + 45 * len(table))
+    figure.update_yaxes(ticksuffix="  ", range=[-0.6, len(table) - 0.4])
+    return figure.update_layout(showlegend=False, height=110 + 45 * len(table))
 
 
 def search_history(trials: pd.DataFrame, references: dict[str, float]) -> go.Figure:

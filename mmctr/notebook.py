@@ -6,17 +6,20 @@ import json
 from html import escape
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 from IPython import get_ipython
 from IPython.display import HTML, display
+from pandas.io.formats.style import Styler
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mmctr.data.dataset import Catalog, Dataset
 from mmctr.data.demo import find_data
 from mmctr.errors import ConfigError, MMCTRError, RunError
+from mmctr.figures import assign_colors
 from mmctr.files import find, home
 from mmctr.fusion import available_strategies
-from mmctr.report import FIGURE, RECORD, Report, latest_report
+from mmctr.report import ANSWER, CAPTION, FIGURE, RECORD, Report, latest_report
 from mmctr.search import Study, find_studies
 from mmctr.training.checkpoint import Run
 from mmctr.training.trainer import configs, train
@@ -37,6 +40,7 @@ def start() -> None:
 def open_dataset(data: str) -> Dataset:
     """Load a dataset; the demo is made first if it is asked for and not there yet."""
     dataset = Dataset.load(find_data(data, say))
+    assign_colors(available_strategies(dataset.catalog))
     kind = "simulated: it proves nothing about real clicks" if dataset.simulated else "real clicks"
     say(f"Data: {dataset.name} ({kind}), fingerprint {dataset.fingerprint}.")
     return dataset
@@ -95,6 +99,22 @@ def record(**values: object) -> None:
 def say(text: str) -> None:
     """Show a sentence."""
     display(HTML(f"<p>{escape(text)}</p>"))
+
+
+def answer(text: str) -> None:
+    """Show what the notebook found in one paragraph; a report puts it below the title."""
+    display({ANSWER: text, "text/html": f"<p><b>{escape(text)}</b></p>"}, raw=True)
+
+
+def show(content: object, caption: str) -> None:
+    """Show a figure, a table or covers with a caption that says what to see."""
+    display(content)
+    display({CAPTION: caption, "text/html": f"<p><i>{escape(caption)}</i></p>"}, raw=True)
+
+
+def table(frame: pd.DataFrame, **formats: object) -> Styler:
+    """A table without its index, its texts shown as text; formats as of pandas' Styler.format."""
+    return frame.style.hide().format(**formats, escape="html").format_index(escape="html", axis=1)
 
 
 def covers(catalog: Catalog, items: np.ndarray, notes: list[str] | None = None) -> HTML:

@@ -2,16 +2,26 @@
 
 A report is a folder below reports/: a page and an executed notebook for each step, its own
 index.html, and report.json with everything that the index says. reports/index.html shows the
-latest report and links the earlier ones. plotly.js is stored once, in reports/assets/.
+latest report beside the earlier ones. plotly.js is stored once, in reports/assets/.
+
+A notebook is executed once for the same inputs: its source, its parameters, the dataset, the
+library and the runs that it reads. A report that was killed, or is asked for again, goes on in its
+folder; a new one takes over the pages whose inputs are those of an earlier one.
 """
 
+import fcntl
 import json
 import os
 import re
 import shutil
+import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from hashlib import sha256
+from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,15 +31,19 @@ from tqdm.auto import tqdm
 from mmctr.compare import run_table, strategy_table
 from mmctr.data.dataset import Dataset
 from mmctr.errors import ConfigError, MMCTRError, RunError
+from mmctr.figures import assign_colors, strategy_color
 from mmctr.files import atomic_path, home, write_json
-from mmctr.fusion import check_strategy
+from mmctr.fusion import available_strategies, check_strategy
 from mmctr.search import find_studies
 from mmctr.training.checkpoint import Run, describe, provenance
 from mmctr.training.trainer import configs
 
-NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+LIBRARY = Path(__file__).parent
+NOTEBOOKS = LIBRARY.parent / "notebooks"
 MANIFEST = "report.json"
 RECORD = "application/vnd.mmctr.record+json"
+ANSWER = "application/vnd.mmctr.answer+json"  # the paragraph that a page begins with
+CAPTION = "application/vnd.mmctr.caption+json"  # of the output before it
 FIGURE = "application/vnd.plotly.v1+json"
 MARKER = "papermill-error-cell-tag"  # of the notices that papermill puts into a failed notebook
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -55,6 +69,8 @@ class Page:
     status: str = "pending"  # then "ok" or "failed"
     seconds: float = 0.0
     error: str = ""
+    answer: str = ""  # the notebook's answer in one paragraph
+    inputs: str = ""  # hash of everything that decided what the page says
 
     @property
     def file(self) -> str:
@@ -79,6 +95,7 @@ class Report:
     date: str
     runs: list[str] = field(default_factory=list)  # relative to the folder
     provenance: dict[str, Any] = field(default_factory=dict)
+    inputs: str = ""  # hash of everything that decided what the report says
 
     @classmethod
     def load(cls, folder: Path) -> "Report":
@@ -108,6 +125,15 @@ class Report:
         """The pages that failed."""
         return [page for page in self.pages if page.status == "failed"]
 
+    @property
+    def answer(self) -> str:
+        """What the report says in one paragraph; empty until 05_compare is done."""
+        return next((page.answer for page in self.pages if page.notebook == "05_compare"), "")
+
+    def executed(self, page: Page) -> Path:
+        """Where a page's executed notebook is."""
+        return self.folder / "notebooks" / f"{page.name}.ipynb"
+
     def load_runs(self) -> list[Run]:
         """The report's runs; RunError if one is missing or damaged."""
         return [Run.load((self.folder / run).resolve()) for run in self.runs]
@@ -124,9 +150,10 @@ def make_report(
 ) -> Report:
     """Run all notebooks on a dataset and write their pages and the index below `out`.
 
-    parameters: of 03_train, for every strategy and seed. A notebook that fails leaves the others'
-    pages as they are; the index names the cell and the reason. Raises DataError, ConfigError before
-    anything runs if data, a strategy, a seed or a parameter cannot be used.
+    parameters: of 03_train, for every strategy and seed. Notebooks that ran before on the same
+    inputs are not run again. A notebook that fails leaves the others' pages as they are; the index
+    names the cell and the reason. Raises DataError, ConfigError before anything runs if data, a
+    strategy, a seed or a parameter cannot be used, or if the same report is being made.
     """
     dataset = Dataset.load(data)
     # A strategy or seed named twice would be two pages in one file.
@@ -135,23 +162,19 @@ def make_report(
         check_strategy(dataset.catalog, strategy)
     for seed in seeds:
         configs(**(parameters or {}) | {"seed": seed})
-    now = datetime.now().astimezone()
-    report = Report(
-        folder=_new_folder(out, f"{_as_name(dataset.name)}-{now:%Y%m%d-%H%M%S}"),
-        dataset=describe(dataset),
-        strategies=strategies,
-        seeds=seeds,
-        pages=_plan(dataset.folder, strategies, seeds, parameters or {}) + _studies(dataset),
-        date=now.isoformat(timespec="seconds"),
-        provenance=provenance(),
-    )
-    _write_assets(out)
-    _publish(report, out)
-    with tqdm(report.pages, unit="page") as bar:
-        for page in bar:
-            bar.set_description(page.name)
-            _run_page(page, report, notebooks)
+    assign_colors(available_strategies(dataset.catalog))
+    report = _begin(dataset, strategies, seeds, out, notebooks, parameters or {})
+    with _alone(report.folder):
+        _write_assets(out)
+        if not (report.folder / MANIFEST).exists():
             _publish(report, out)
+        report.runs = []
+        with tqdm(report.pages, unit="page") as bar:
+            for page in bar:
+                bar.set_description(page.name)
+                if _make_page(page, report, out, notebooks):
+                    bar.write(f"{page.name}: reused, its inputs are unchanged", file=sys.stderr)
+                _publish(report, out)
     return report
 
 
@@ -172,11 +195,31 @@ def make_page(
     report = Report(folder, describe(dataset), [], [], [page], date, provenance=provenance())
     folder.mkdir(parents=True, exist_ok=True)
     _write_assets(folder.parent)
-    _run_page(page, report, notebooks)
+    _make_page(page, report, folder.parent, notebooks)
     path = folder / page.file
     if page.status == "failed":
         raise MMCTRError(f"{path} failed: {page.error}")
     shutil.copyfile(path, report.index)  # the page's own links lead there
+    return path
+
+
+def write_single_file(report: Report) -> Path:
+    """All pages of a report as one HTML file that needs no other: for e-mail, read offline."""
+    from plotly.offline import get_plotlyjs
+
+    def url(page: Page) -> str:
+        return f"#{page.name}"
+
+    parts = [_summary(report, url)]
+    for page in report.pages:
+        if report.executed(page).exists():
+            part = _article(report.executed(page), page, report, url)
+            # Pages of the same notebook have the same headings: their anchors would be doubles.
+            part["html"] = re.sub(r'<(h\d) id="[^"]*"', r"<\1", part["html"])
+            parts.append(part)
+    path = report.folder / f"{report.folder.name}.html"
+    title = f"{report.dataset['name']} · mmctr report"
+    _write_page(path, parts, report, title=title, home="#index", plotly=get_plotlyjs())
     return path
 
 
@@ -222,56 +265,162 @@ def _studies(dataset: Dataset) -> list[Page]:
     return [Page("07_search", "07_search", {"study": str(folder)}) for folder in folders]
 
 
-def _run_page(page: Page, report: Report, notebooks: Path) -> None:
-    """Execute a page's notebook, whatever happens in it, and export what there is."""
-    from papermill import execute_notebook
-    from papermill.exceptions import PapermillExecutionError
+def _begin(
+    dataset: Dataset,
+    strategies: list[str],
+    seeds: list[int],
+    out: Path,
+    notebooks: Path,
+    parameters: dict[str, Any],
+) -> Report:
+    """The report of these inputs: the earlier one that was not finished or is repeated, or new."""
+    now = datetime.now().astimezone()
+    pages = _plan(dataset.folder, strategies, seeds, parameters) + _studies(dataset)
+    facts = [describe(dataset), provenance()["versions"], strategies, seeds, parameters]
+    inputs = _hash(
+        _library(), *(_source(path) for path in sorted(notebooks.glob("*.ipynb"))), facts
+    )
+    for earlier in _all_reports(out):
+        if earlier.inputs == inputs:
+            return earlier
+    return Report(
+        folder=_new_folder(out, f"{_as_name(dataset.name)}-{now:%Y%m%d-%H%M%S}"),
+        dataset=describe(dataset),
+        strategies=strategies,
+        seeds=seeds,
+        pages=pages,
+        date=now.isoformat(timespec="seconds"),
+        provenance=provenance(),
+        inputs=inputs,
+    )
 
-    executed = report.folder / "notebooks" / f"{page.name}.ipynb"
+
+def _make_page(page: Page, report: Report, out: Path, notebooks: Path) -> bool:
+    """Execute a page's notebook, whatever happens in it, or reuse it; whether it was reused."""
+    executed = report.executed(page)
     executed.parent.mkdir(exist_ok=True)
     started = time.perf_counter()
+    reused = False
     try:
         if page.notebook == "04_attention":
             page.parameters["run"] = str(_best_run(report).folder)
         elif page.notebook == "05_compare":
             _best_run(report)
             page.parameters["report"] = str(report.folder)
-        result = execute_notebook(
-            notebooks / f"{page.notebook}.ipynb",
-            executed,
-            page.parameters,
-            kernel_name="python3",
-            progress_bar=False,
-            cwd=notebooks,
-            # The kernel's own remarks on start-up would tear the progress bar.
-            extra_arguments=["--log-level=ERROR"],
-        )
+        source = _source(notebooks / f"{page.notebook}.ipynb")
+        runs = report.runs if page.notebook == "05_compare" else []
+        facts = [page.parameters, report.dataset["fingerprint"], report.provenance["versions"]]
+        inputs = _hash(_library(), source, facts, [Path(run).name for run in runs])
+        # A study grows without any change of parameters.
+        reused = page.notebook != "07_search" and _reuse(page, inputs, report, out)
+        if not reused:
+            page.status, page.error, page.answer, page.inputs = "pending", "", "", inputs
+            _execute(page, executed, notebooks)
         if page.notebook == "03_train":
-            report.runs.append(os.path.relpath(_recorded_run(result), report.folder))
+            run = _recorded_run(executed)
+            report.runs.append(os.path.relpath(run.folder, report.folder))
         page.status = "ok"
-    except PapermillExecutionError as error:
-        page.status = "failed"
-        message = f"Cell {error.cell_index + 1}: {error.ename}: {error.evalue}"
-        page.error = re.sub(r"\x1b\[[\d;]*[A-Za-z]", "", message)
     except MMCTRError as error:
         page.status, page.error = "failed", str(error)
     except Exception as error:  # a dead kernel, a full disk: the other pages must go on
-        page.status = "failed"
-        page.error = f"{_last_begun(executed)}{type(error).__name__}: {error}"
-    page.seconds = round(time.perf_counter() - started, 1)
+        page.status, page.error = "failed", _reason(error, executed)
+    if not reused:
+        page.seconds = round(time.perf_counter() - started, 1)
     try:
         if executed.exists():
-            _export(executed, page, report)
+            part = _article(executed, page, report, lambda other: other.file)
+            title = f"{page.name} · {report.dataset['name']} · mmctr"
+            path = report.folder / page.file
+            _write_page(path, [part], report, title=title, home="index.html", page=page)
     except Exception as error:  # nor may an output that cannot be shown stop the other pages
         page.status = "failed"
         page.error = page.error or f"No page could be made: {type(error).__name__}: {error}"
+    return reused
 
 
-def _recorded_run(notebook: dict[str, Any]) -> str:
-    values = recorded(notebook)
+def _reuse(page: Page, inputs: str, report: Report, out: Path) -> bool:
+    """Take a page over from the report's own folder or an earlier one, if its inputs are these."""
+    candidates = [(report, page)] + [(other, p) for other in _all_reports(out) for p in other.pages]
+    for other, found in candidates:
+        executed = other.executed(found)
+        if found.inputs != inputs or found.status != "ok" or not executed.exists():
+            continue
+        try:
+            if page.notebook == "03_train":
+                _recorded_run(executed)
+        except (MMCTRError, OSError, ValueError, KeyError):
+            continue  # the run was deleted since, or the notebook is damaged
+        if executed != report.executed(page):
+            shutil.copyfile(executed, report.executed(page))
+        page.seconds, page.answer, page.error, page.inputs = found.seconds, found.answer, "", inputs
+        return True
+    return False
+
+
+def _execute(page: Page, executed: Path, notebooks: Path) -> None:
+    from papermill import execute_notebook
+
+    execute_notebook(
+        notebooks / f"{page.notebook}.ipynb",
+        executed,
+        page.parameters,
+        kernel_name="python3",
+        progress_bar=False,
+        cwd=notebooks,
+        # The kernel's own remarks on start-up would tear the progress bar.
+        extra_arguments=["--log-level=ERROR"],
+    )
+
+
+def _reason(error: Exception, executed: Path) -> str:
+    """Why a notebook failed: the cell, the error and its message."""
+    from papermill.exceptions import PapermillExecutionError
+
+    if isinstance(error, PapermillExecutionError):
+        message = f"Cell {error.cell_index + 1}: {error.ename}: {error.evalue}"
+        return re.sub(r"\x1b\[[\d;]*[A-Za-z]", "", message)
+    return f"{_last_begun(executed)}{type(error).__name__}: {error}"
+
+
+def _hash(*parts: Any) -> str:
+    return sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _library() -> str:
+    """A hash of the library's source; templates decide how a page looks, not what it says."""
+    paths = [path for kind in ("*.py", "*.js", "*.css") for path in sorted(LIBRARY.rglob(kind))]
+    paths = [path for path in paths if path.parent.name != "report_template"]
+    return _hash(*(path.read_text(encoding="utf-8") for path in paths))
+
+
+def _source(notebook: Path) -> list[str]:
+    """What a notebook's cells say, whatever outputs were saved with them."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells]
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from making the same report; the lock ends with the process."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise ConfigError(
+            f"{folder} is being made by another process: wait for it, or write to another folder "
+            "(--out)."
+        ) from None
+    finally:
+        os.close(handle)
+
+
+def _recorded_run(executed: Path) -> Run:
+    """The run that an executed notebook recorded; RunError if there is none, or it is damaged."""
+    values = recorded(json.loads(executed.read_text(encoding="utf-8")))
     if "run" not in values:
         raise RunError("The notebook finished, but recorded no run: notebook.record(run=...).")
-    return values["run"]
+    return Run.load(values["run"])
 
 
 def _last_begun(executed: Path) -> str:
@@ -295,8 +444,10 @@ def _best_run(report: Report) -> Run:
     return max(runs, key=lambda run: run.summary["metrics"]["auc"])
 
 
-def _export(executed: Path, page: Page, report: Report) -> None:
-    """Make a page of an executed notebook."""
+def _article(
+    executed: Path, page: Page, report: Report, url: Callable[[Page], str]
+) -> dict[str, Any]:
+    """An executed notebook as a part of a page: id, title, html, contents (anchor, heading)."""
     import nbformat
     from nbconvert import HTMLExporter
 
@@ -309,31 +460,67 @@ def _export(executed: Path, page: Page, report: Report) -> None:
             nbformat.write(notebook, temporary)
     for cell in notebook.cells:
         if cell.cell_type == "code":
+            for output in cell.outputs:
+                page.answer = output.get("data", {}).get(ANSWER, page.answer)
             cell.outputs = [output for output in cell.outputs if _is_shown(output)]
-    exporter = HTMLExporter(template_file=str(TEMPLATES / "page.html.j2"))
+    exporter = HTMLExporter(template_file=str(TEMPLATES / "article.html.j2"))
     exporter.register_filter("figure_json", _script_json)
-    resources = {"page": page, "report": report, "style": _asset("style.css")}
-    resources |= {"script": _asset("page.js"), "figure": FIGURE, "metadata": {"name": page.name}}
-    body, _ = exporter.from_notebook_node(notebook, resources)
-    headings = re.findall(r'<h2 id="([^"]+)">(.*?)<a class="anchor-link"', body)
-    contents = "".join(f'<li><a href="#{anchor}">{text}</a></li>' for anchor, text in headings)
-    body = body.replace("<!-- contents -->", contents, 1)
-    with atomic_path(report.folder / page.file) as temporary:
-        temporary.write_text(_link_pages(body, report), encoding="utf-8")
+    resources = {"page": page, "report": report, "figure": FIGURE, "caption": CAPTION}
+    body, _ = exporter.from_notebook_node(notebook, resources | {"metadata": {"name": page.name}})
+    if page.answer:
+        answer = f'</h1><p class="answer">{escape(page.answer)}</p>'
+        body = body.replace("</h1>", answer, 1)
+    body = re.sub(r'<a class="anchor-link".*?</a>', "", body)
+    contents = re.findall(r'<h2 id="([^"]+)">(.*?)</h2>', body)
+    return {
+        "id": page.name,
+        "title": page.name,
+        "html": _link_pages(body, report, url),
+        "contents": contents,
+    }
+
+
+def _write_page(
+    path: Path,
+    parts: list[dict[str, Any]],
+    report: Report,
+    *,
+    title: str,
+    home: str,
+    page: Page | None = None,
+    assets: str = "../assets",
+    plotly: str = "",
+) -> None:
+    """Write a page of one or more parts; plotly: its source, if it shall not be loaded."""
+    text = _template("page.html.j2").render(
+        parts=parts,
+        report=report,
+        title=title,
+        home=home,
+        page=page,
+        assets=assets,
+        plotly=plotly,
+        style=_asset("style.css"),
+        script=_asset("page.js"),
+    )
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _is_shown(output: dict[str, Any]) -> bool:
     """Whether a page shows an output: progress bars, dead widgets and records it does not."""
     if output["output_type"] == "stream" and output["name"] == "stderr":
         return not re.search(r"\r|\d+%\|", output["text"])
-    return not {WIDGET, RECORD} & set(output.get("data", {}))
+    data = output.get("data", {})
+    # A widget is dead on a page; an explorer brings HTML that stands in its place.
+    return not {RECORD, ANSWER} & set(data) and (WIDGET not in data or "text/html" in data)
 
 
-def _link_pages(body: str, report: Report) -> str:
+def _link_pages(body: str, report: Report, url: Callable[[Page], str]) -> str:
     """Turn links between notebooks into links between the report's pages."""
     page_of: dict[str, str] = {}
     for page in report.pages:
-        page_of.setdefault(page.notebook, page.file)
+        page_of.setdefault(page.notebook, url(page))
     return re.sub(
         r'href="(\d\d_\w+)\.ipynb"',
         lambda link: f'href="{page_of.get(link[1], "index.html")}"',
@@ -344,32 +531,60 @@ def _link_pages(body: str, report: Report) -> str:
 def _publish(report: Report, out: Path) -> None:
     """Save the manifest, then the report's own index and the common one."""
     report.save()
-    for folder in (report.folder, out):
-        with atomic_path(folder / "index.html") as temporary:
-            temporary.write_text(_render_index(report, out, at=folder), encoding="utf-8")
+    title = f"{report.dataset['name']} · mmctr report"
+    own = _summary(report, lambda page: page.file)
+    _write_page(report.index, [own], report, title=title, home="index.html")
+    name = report.folder.name
+    common = _summary(report, lambda page: f"{name}/{page.file}", _all_reports(out))
+    path = out / "index.html"
+    _write_page(path, [common], report, title=title, home="index.html", assets="assets")
 
 
-def _render_index(report: Report, out: Path, at: Path) -> str:
-    from jinja2 import Environment
-
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(_asset("index.html.j2"))
+def _summary(
+    report: Report, url: Callable[[Page], str], reports: list[Report] | None = None
+) -> dict[str, Any]:
+    """A report's index as a part of a page; beside `reports`, the latest first, if given."""
     runs = report.load_runs()
-    others = _all_reports(out) if at == out else []
-    earlier = [
-        {"report": other, "best": _best_auc(other)}
-        for other in others
-        if other.folder.name != report.folder.name
-    ]
-    return template.render(
+    html = _template("index.html.j2").render(
         report=report,
         results=_results(report, runs),
         references=runs[0].summary["reference_auc"] if runs else {},
         minutes=sum(page.seconds for page in report.pages) / 60,
-        earlier=earlier,
-        here="" if at == report.folder else f"{report.folder.name}/",
-        style=_asset("style.css"),
+        history=_history(report, reports or []),
+        reports=[(other, *_best(other)) for other in reports or []],
+        url=url,
     )
+    contents = re.findall(r'<h2 id="([^"]+)">(.*?)</h2>', html)
+    return {"id": "index", "title": "Overview", "html": html, "contents": contents}
+
+
+def _history(report: Report, reports: list[Report]) -> list[dict[str, Any]]:
+    """A line a strategy: valid AUC of all its runs on the report's dataset, in order of date."""
+    same = [r for r in reports if r.dataset["fingerprint"] == report.dataset["fingerprint"]]
+    runs = {run.folder: run for other in same for run in _runs_left(other)}
+    if len(same) < 2 or not runs:
+        return []
+    lines = []
+    for strategy in sorted({run.strategy for run in runs.values()}):
+        of_strategy = [run for run in runs.values() if run.strategy == strategy]
+        auc = [run.summary["metrics"]["auc"] for run in sorted(of_strategy, key=_date)]
+        lines.append({"strategy": strategy, "auc": auc, "color": strategy_color(strategy)})
+    low, high = min(min(line["auc"]) for line in lines), max(max(line["auc"]) for line in lines)
+    for line in lines:
+        line["points"] = _sparkline(line["auc"], low, high)
+    return lines
+
+
+def _sparkline(values: list[float], low: float, high: float) -> list[tuple[float, float]]:
+    """Points of a small line chart, 160 by 28 pixels; all lines of a table share low and high."""
+    step, scale = 150 / max(len(values) - 1, 1), 22 / ((high - low) or 1)
+    return [
+        (round(5 + n * step, 1), round(25 - (v - low) * scale, 1)) for n, v in enumerate(values)
+    ]
+
+
+def _date(run: Run) -> str:
+    return run.summary.get("date", "")
 
 
 def _results(report: Report, runs: list[Run]) -> list[dict[str, Any]]:
@@ -379,18 +594,31 @@ def _results(report: Report, runs: list[Run]) -> list[dict[str, Any]]:
     spans = run_table(runs).groupby("strategy").agg({"low": "min", "high": "max"})
     lines = strategy_table(runs).to_dict("records")
     for line in lines:
-        line |= spans.loc[line["strategy"]].to_dict()
+        line |= spans.loc[line["strategy"]].to_dict() | {"color": strategy_color(line["strategy"])}
         line["pages"] = [
             page for page in report.pages if page.parameters.get("strategy") == line["strategy"]
         ]
     return lines
 
 
-def _best_auc(report: Report) -> float | None:
-    try:
-        return max((run.summary["metrics"]["auc"] for run in report.load_runs()), default=None)
-    except MMCTRError:  # its runs were deleted since
-        return None
+def _best(report: Report) -> tuple[str, float | None]:
+    """The strategy of the best mean valid AUC in a report, and that AUC, if its runs are left."""
+    runs = _runs_left(report)
+    if not runs:
+        return "", None
+    first = strategy_table(runs).iloc[0]
+    return first["strategy"], first["AUC"]
+
+
+def _runs_left(report: Report) -> list[Run]:
+    """A report's runs that were not deleted since."""
+    runs = []
+    for run in report.runs:
+        try:
+            runs.append(Run.load((report.folder / run).resolve()))
+        except MMCTRError:
+            continue
+    return runs
 
 
 def _all_reports(out: Path) -> list[Report]:
@@ -432,6 +660,13 @@ def _write_assets(out: Path) -> None:
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
+
+
+def _template(name: str) -> Any:
+    from jinja2 import Environment
+
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(_asset(name))
 
 
 def _asset(name: str) -> str:

@@ -1,5 +1,8 @@
 """Fixtures that several test modules share."""
 
+import shutil
+
+import pandas as pd
 import pytest
 from hypothesis import settings
 
@@ -11,6 +14,8 @@ from mmctr.training.trainer import configs, train
 # A deadline would make slow machines fail: speed is measured in benchmarks, not in tests.
 settings.register_profile("mmctr", deadline=None, max_examples=60)
 settings.load_profile("mmctr")
+
+ATTACKS = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>')
 
 
 @pytest.fixture(scope="session")
@@ -34,9 +39,17 @@ def tiny_run(tmp_path_factory, tiny):
 
 @pytest.fixture(scope="session")
 def tiny_report(tmp_path_factory, tiny_folder):
-    """The real notebooks as a report on the tiny dataset: two strategies, one seed."""
+    """The real notebooks as a report on the tiny dataset: two strategies, one seed.
+
+    Every second title is an attack: whatever shows titles must show them as text.
+    """
     home = tmp_path_factory.mktemp("report_home")
+    data = shutil.copytree(tiny_folder, home / "tiny")
+    features = pd.read_parquet(data / "item_feature.parquet")
+    for number, attack in enumerate(ATTACKS):
+        features.loc[features.index % 4 == 2 * number, "item_title"] = attack
+    features.to_parquet(data / "item_feature.parquet")
     quick = {"epochs": 1, "embedding_dim": 8, "heads": 2}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MMCTR_HOME", str(home))
-        return make_report(tiny_folder, ["v1", "v4"], [1], home / "reports", parameters=quick)
+        return make_report(data, ["v1", "v4"], [1], home / "reports", parameters=quick)

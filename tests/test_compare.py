@@ -1,6 +1,5 @@
 """Comparisons of hand-made runs against naive computations."""
 
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +8,6 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from mmctr import compare
-from mmctr.training import metrics
 from mmctr.training.checkpoint import Run
 
 
@@ -84,8 +82,7 @@ def resampled_aucs(rows, scores, copies):
 
 
 def test_paired_differences_equal_the_naive_computation(runs, rows, monkeypatch):
-    few = partial(metrics.bootstrap_auc, resamples=40)  # the naive computation is slow
-    monkeypatch.setattr(compare, "bootstrap_auc", few)
+    monkeypatch.setattr(compare, "RESAMPLES", 40)  # the naive computation is slow
     table = compare.paired_differences(runs, rows).set_index("strategy")
     best = compare.strategy_table(runs)["strategy"][0]
     assert best not in table.index
@@ -100,6 +97,37 @@ def test_paired_differences_equal_the_naive_computation(runs, rows, monkeypatch)
         samples = samples[:, names == name].mean(axis=1) - samples[:, names == best].mean(axis=1)
         low, high = np.quantile(samples, [0.025, 0.975])
         assert (table.loc[name, "low"], table.loc[name, "high"]) == pytest.approx((low, high))
+        rarer = min(sum(samples <= 0), sum(samples >= 0))
+        assert table.loc[name, "p"] == pytest.approx(min(1, 2 * (rarer + 1) / 41))
+
+
+@pytest.mark.parametrize(
+    ("draws", "expected"),
+    [
+        ([-1] * 99, 2 / 100),  # all on one side: the draw that was made counts too
+        ([-1] * 95 + [1] * 4, 2 * 5 / 100),
+        ([1] * 95 + [0] * 4, 2 * 5 / 100),
+        ([0] * 99, 1),
+        ([-1] * 9 + [np.nan] * 90, 2 / 10),
+    ],
+)
+def test_p_value_by_hand(draws, expected):
+    assert compare.p_value(np.array(draws, dtype=float)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("p", "corrected"),
+    [
+        # Sorted 0.01, 0.02, 0.03, 0.5: times 4, 3, 2, 1, and never less than the one before.
+        ([0.03, 0.01, 0.5, 0.02], [0.06, 0.04, 0.5, 0.06]),
+        ([0.4, 0.5], [0.8, 0.8]),
+        ([0.9, 0.7, 0.8], [1, 1, 1]),
+        ([0.02], [0.02]),
+        ([], []),
+    ],
+)
+def test_holm_by_hand(p, corrected):
+    assert compare.holm(np.array(p)).tolist() == pytest.approx(corrected)
 
 
 @pytest.mark.parametrize("simulated", [True, False])
@@ -109,9 +137,9 @@ def test_verdict_says_what_is_best_and_what_could_be_chance(runs, rows, simulate
     words = compare.verdict(means, differences, dataset)
     best = means["strategy"][0]
     assert f"{best} has the highest valid AUC, {means['AUC'][0]:.4f}" in words
-    sentences = {part.split()[0]: part for part in words.split(". ")[1:]}
-    assert "more than chance" in sentences["v1"]
-    assert "could be chance" in sentences["v2" if best == "v4" else "v4"]
+    clear, chance = words.split("Its lead could be chance over ")
+    assert "better by more than chance than v1 (by" in clear
+    assert chance.startswith("v2" if best == "v4" else "v4")
     assert ("says nothing about real clicks" in words) == simulated
 
 
@@ -137,30 +165,80 @@ def test_cost_is_averaged_over_the_seeds_that_measured_it(rows, tmp_path):
 def test_runs_without_cost_are_shown_with_a_dash(rows, tmp_path):
     older, newer = (made_run(tmp_path, name, 1, 1.0, rows) for name in ("v1", "v2"))
     newer.summary["cost"] = {"samples_per_s": 21400.2, "peak_memory_mb": 1240.0}
-    page = compare.styled(compare.strategy_table([older, newer])).to_html()
+    page = compare.styled(compare.strategy_table([older, newer])[compare.COST]).to_html()
     assert page.count(">–<") == 2  # the older one's speed and memory
     assert ">21,400<" in page
     assert ">1,240<" in page
     assert "nan" not in page
-    assert compare.styled(compare.strategy_table([older])).to_html().count(">–<") == 2
+    alone = compare.strategy_table([older])
+    assert compare.styled(alone[compare.COST]).to_html().count(">–<") == 2
+    assert compare.styled(alone[compare.QUALITY]).to_html().count(">–<") == 1  # the seed spread
+
+
+def means_of(auc, seconds=(3.0, 2.0), seeds=(2, 2)):
+    """A table as of strategy_table, with what a verdict reads."""
+    spread = [0.004 if number > 1 else np.nan for number in seeds]
+    table = {"strategy": ["v4", "v1"], "AUC": auc, "seeds": seeds, "seed spread": spread}
+    return pd.DataFrame(table | {"training (s)": seconds, "fusion (s)": 1.0})
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "words"),
+    ("low", "high", "p", "words"),
     [
-        (-0.03, -0.01, "v1 is 0.0200 lower (95% interval 0.0100 to 0.0300), more than chance."),
-        (-0.05, 0.01, "v1 is 0.0200 lower (95% interval -0.0100 to 0.0500), which could be chance"),
-        (-0.04, 0.0, "v1 is 0.0200 lower (95% interval 0.0000 to 0.0400), which could be chance."),
+        (
+            -0.03,
+            -0.01,
+            0.01,
+            "It is better by more than chance than v1 (by 0.0200, 95% interval 0.0100 to 0.0300, "
+            "corrected p = 0.010).",
+        ),
+        # An interval without zero, yet too many strategies: the corrected p-value decides.
+        (-0.04, -0.001, 0.08, "Its lead could be chance over v1 (by 0.0200, 95% interval 0.0010"),
+        (-0.05, 0.01, 0.3, "95% interval -0.0100 to 0.0500, corrected p = 0.300): it is not shown"),
     ],
 )
-def test_verdict_in_words(low, high, words):
-    means = pd.DataFrame({"strategy": ["v4", "v1"], "AUC": [0.7, 0.68], "seeds": [1, 1]})
-    line = {"strategy": ["v1"], "difference": [-0.02], "low": [low], "high": [high]}
+def test_verdict_in_words(low, high, p, words):
+    line = {"strategy": ["v1"], "difference": [-0.02], "low": [low], "high": [high], "p_holm": [p]}
     dataset = SimpleNamespace(name="clicks", simulated=False)
-    found = compare.verdict(means, pd.DataFrame(line), dataset)
-    assert found.startswith("On clicks (real) v4 has the highest valid AUC, 0.7000 as a mean over")
-    assert "over 1 seed." in found
+    references = {"popularity": 0.6, "oracle": 0.8}
+    found = compare.verdict(means_of([0.7, 0.68]), pd.DataFrame(line), dataset, references)
+    assert found.startswith("On clicks (real) v4 has the highest valid AUC, 0.7000, the mean of 2 ")
+    assert "beside it: popularity 0.6000 and oracle 0.8000." in found
     assert words in found
+    assert "Seeds of one strategy differ by up to 0.0040." in found
+    assert found.endswith("v4 takes 4.0 s of fusion and training, one of v1, the quickest, 3.0 s.")
+
+
+def test_verdict_of_single_seeds_says_what_is_not_known():
+    line = {"strategy": ["v1"], "difference": [-0.02], "low": [-0.1], "high": [0.0], "p_holm": [1]}
+    dataset = SimpleNamespace(name="clicks", simulated=False)
+    means = means_of([0.7, 0.68], seconds=(2.0, 3.0), seeds=(1, 1))
+    found = compare.verdict(means, pd.DataFrame(line), dataset)
+    assert "0.7000, with one seed." in found
+    assert "How much another seed would change is not known." in found
+    assert found.endswith("A run of v4 takes 3.0 s of fusion and training.")
+
+
+def test_setting_names_the_data_and_what_else_differs(tiny, tiny_run):
+    def trained(**changes):
+        training = tiny_run.config["training"] | changes
+        return Run(tiny_run.folder, tiny_run.config | {"training": training}, tiny_run.summary)
+
+    found = compare.setting([trained(seed=1), trained(seed=2)], tiny)
+    users = len(set(tiny.valid.user.tolist()))
+    assert f"{len(tiny.valid):,} impressions of {users} users and 300 items" in found
+    assert "with seeds 1 and 2, up to 1 epoch. All runs share every parameter but" in found
+    found = compare.setting([trained(), trained(epochs=2)], tiny)
+    assert "Beware: the runs also differ in epochs." in found
+
+
+def test_coldest_is_the_first_group_in_words():
+    groups = pd.DataFrame(
+        {"group": ["0", "0", "1+"], "system": ["v1", "ids", "v1"], "auc": [0.6, 0.7, 0.9]}
+        | {"rows": [1200, 1200, 5]}
+    )
+    assert compare.coldest(groups) == "In group 0 (1,200 rows): ids 0.700 and v1 0.600."
+    assert "No group" in compare.coldest(groups[:0])
 
 
 def test_equal_strategies_differ_by_nothing(rows, tmp_path):
@@ -172,7 +250,8 @@ def test_equal_strategies_differ_by_nothing(rows, tmp_path):
     assert table[["difference", "low", "high"]].to_numpy().tolist() == [[0, 0, 0]]
     dataset = SimpleNamespace(name="clicks", simulated=False)
     words = compare.verdict(compare.strategy_table(runs), table, dataset)
-    assert "is 0.0000 lower (95% interval 0.0000 to 0.0000), which could be chance" in words
+    assert table[["p", "p_holm"]].to_numpy().tolist() == [[1, 1]]
+    assert "(by 0.0000, 95% interval 0.0000 to 0.0000, corrected p = 1.000): it is not" in words
 
 
 def test_one_strategy_alone_is_compared_with_nothing(runs, rows):

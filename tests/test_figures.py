@@ -82,7 +82,10 @@ EXAMPLES = {
     ),
     "search_slices": lambda: figures.search_slices(TRIALS, {"rate": True, "hidden": False}),
     "differences": lambda: figures.differences(
-        pd.DataFrame({"strategy": ["v1"], "difference": [-0.1], "low": [-0.2], "high": [-0.05]}),
+        pd.DataFrame(
+            {"strategy": ["v1"], "difference": [-0.1], "low": [-0.2], "high": [-0.05]}
+            | {"p_holm": [0.01]}
+        ),
         "v4",
     ),
 }
@@ -94,7 +97,7 @@ def test_every_figure_has_an_example():
         for name, function in inspect.getmembers(figures, inspect.isfunction)
         if function.__module__ == figures.__name__ and not name.startswith("_")
     }
-    assert found - {"strategy_color", "as_text", "item_maps"} == set(EXAMPLES)
+    assert found - {"strategy_color", "assign_colors", "as_text", "item_maps"} == set(EXAMPLES)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -165,7 +168,7 @@ def test_values_survive():
     calibrated = EXAMPLES["calibration"]().data[1]
     assert (list(calibrated.x), list(calibrated.y)) == ([0.1, 0.4], [0.2, 0.4])
     groups = EXAMPLES["auc_by_group"]().data[0]
-    assert (list(groups.x), list(groups.y)) == (["0", "1+"], [0.5, 0.7])
+    assert (list(groups.customdata), list(groups.y)) == (["0", "1+"], [0.5, 0.7])
     assert list(groups.error_y.array) == pytest.approx([0.1, 0.1])
     box = EXAMPLES["distributions"]().data[0]
     parts = (box.lowerfence, box.q1, box.median, box.q3, box.upperfence)
@@ -176,7 +179,7 @@ def test_values_survive():
     assert (list(field.x), list(field.y)) == ([0.5], ["id"])
     run = EXAMPLES["strategies"]()
     assert [trace.y[0] for trace in run.data] == [0.6, 0.7]
-    assert run.layout.annotations[0].text == "popularity 0.5500"
+    assert run.layout.annotations[0].text == "popularity<br>0.5500"
 
 
 def test_a_search_shows_every_trial_by_what_became_of_it():

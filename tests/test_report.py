@@ -1,16 +1,19 @@
 """Reports end to end on small notebooks; the real ones are run in tests/notebooks."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import nbformat
 import pytest
+from typer.testing import CliRunner
 
 from mmctr import report as reports
+from mmctr.cli import app
 from mmctr.data.dataset import Dataset
 from mmctr.errors import ConfigError, DataError, RunError
-from mmctr.report import Report, latest_report, make_report
+from mmctr.report import Report, latest_report, make_report, write_single_file
 from mmctr.training.trainer import configs, train
 
 FIGURE = {"data": [{"type": "bar", "x": ["</script><b>"], "y": [1]}], "layout": {}}
@@ -24,7 +27,13 @@ SIMPLE = {
         f"display({{{reports.RECORD!r}: {{'run': run}}, 'text/plain': 'Recorded: '}}, raw=True)",
     ),
     "04_attention": ("data = ''\nrun = ''", "print('looking at', run)"),
-    "05_compare": ("data = ''\nreport = ''", "print('comparing', report)"),
+    "05_compare": (
+        "data = ''\nreport = ''",
+        "print('comparing', report)\n"
+        f"display({{{reports.ANSWER!r}: 'v4 <b>wins</b>', 'text/html': 'lab'}}, raw=True)\n"
+        f"display({{{reports.FIGURE!r}: {FIGURE}}}, raw=True)\n"
+        f"display({{{reports.CAPTION!r}: 'See <b>this</b>', 'text/html': 'lab'}}, raw=True)",
+    ),
 }
 
 
@@ -121,6 +130,42 @@ def test_untrusted_text_is_shown_as_text(made):
     figure = (report.folder / "02_embeddings.html").read_text()
     assert "</script><b>" not in figure
     assert "\\u003c/script>\\u003cb>" in figure
+
+
+def test_a_page_begins_with_its_answer_and_so_does_the_index(made):
+    report, out = made
+    text = (report.folder / "05_compare.html").read_text()
+    answer = '<p class="answer">v4 &lt;b&gt;wins&lt;/b&gt;</p>'
+    assert answer in text.split("</h1>")[1].split("<p>")[0]
+    assert ">lab<" not in text, "what JupyterLab shows instead stays out of pages"
+    assert answer in (out / "index.html").read_text()
+    assert Report.load(report.folder).answer == "v4 <b>wins</b>"
+
+
+def test_a_caption_belongs_to_its_figure(made):
+    report, _ = made
+    text = (report.folder / "05_compare.html").read_text()
+    figure = text.split('<figure class="drawing">')[1].split("</figure>")[0]
+    assert "plotly-figure" in figure
+    assert "<figcaption>See &lt;b&gt;this&lt;/b&gt;</figcaption>" in figure
+
+
+def test_a_single_file_holds_all_pages_and_needs_no_other(made, tmp_path):
+    report, _ = made
+    written = write_single_file(report)
+    assert written.parent == report.folder
+    text = written.read_text()
+    written.unlink()  # the other tests look at pages
+    assert text.count("plotly.js v") == 1
+    assert '<script src="' not in text
+    for page in report.pages:
+        assert text.count(f'<article id="{page.name}">') == 1
+    links = set(
+        re.findall(r'href="([^"]*)"', re.sub(r"<script>.*?</script>", "", text, flags=re.S))
+    )
+    assert {"#index", "#02_embeddings", "#03_train_v4_seed1"} <= links
+    assert all(link.startswith("#") for link in links), links
+    assert all(f'id="{link[1:]}"' in text for link in links), links
 
 
 def test_plotly_is_stored_once_and_pages_need_no_network(made):
@@ -233,3 +278,162 @@ def test_names_that_links_cannot_hold_are_mended_and_doubles_dropped(tmp_path, t
     assert report.dataset["name"] == "100% #1"
     assert len(report.pages) == 5
     assert "recorded no run" in report.failed[0].error
+
+
+@pytest.fixture
+def again(made, tiny_folder, tmp_path, monkeypatch):
+    """Makes the report of small notebooks again and again, and says which of them ran.
+
+    Without kernels: running a notebook copies it, and 03_train records the strategy's run.
+    """
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    notebooks = write_notebooks(tmp_path / "notebooks")
+    shutil.copytree(made[1].parent / "runs", runs)
+    executed = []
+
+    def execute(page, path, folder):
+        executed.append(page.name)
+        notebook = nbformat.read(folder / f"{page.notebook}.ipynb", as_version=4)
+        if page.notebook == "03_train":
+            run = {"run": str(runs / page.parameters["strategy"])}
+            output = nbformat.v4.new_output("display_data", data={reports.RECORD: run})
+            notebook.cells[2].outputs = [output]
+        nbformat.write(notebook, path)
+
+    def make(strategies=("v4", "v1"), **changes):
+        executed.clear()
+        found = make_report(tiny_folder, list(strategies), [1], out, notebooks=notebooks, **changes)
+        return found, list(executed)
+
+    monkeypatch.setattr(reports, "_execute", execute)
+    make.notebooks, make.out = notebooks, out
+    return make
+
+
+def test_a_report_that_is_asked_for_again_runs_nothing(again, capsys):
+    first, executed = again()
+    assert executed == [page.name for page in first.pages]
+    before = (first.folder / "05_compare.html").read_text()
+    capsys.readouterr()
+    second, executed = again()
+    assert executed == []
+    assert second.folder == first.folder
+    assert second.runs == first.runs
+    assert len(second.load_runs()) == 2
+    assert (second.folder / "05_compare.html").read_text() == before
+    told = capsys.readouterr().err
+    assert all(f"{page.name}: reused" in told for page in second.pages)
+
+
+def test_a_killed_report_goes_on_where_it_was(again):
+    report, _ = again()
+    manifest = report.folder / reports.MANIFEST
+    values = json.loads(manifest.read_text())
+    for page in values["pages"][3:]:  # as _publish left it after the third page
+        page |= {"status": "pending", "inputs": "", "seconds": 0.0}
+    values["runs"] = values["runs"][:1]
+    manifest.write_text(json.dumps(values))
+    resumed, executed = again()
+    assert resumed.folder == report.folder
+    assert executed == ["03_train_v1_seed1", "04_attention", "05_compare"]
+    assert resumed.runs == report.runs
+
+
+def test_a_failed_page_is_tried_again(again):
+    report, _ = again()
+    manifest = report.folder / reports.MANIFEST
+    values = json.loads(manifest.read_text())
+    values["pages"][1] |= {"status": "failed", "error": "the disk was full"}
+    manifest.write_text(json.dumps(values))
+    resumed, executed = again()
+    assert executed == ["02_embeddings"]
+    assert not resumed.failed
+
+
+def test_only_what_depends_on_a_changed_input_runs(again):
+    report, _ = again()
+    # A changed notebook: a new report, which takes over the other pages.
+    path = again.notebooks / "02_embeddings.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[2].source += "\nprint('changed')"
+    nbformat.write(notebook, path)
+    changed, executed = again()
+    assert changed.folder != report.folder
+    assert executed == ["02_embeddings", "05_compare"]  # that one names its report
+    assert "changed" in (changed.folder / "02_embeddings.html").read_text()
+    assert (changed.folder / "notebooks" / "01_explore.ipynb").exists()
+    # Outputs that were saved with a notebook are no change of it.
+    notebook.cells[2].outputs = [nbformat.v4.new_output("stream", text="saved")]
+    nbformat.write(notebook, path)
+    assert again()[1] == []
+    # A parameter of training: what trains, and what names the report. (04 looks at the same run.)
+    _, executed = again(parameters={"epochs": 2})
+    assert executed == ["03_train_v4_seed1", "03_train_v1_seed1", "05_compare"]
+    # Fewer strategies: the runs are there already, but another one is the best.
+    worse = min(report.load_runs(), key=lambda run: run.summary["metrics"]["auc"])
+    _, executed = again([worse.strategy])
+    assert executed == ["04_attention", "05_compare"]
+
+
+def test_a_run_that_was_deleted_is_trained_again(again):
+    report, _ = again()
+    shutil.rmtree(report.load_runs()[1].folder)
+    resumed, executed = again()
+    assert "03_train_v1_seed1" in executed
+    assert "03_train_v4_seed1" not in executed
+    # Nothing is trained here, so the page finds no run; the others go on.
+    assert [page.name for page in resumed.failed] == ["03_train_v1_seed1"]
+    assert "is not a finished run" in resumed.failed[0].error
+
+
+def test_a_changed_library_runs_everything(again, monkeypatch):
+    monkeypatch.setattr(reports, "_library", lambda: "changed")
+    assert len(again()[1]) == 6
+
+
+def test_two_processes_do_not_make_the_same_report(again):
+    report, _ = again()
+    with (
+        reports._alone(report.folder),
+        pytest.raises(ConfigError, match="is being made by another process"),
+    ):
+        again()
+    assert again()[1] == []
+
+
+def test_the_index_compares_reports_over_time(again):
+    first, _ = again()
+    second, _ = again(["v4"])
+    text = (again.out / "index.html").read_text()
+    assert "Reports over time" in text
+    for report in (first, second):
+        assert f'href="{report.folder.name}/index.html"' in text
+    lines = {
+        line.split("</td>")[0].rsplit(">", 1)[-1]: line
+        for line in text.split("AUC by run")[1].split("</table>")[0].split("<tr>")[1:]
+    }
+    assert set(lines) == {"v1", "v4"}
+    for run in first.load_runs():
+        assert f"{run.summary['metrics']['auc']:.4f}" in lines[run.strategy]
+        assert lines[run.strategy].count("<circle") == 1, "a run is shown once, however often used"
+    assert "Reports over time" not in (second.folder / "index.html").read_text()
+
+
+def test_sparkline_rises_with_its_values_and_stays_inside():
+    points = reports._sparkline([0.5, 0.7, 0.6], 0.4, 0.7)
+    assert [x for x, _ in points] == [5, 80, 155]
+    heights = [y for _, y in points]
+    assert heights[1] < heights[2] < heights[0]
+    assert all(0 < y < 28 for y in heights)
+    assert reports._sparkline([0.5], 0.5, 0.5) == [(5, 25)]
+
+
+def test_the_command_writes_the_single_file_if_asked(made, tiny_folder, monkeypatch):
+    report, _ = made
+    monkeypatch.setattr(reports, "make_report", lambda *values, **options: report)
+    for words, written in ((["--single-file"], True), ([], False)):
+        result = CliRunner().invoke(app, ["report", "--data", str(tiny_folder), *words])
+        single = report.folder / f"{report.folder.name}.html"
+        assert (str(single) in result.stdout.splitlines()) == written == single.exists()
+        assert result.stdout.splitlines()[-1] == str(report.index)
+        single.unlink(missing_ok=True)

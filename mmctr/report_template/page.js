@@ -1,8 +1,9 @@
-// Draws the figures of a page in the colours of its theme, and shows or hides all code.
-const dark = window.matchMedia("(prefers-color-scheme: dark)");
+// Draws the figures of a page in the colours of its theme, sorts long tables, shows or hides code.
+const root = document.documentElement;
+const PRINTED_WIDTH = 660; // pixels: fits A4 and Letter
 
 function themed(layout) {
-  const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const color = (name) => getComputedStyle(root).getPropertyValue(name).trim();
   const axes = Object.keys({ xaxis: 0, yaxis: 0, ...layout }).filter((k) => /^[xy]axis\d*$/.test(k));
   const lines = { gridcolor: color("--line"), zerolinecolor: color("--line") };
   const themedAxes = axes.map((name) => [name, { ...layout[name], ...lines }]);
@@ -11,19 +12,34 @@ function themed(layout) {
     ...Object.fromEntries(themedAxes),
     autosize: true,
     font: { ...layout.font, color: color("--quiet") },
+    modebar: { bgcolor: "rgba(0, 0, 0, 0)", color: color("--quiet"), activecolor: color("--accent") },
     hoverlabel: { ...layout.hoverlabel, bgcolor: color("--raised"), font: { color: color("--ink") } },
   };
 }
 
-function draw(figure) {
+function draw(figure, printed = false) {
   const { data, layout } = JSON.parse(figure.querySelector("script").textContent);
-  const narrow = figure.clientWidth < 520 ? { margin: { l: 45, r: 10, t: 45, b: 45 } } : {};
-  const config = { responsive: true, displaylogo: false };
-  return Plotly.react(figure.querySelector("div"), data, { ...themed(layout), ...narrow }, config);
+  const narrow = figure.clientWidth < 520 ? { margin: { l: 45, r: 10, ...layout.margin } } : {};
+  const config = {
+    responsive: true,
+    displaylogo: false,
+    displayModeBar: "hover",
+    modeBarButtons: [["toImage", "resetScale2d"]],
+  };
+  const paper = { autosize: false, width: PRINTED_WIDTH, height: layout.height ?? 330 };
+  const drawn = { ...themed(layout), ...narrow, ...(printed ? paper : {}) };
+  return Plotly.react(figure.querySelector("div"), data, drawn, config);
 }
 
-function drawAll() {
-  document.querySelectorAll(".plotly-figure").forEach(draw);
+const figures = [...document.querySelectorAll(".plotly-figure")];
+const drawAll = (printed) => figures.forEach((figure) => draw(figure, printed));
+
+// One after the other, so that a long page answers while it is being drawn.
+function drawFrom(number) {
+  if (number < figures.length) {
+    draw(figures[number]);
+    setTimeout(drawFrom, 0, number + 1);
+  }
 }
 
 // Right-aligns the columns of a table that hold numbers only, with their headings.
@@ -31,28 +47,66 @@ function alignNumbers(table) {
   const rows = [...table.tBodies].flatMap((body) => [...body.rows]);
   const heads = table.tHead ? [...table.tHead.rows] : [];
   const isNumber = (text) => /^[-−+]?\d[\d.,]*(e[-+]?\d+)?( ?%)?$/.test(text);
-  const isGap = (text) => /^(|nan|<na>|none)$/i.test(text);
+  const isGap = (text) => /^(|–|nan|<na>|none)$/i.test(text);
   for (let column = 0; column < (rows[0]?.cells.length ?? 0); column++) {
     const cells = rows.map((row) => row.cells[column]).filter((cell) => cell?.tagName === "TD");
-    const texts = cells.map((cell) => cell.textContent.trim());
+    const texts = cells.filter((cell) => cell.colSpan === 1).map((cell) => cell.textContent.trim());
     if (texts.some(isNumber) && texts.every((text) => isNumber(text) || isGap(text))) {
       [...cells, ...heads.map((row) => row.cells[column])].forEach((c) => c?.classList.add("number"));
     }
   }
 }
 
-document.querySelectorAll(".rich table, .words table").forEach(alignNumbers);
+// Headings of a long table sort it: by number where the column holds numbers, else by text.
+function makeSortable(table) {
+  const body = table.tBodies[0];
+  const heads = table.tHead?.rows.length === 1 ? [...table.tHead.rows[0].cells] : [];
+  if (!body || body.rows.length < 10 || !heads.length) return;
+  heads.forEach((head, column) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "sort";
+    button.append(...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => {
+      const up = head.getAttribute("aria-sort") !== "ascending";
+      const value = (row) => row.cells[column]?.textContent.trim() ?? "";
+      const number = (row) => Number.parseFloat(value(row).replace(/[,%]/g, "").replace("−", "-"));
+      const rank = (row) => (Number.isNaN(number(row)) ? -Infinity : number(row));
+      const compare = head.classList.contains("number")
+        ? (a, b) => rank(a) - rank(b) || 0
+        : (a, b) => value(a).localeCompare(value(b), undefined, { numeric: true });
+      heads.forEach((other) => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", up ? "ascending" : "descending");
+      body.append(...[...body.rows].sort((a, b) => (up ? compare(a, b) : compare(b, a))));
+    });
+  });
+}
+
+document.querySelectorAll("table").forEach((table) => {
+  alignNumbers(table);
+  makeSortable(table);
+});
+
 if (window.Plotly) {
-  drawAll();
-  dark.addEventListener("change", drawAll);
+  drawFrom(0);
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawAll(false));
+  window.addEventListener("beforeprint", () => {
+    root.classList.add("light");
+    drawAll(true);
+  });
+  window.addEventListener("afterprint", () => {
+    root.classList.remove("light");
+    drawAll(false);
+  });
 } else {
-  document.querySelectorAll(".plotly-figure div").forEach((figure) => {
+  figures.forEach((figure) => {
     figure.textContent = "This figure needs ../assets/plotly.min.js beside the report's folder.";
   });
 }
 
 const button = document.getElementById("all-code");
-button.addEventListener("click", () => {
+button?.addEventListener("click", () => {
   const open = button.getAttribute("aria-pressed") !== "true";
   button.setAttribute("aria-pressed", String(open));
   button.textContent = open ? "Hide all code" : "Show all code";

@@ -2,10 +2,14 @@
 
 import os
 import shutil
+from html import unescape
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import sync_playwright
+
+from mmctr.report import write_single_file
+from tests.conftest import ATTACKS
 
 ARTIFACTS = Path(__file__).parents[1] / "artifacts"
 CHROMIUM = shutil.which("chromium")
@@ -33,11 +37,18 @@ def open_page(browser, path, width, scheme="light"):
     page, errors = context.new_page(), []
     page.on("console", lambda message: message.type == "error" and errors.append(message.text))
     page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("dialog", lambda dialog: (errors.append(f"alert {dialog.message}"), dialog.dismiss()))
     page.goto(path.as_uri())
     figures = page.locator(".plotly-figure")
     for number in range(figures.count()):
         figures.nth(number).locator(".main-svg, canvas").first.wait_for(state="attached")
     return page, errors
+
+
+@pytest.fixture(scope="module")
+def single_file(tiny_report, tmp_path_factory):
+    """The report as one file, alone in a folder as if it had come by e-mail."""
+    return write_single_file(tiny_report).rename(tmp_path_factory.mktemp("mail") / "report.html")
 
 
 def drawn_marks(page):
@@ -55,6 +66,10 @@ def test_pages(tiny_report, browser, width, scheme):
         marks = drawn_marks(page)
         assert all(marks), f"{name}: an empty figure among {marks}"
         assert name == "index" or marks, f"{name} has no figures"
+        buttons = (
+            "[...document.querySelectorAll('.modebar-group')].map(e => getComputedStyle(e).opacity)"
+        )
+        assert set(page.evaluate(buttons)) <= {"0"}, "plotly's buttons are shown on hover only"
         overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert overflow <= 0, f"{name} is {overflow} px too wide at {width}"
         ARTIFACTS.mkdir(exist_ok=True)
@@ -78,6 +93,116 @@ def test_code_is_folded_until_it_is_asked_for(tiny_report, browser):
     assert code.is_visible()
     page.locator("#all-code").click()
     assert not code.is_visible()
+    page.context.close()
+
+
+def test_printed_figures_fit_the_paper_and_are_light(tiny_report, browser):
+    page, errors = open_page(browser, tiny_report.folder / "05_compare.html", 1280, "dark")
+    texts = "[...document.querySelectorAll('.plotly-figure .xtitle')].map(e => e.style.fill)"
+    dark = page.evaluate(texts)
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print", color_scheme="light")
+    page.set_viewport_size({"width": 688, "height": 1000})  # A4 less its margins, at 96 dpi
+    widths = "[...document.querySelectorAll('.main-svg')].map(e => e.getBoundingClientRect().right)"
+    assert max(page.evaluate(widths)) <= 688
+    assert all(drawn_marks(page))
+    assert not set(dark) & set(page.evaluate(texts))
+    assert not page.locator("details.code, nav, button").filter(visible=True).count()
+    page.emulate_media(media="screen", color_scheme="dark")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(texts) == dark
+    page.pdf(path=ARTIFACTS / "05_compare.pdf", format="A4")
+    assert not errors
+    page.context.close()
+
+
+@pytest.mark.parametrize("width", ["wide", "narrow"])
+def test_the_single_file_works_alone(tiny_report, single_file, browser, width):
+    page, errors = open_page(browser, single_file, WIDTHS[width])
+    assert all(drawn_marks(page))
+    for shown in tiny_report.pages:
+        assert page.locator(f"article[id='{shown.name}'] .plotly-figure").count()
+    page.locator(".contents").get_by_role("link", name="05_compare").click()
+    heading = page.get_by_role("heading", name="Compare the strategies")
+    assert 0 <= heading.bounding_box()["y"] < 900
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    assert not errors
+    page.context.close()
+
+
+def test_a_long_table_is_sorted_by_its_headings(tiny_report, browser, tmp_path):
+    numbers = [3, 20, 100, -1, 1000, 7, 8, 9, 10, 11]
+    rows = "".join(f"<tr><td>{number:,}</td><td>item {number}</td></tr>" for number in numbers)
+    table = f"<table><thead><tr><th>n</th><th>name</th></tr></thead><tbody>{rows}</tbody></table>"
+    text = tiny_report.index.read_text()
+    text = text.replace("</article>", f"<p id='long'></p>{table}</article>")
+    (tmp_path / "index.html").write_text(text)
+    page, errors = open_page(browser, tmp_path / "index.html", 1280)
+    column = page.locator("#long + table td:first-child")
+    by_number, by_name = page.locator("#long + table th button").all()
+    by_number.click()
+    in_order = [f"{number:,}" for number in sorted(numbers)]
+    assert column.all_inner_texts() == in_order
+    assert page.locator("#long + table th").first.get_attribute("aria-sort") == "ascending"
+    by_number.click()
+    assert column.all_inner_texts() == in_order[::-1]
+    by_name.click()
+    assert column.all_inner_texts()[:3] == ["-1", "3", "7"], "numbers in names are no letters"
+    assert not page.locator("figure.table th button").count(), "short tables are not sorted"
+    assert not errors
+    page.context.close()
+
+
+def test_titles_that_are_html_are_shown_as_text(tiny_report, single_file, browser):
+    for path in (*sorted(tiny_report.folder.glob("*.html")), single_file):
+        page, errors = open_page(browser, path, 1280)
+        assert not page.locator("img[src='x']").count()
+        assert not errors, f"{path.name}: {errors}"
+        if path.stem in ("01_explore", "04_attention", "report"):
+            words = page.locator("article").all_inner_texts()
+            assert all(any(attack in part for part in words) for attack in ATTACKS)
+        page.context.close()
+
+
+def test_titles_that_are_html_are_text_on_the_maps(tiny_report, browser):
+    page, errors = open_page(browser, tiny_report.folder / "02_embeddings.html", 1280)
+    for attack in ATTACKS:
+        page.evaluate(
+            """(title) => {
+                for (const plot of document.querySelectorAll(".js-plotly-plot")) {
+                    for (const [curveNumber, { text }] of plot.data.entries()) {
+                        const pointNumber = [text].flat().indexOf(title);
+                        if (pointNumber >= 0) {
+                            Plotly.Fx.hover(plot, [{ curveNumber, pointNumber }]);
+                            return;
+                        }
+                    }
+                }
+            }""",
+            attack.replace("<", "&lt;").replace(">", "&gt;"),
+        )
+        page.locator(".hoverlayer").get_by_text(attack, exact=True).wait_for()
+    assert not page.locator("img[src='x']").count()
+    assert not errors
+    page.context.close()
+
+
+def test_titles_that_are_html_are_text_over_attention(tiny_report, browser):
+    page, errors = open_page(browser, tiny_report.folder / "04_attention.html", 1280)
+    seen = set()
+    for plot in page.locator(".js-plotly-plot:has(.heatmaplayer image)").all():
+        plot.scroll_into_view_if_needed()
+        box = plot.locator(".heatmaplayer image").bounding_box()
+        y = box["y"] + box["height"] - 5  # below the buttons that appear on hover
+        titles = plot.evaluate("(plot) => plot.data[0].text[0]")
+        for number, title in enumerate(titles[:8]):
+            x = box["x"] + (number + 0.5) * box["width"] / len(titles)
+            page.mouse.move(x, y)
+            plot.locator(".hoverlayer").get_by_text(unescape(title), exact=True).first.wait_for()
+            seen.add(unescape(title))
+    assert seen >= set(ATTACKS)
+    assert not page.locator("img[src='x']").count()
+    assert not errors
     page.context.close()
 
 
