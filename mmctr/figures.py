@@ -86,7 +86,7 @@ def explained_variance(curves: dict[str, dict[str, np.ndarray]]) -> go.Figure:
 
 
 def item_maps(maps: dict[str, pd.DataFrame]) -> go.Figure:
-    """2-D maps of items, one a strategy. Columns: x, y, tag, title."""
+    """2-D maps of items, one a strategy. Columns: x, y, tag, title, item."""
     columns = min(2, len(maps))
     rows = -(-len(maps) // columns)
     figure = make_subplots(
@@ -109,6 +109,7 @@ def item_maps(maps: dict[str, pd.DataFrame]) -> go.Figure:
                     "opacity": 0.25 if is_other else 0.85,
                 },
                 text=part["title"].map(as_text),
+                customdata=part["item"],
                 hovertemplate="%{text}<extra>tag " + as_text(str(tag)) + "</extra>",
                 row=place // columns + 1,
                 col=place % columns + 1,
@@ -260,6 +261,35 @@ def field_weights(table: pd.DataFrame) -> go.Figure:
         marker={"size": 9, "color": MAIN},
     )
     return figure.update_layout(height=120 + 28 * len(table))
+
+
+def importance(table: pd.DataFrame) -> go.Figure:
+    """AUC lost by shuffling a field: mean, least and most. Columns: field, mean, low, high."""
+    table = table.iloc[::-1]
+    figure = _figure("Valid AUC lost when the field is shuffled", "")
+    figure.add_vline(0, line={"color": QUIET, "dash": "dot"})
+    figure.add_scatter(
+        x=table["mean"],
+        y=table["field"],
+        error_x=_interval(table["mean"], table["low"], table["high"]),
+        mode="markers",
+        marker={"size": 9, "color": MAIN},
+    )
+    return figure.update_layout(height=120 + 28 * len(table))
+
+
+def histogram(values: np.ndarray, x_title: str, *, low: float, high: float) -> go.Figure:
+    """Share of rows in 20 equal bins from low to high; a line at the mean."""
+    counts, edges = np.histogram(values, bins=20, range=(low, high))
+    figure = _figure(x_title, "Rows (%)")
+    share = 100 * counts / max(counts.sum(), 1)
+    middle, width = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
+    figure.add_bar(x=middle, y=share, width=width * 0.95, marker_color=MAIN)
+    mean = float(np.mean(values))
+    figure.add_vline(
+        mean, line={"color": SECOND, "dash": "dot"}, annotation_text=f"mean {mean:.2f}"
+    )
+    return figure.update_layout(height=320)
 
 
 def distributions(columns: dict[str, np.ndarray], x_title: str) -> go.Figure:

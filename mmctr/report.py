@@ -291,7 +291,9 @@ def _is_shown(output: dict[str, Any]) -> bool:
     """Whether a page shows an output: progress bars, dead widgets and records it does not."""
     if output["output_type"] == "stream" and output["name"] == "stderr":
         return not re.search(r"\r|\d+%\|", output["text"])
-    return not {WIDGET, RECORD} & set(output.get("data", {}))
+    data = output.get("data", {})
+    # A widget is dead on a page; an explorer brings HTML that stands in its place.
+    return RECORD not in data and (WIDGET not in data or "text/html" in data)
 
 
 def _link_pages(body: str, report: Report) -> str:
