@@ -209,6 +209,7 @@ def _run_page(page: Page, report: Report, notebooks: Path) -> None:
             kernel_name="python3",
             progress_bar=False,
             cwd=notebooks,
+            store_widget_state=False,  # megabytes, and dead without a kernel
             # The kernel's own remarks on start-up would tear the progress bar.
             extra_arguments=["--log-level=ERROR"],
         )

@@ -92,9 +92,10 @@ class AttentionExplorer(Explorer):
         self.selected: int | None = None  # a position in the history; None: the target
 
         wide = {"description_width": "auto"}
-        options = [(name, row) for name, row in self.cases.items()]
         self.case = ipywidgets.Dropdown(
-            options=[("choose", None), *options], description="Case", style=wide
+            options=[*self.cases.items(), ("a user's impression", -1)],
+            description="Case",
+            style=wide,
         )
         self.user = ipywidgets.Text(
             description="User",
@@ -129,9 +130,7 @@ class AttentionExplorer(Explorer):
         self.impression.observe(self._choose_impression, "value")
         self.search.observe(lambda _: self._show_found(), "value")
         self.reset.on_click(lambda _: self.show(self.row))
-        first = next(iter(self.cases.values()), int(self.rows.history_length.argmax()))
-        self._list([first])
-        self.show(first)
+        self._list([next(iter(self.cases.values()), int(self.rows.history_length.argmax()))])
 
     @property
     def twin(self) -> str:
@@ -147,10 +146,11 @@ class AttentionExplorer(Explorer):
         text = text.strip()
         names = pd.Series(self.rows.user).astype(str)
         exact = np.flatnonzero(names == text)
-        rows = exact if len(exact) else np.flatnonzero(names.str.startswith(text))
+        begun = names[names.str.startswith(text)].str.len().sort_values(kind="stable").index
+        rows = exact if len(exact) else begun.to_numpy()
         if text and len(rows):
+            self.case.value = -1
             self._list(rows[:LISTED].tolist())
-            self.show(int(rows[0]))
         elif text:
             self.head.html = f"<p>No user of valid has an id that begins with {escape(text)}.</p>"
             self.strip.html = ""
@@ -214,9 +214,10 @@ class AttentionExplorer(Explorer):
         self.found.html = f"<p>Put in the place of {place}:</p>{_strip(tiles)}"
 
     def _list(self, rows: list[int]) -> None:
-        self.impression.unobserve_all("value")
+        """Offer some impressions and show the first."""
+        self.show(rows[0])
         self.impression.options = [(self._name(row), row) for row in rows]
-        self.impression.observe(self._choose_impression, "value")
+        self.impression.value = rows[0]
 
     def _name(self, row: int) -> str:
         clicked = "clicked" if self.rows.label[row] else "not clicked"
@@ -227,12 +228,11 @@ class AttentionExplorer(Explorer):
         )
 
     def _choose_case(self, change: dict) -> None:
-        if change["new"] is not None:
+        if change["new"] >= 0:
             self._list([change["new"]])
-            self.show(change["new"])
 
     def _choose_impression(self, change: dict) -> None:
-        if change["new"] is not None:
+        if change["new"] not in (None, self.row):
             self.show(change["new"])
 
     def _press(self, action: str, value: int) -> None:
@@ -277,12 +277,14 @@ class _Impression:
         label = self.rows.label[self.row]
         facts = [("Predicted", f"{self.before:.3f}", "probability of a click")]
         if self.changed:
-            points = 100 * (self.after - self.before)
-            facts.append(("Now", f"{self.after:.3f}", f"{points:+.1f} points by your changes"))
-        facts.append(("Label", f"{label:.0f}", "clicked" if label else "not clicked"))
+            points = _points(self.after - self.before)
+            facts.append(("Now", f"{self.after:.3f}", f"{points} points by your changes"))
+        unchanged = ", before your changes" if self.changed else ""
+        clicked = ("clicked" if label else "not clicked") + unchanged
+        facts.append(("Label", f"{label:.0f}", clicked))
         if self.rows.probability is not None:
             truth = self.rows.probability[self.row]
-            facts.append(("Truth", f"{truth:.3f}", "the simulation's own probability"))
+            facts.append(("Truth", f"{truth:.3f}", f"the simulation's{unchanged}"))
         cells = "".join(
             f'<div class="fact"><div class="quiet">{name}</div><div class="number">{number}</div>'
             f'<div class="quiet">{note}</div></div>'
@@ -314,11 +316,11 @@ class _Impression:
                 f"</span>{weight:.2f}</span>"
                 for head, weight in weights.items()
             )
-            points = 100 * self.loss[age]
+            points = _points(self.loss[age])
             label = (
                 f"Click {position + 1} of {count}. Weights: "
                 + ", ".join(f"head {head} {weight:.2f}" for head, weight in weights.items())
-                + f". Without it {points:+.1f} points. Select to swap"
+                + f". Without it {points} points. Select to swap"
             )
             action = {"action": "select", "value": position} if editable else {}
             tiles.append(
@@ -326,7 +328,7 @@ class _Impression:
                     self.catalog,
                     item,
                     bars=bars,
-                    note=f"without it {points:+.1f}",
+                    note=f"without: {points}",
                     label=label,
                     pressed=editable and position == selected,
                     removable=editable,
@@ -340,8 +342,8 @@ class _Impression:
         unread = f" of {count + self.unread}, the model reads no more" if self.unread else ""
         return (
             f'<div class="legend"><span>{count} clicks{unread}; the oldest first. Weight of</span>'
-            f"{heads}<span>and the change of the probability without the click, in percentage "
-            f"points</span></div>{_strip(tiles)}"
+            f"{heads}<span>and how the probability changes without the click, in percentage points"
+            f"</span></div>{_strip(tiles)}"
         )
 
 
@@ -397,7 +399,8 @@ class ItemExplorer(Explorer):
             showlegend=False,
             marker={"size": 16, "symbol": "circle-open", "line_width": 3, "color": figures.SECOND},
         )
-        return figure.update_layout(height=460, clickmode="event")
+        figure.update_traces(marker_size=8, selector={"showlegend": True})
+        return figure.update_layout(height=460, clickmode="event", legend_title_text="tag")
 
     def _redraw(self) -> None:
         new = self._figure()
@@ -446,6 +449,9 @@ class ItemExplorer(Explorer):
             )
         title = escape(_title(self.catalog, item))
         tags = ", ".join(str(tag) for tag in self.catalog.tags[item] if tag) or "none"
+        drawn = next(iter(self.maps.values()))["item"]
+        if buttons and item not in drawn.values:
+            tags += f" (not one of the {len(drawn):,} items on the map)"
         image = f'<div class="item"><div class="still">{_cover(self.catalog, item)}</div></div>'
         return (
             f'<h4>{title}</h4><div class="head">{image if self.catalog.covers else ""}'
@@ -496,6 +502,12 @@ def _one_row(rows: Impressions, row: int, target: int, history: np.ndarray) -> I
 
 def _line(*widgets: ipywidgets.Widget) -> ipywidgets.HBox:
     return ipywidgets.HBox(widgets, layout={"flex_flow": "row wrap", "grid_gap": "4px 12px"})
+
+
+def _points(change: float) -> str:
+    """A change of a probability in percentage points, with its sign."""
+    text = f"{100 * change:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
 
 
 def _strip(tiles: list[str]) -> str:
