@@ -21,7 +21,9 @@ def attention(model: DIN, rows: Impressions) -> pd.DataFrame:
     Columns: row (position in rows), target, item, age (1 = the latest click), head (from 1),
     weight. The softmax weights of a row and head sum to 1; those of attention="mlp" need not.
     """
-    parts = []
+    names = ("row", "target", "item", "age", "head")
+    nothing = dict.fromkeys(names, np.zeros(0, np.int64)) | {"weight": np.zeros(0, np.float32)}
+    parts = [pd.DataFrame(nothing)]
     batches = Batches(rows, model)
     for first, batch in zip(range(0, len(rows), 1024), batches.in_order(1024), strict=True):
         weights = model.attention_weights(batch).cpu().numpy()
@@ -203,9 +205,10 @@ def agreement(clicks: pd.DataFrame) -> pd.DataFrame:
     NaN if all are equal), same_first (whether both name the same click).
     """
     size = clicks.groupby("row")["age"].transform("size")
-    clicks = clicks[size >= 3].assign(size=clicks["effect"].abs()).reset_index(drop=True)
+    clicks = clicks[size >= 3].reset_index(drop=True)
+    clicks["size"] = clicks["effect"].abs()
     by_row = clicks.groupby("row")
-    ranks = by_row[["weight", "size"]].rank()
+    ranks = pd.DataFrame({name: by_row[name].rank() for name in ("weight", "size")})
     ranks -= ranks.groupby(clicks["row"]).transform("mean")
     products = pd.DataFrame(
         {
@@ -217,7 +220,8 @@ def agreement(clicks: pd.DataFrame) -> pd.DataFrame:
     sums = products.groupby(clicks["row"]).sum()
     scale = np.sqrt(sums["weight"] * sums["size"])
     table = pd.DataFrame({"clicks": by_row.size(), "correlation": sums["both"] / scale})
-    table["same_first"] = by_row["weight"].idxmax() == by_row["size"].idxmax()
+    first = clicks[["weight", "size"]] == by_row[["weight", "size"]].transform("max")
+    table["same_first"] = first.all(axis=1).groupby(clicks["row"]).any()
     return table.rename_axis("row").reset_index()
 
 

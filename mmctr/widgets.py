@@ -135,6 +135,8 @@ class AttentionExplorer(Explorer):
     @property
     def twin(self) -> str:
         """Every case as the explorer would show it, without buttons."""
+        if not self.cases:
+            return "<p>No history has two clicks: attention has nothing to choose between.</p>"
         parts = []
         for name, row in self.cases.items():
             seen = _Impression(self, row)
@@ -439,7 +441,7 @@ class ItemExplorer(Explorer):
             near = explain.nearest(embedding, item, NEIGHBOURS)
             similarity = explain.cosine(embedding, np.full(len(near), item), near)
             lines = "".join(
-                _row(self.catalog, other, f"{value:.2f}", button=buttons)
+                _row(self.catalog, other, f"{value:.2f}", key=f"{name} {other}" if buttons else "")
                 for other, value in zip(near.tolist(), similarity, strict=True)
             )
             color = figures.strategy_color(name)
@@ -565,16 +567,16 @@ def _tile(
     return f'<div class="item{bare}">{inner}</div>'
 
 
-def _row(catalog: Catalog, item: int, number: str, *, button: bool) -> str:
-    """An item as one line: small cover, title, number."""
+def _row(catalog: Catalog, item: int, number: str, *, key: str) -> str:
+    """An item as one line: small cover, title, number; a button if there is a key."""
     title = escape(_title(catalog, item))
     inner = (
         f'{_cover(catalog, item)}<span class="title">{title}</span>'
         f'<span class="number">{number}</span>'
     )
-    if not button:
+    if not key:
         return f'<div class="row" title="{title}">{inner}</div>'
     return (
-        f'<button type="button" class="row" data-key="show{item}" data-action="show" '
+        f'<button type="button" class="row" data-key="{escape(key)}" data-action="show" '
         f'data-value="{item}" title="{title}">{inner}</button>'
     )
