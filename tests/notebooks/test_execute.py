@@ -47,6 +47,11 @@ def figures(notebook):
     )
 
 
+def said(notebook):
+    """What a notebook's cells gave, without their code."""
+    return str([cell.get("outputs", []) for cell in notebook.cells])
+
+
 def of_report(report, page):
     """A page's executed notebook and what it recorded."""
     notebook = nbformat.read(report.folder / "notebooks" / f"{page}.ipynb", as_version=4)
@@ -124,7 +129,7 @@ def test_train_without_senet_then_attention_takes_that_run(workplace, tiny_folde
     assert run.parent == workplace / "runs"
     notebook, values = execute("04_attention", workplace, data=str(tiny_folder))
     assert values["run"] == run.name
-    assert "trained without SENet" in str(notebook)
+    assert "trained without SENet" in said(notebook)
     assert figures(notebook) == 7
 
 
@@ -145,15 +150,15 @@ def test_attention_to_short_histories(workplace, tiny_folder, tiny, tmp_path, lo
     run = train(Dataset.load(folder), "v1", *configs(epochs=1, embedding_dim=8), workplace / "runs")
     notebook, _ = execute("04_attention", workplace, data=str(folder), run=str(run.folder))
     assert figures(notebook) == shown
-    assert "No history has three clicks" in str(notebook)
-    assert "do not say what drove a click" in str(notebook)
-    assert ("No history has two clicks" in str(notebook)) == (longest < 2)
+    assert "No history has three clicks" in said(notebook)
+    assert "do not say what drove a click" in said(notebook)
+    assert ("No history has two clicks" in said(notebook)) == (longest < 2)
 
 
 def test_compare_trains_quick_runs_if_there_is_no_report(workplace, tiny_folder):
     notebook, values = execute("05_compare", workplace, data=str(tiny_folder))
     assert set(values["auc"]) == set(STRATEGIES)
-    assert "for one epoch" in str(notebook)
+    assert "for one epoch" in said(notebook)
     assert len(list((workplace / "runs").iterdir())) >= 2 * len(STRATEGIES)
 
 
