@@ -269,7 +269,9 @@ def histogram(values: np.ndarray, x_title: str, *, low: float, high: float) -> g
     figure.add_bar(x=middle, y=share, width=width * 0.95, marker_color=MAIN)
     mean = float(np.mean(values))
     figure.add_vline(
-        mean, line={"color": SECOND, "dash": "dot"}, annotation_text=f"mean {mean:.2f}"
+        mean,
+        line={"color": SECOND, "dash": "dot"},
+        annotation={"text": f"mean {mean:.2f}", "y": 1, "yanchor": "bottom", "xanchor": "center"},
     )
     return figure.update_layout(height=320)
 

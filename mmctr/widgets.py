@@ -313,7 +313,7 @@ class _Impression:
             age = count - position
             weights = self.weights.loc[age]
             bars = "".join(
-                f'<span class="bar" title="head {head}: {weight:.3f}"><span><i style="width:'
+                f'<span class="weight" title="head {head}: {weight:.3f}"><span><i style="width:'
                 f'{100 * max(weight, 0) / max(highest, 1e-9):.0f}%;background:{_color(head)}"></i>'
                 f"</span>{weight:.2f}</span>"
                 for head, weight in weights.items()
@@ -547,7 +547,7 @@ def _tile(
     """An item as cover, title, bars and note; a button if there is an action."""
     title = escape(_title(catalog, item))
     inner = f'{_cover(catalog, item)}<span class="title">{title}</span>{bars}' + (
-        f'<span class="note">{escape(note)}</span>' if note else ""
+        f'<span class="effect">{escape(note)}</span>' if note else ""
     )
     if action:
         key = f"{action}{value}"

@@ -133,7 +133,7 @@ def test_bars_are_the_weights_and_notes_the_effects(explorer, tiny, tiny_run):
     weights = explain.attention(tiny_run.model(), one)
     weights = weights.sort_values(["age", "head"], ascending=[False, True])["weight"]
     bars = Elements(explorer.strip.html).of("span")
-    titles = [bar["title"] for bar in bars if bar.get("class") == "bar"]
+    titles = [bar["title"] for bar in bars if bar.get("class") == "weight"]
     assert [float(title.split(": ")[1]) for title in titles] == [round(w, 3) for w in weights]
     clicks = explain.leave_one_out(tiny_run.model(), one).sort_values("age", ascending=False)
     without = explain.sigmoid(clicks["logit"] - clicks["effect"]) - explain.sigmoid(clicks["logit"])
@@ -242,7 +242,7 @@ def test_other_attentions_are_shown_too(tiny, tiny_run, attention, heads):
     run = SimpleNamespace(model=lambda: model, predictions=predictions)
     explorer = widgets.explore_attention(run, tiny)
     assert ("Heads that disagree" in explorer.cases) == (heads > 1)
-    assert explorer.strip.html.count('class="bar"') == heads * len(explorer.history)
+    assert explorer.strip.html.count('class="weight"') == heads * len(explorer.history)
     assert facts(explorer)[0] == f"{probability[explorer.row]:.3f}"
 
 

@@ -154,11 +154,11 @@ def test_attention_explorer(lab):
     number = page.locator(".jp-OutputArea .fact .number")
     expect(number.first).to_have_text(f"{predicted:.3f}")
     assert shown_numbers(page)["Label"] == valid.label[row]
-    clicks = page.locator(".jp-OutputArea .item:has(.bar)")
+    clicks = page.locator(".jp-OutputArea .item:has(.weight)")
     assert clicks.count() == len(history)
     table = explain.leave_one_out(lab.run.model(), valid.select(np.array([row])))
     without = explain.sigmoid(table["logit"] - table["effect"]) - explain.sigmoid(table["logit"])
-    notes = clicks.locator(".note").all_inner_texts()[::-1]  # the latest is the table's first
+    notes = clicks.locator(".effect").all_inner_texts()[::-1]  # the latest is the table's first
     changes = [float(note.split(": ")[1].replace("−", "-")) for note in notes]
     assert changes == pytest.approx((100 * without).tolist(), abs=0.051)
 
