@@ -209,7 +209,6 @@ def _run_page(page: Page, report: Report, notebooks: Path) -> None:
             kernel_name="python3",
             progress_bar=False,
             cwd=notebooks,
-            store_widget_state=False,  # megabytes, and dead without a kernel
             # The kernel's own remarks on start-up would tear the progress bar.
             extra_arguments=["--log-level=ERROR"],
         )
@@ -292,9 +291,7 @@ def _is_shown(output: dict[str, Any]) -> bool:
     """Whether a page shows an output: progress bars, dead widgets and records it does not."""
     if output["output_type"] == "stream" and output["name"] == "stderr":
         return not re.search(r"\r|\d+%\|", output["text"])
-    data = output.get("data", {})
-    # A widget is dead on a page; an explorer brings HTML that stands in its place.
-    return RECORD not in data and (WIDGET not in data or "text/html" in data)
+    return not {WIDGET, RECORD} & set(output.get("data", {}))
 
 
 def _link_pages(body: str, report: Report) -> str:

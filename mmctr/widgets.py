@@ -2,13 +2,13 @@
 
 An explorer is made of ipywidgets and of panels: HTML that Python writes, with buttons that call
 back. Titles are data of strangers: every one of them goes through `escape`. Where nobody can press
-a button (a report, a page of nbconvert) the explorer's static twin stands in its place.
+a button, because papermill runs the notebook, a static page with the same content takes its place.
 """
 
 import base64
 import io
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +19,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import traitlets
-from PIL import Image, ImageOps, UnidentifiedImageError
+from IPython import get_ipython
+from IPython.display import HTML
+from PIL import Image, ImageOps
 
 from mmctr import explain, figures
 from mmctr.data.dataset import Catalog, Dataset, Impressions
@@ -29,6 +31,7 @@ THUMBNAIL = 88  # pixels
 NEIGHBOURS = 6
 FOUND = 8  # items that a search shows
 LISTED = 50  # impressions that a search lists
+SAMPLED = 10_000  # impressions among which cases are chosen
 ASSETS = files("mmctr") / "widget_assets"
 STYLE = (ASSETS / "panel.css").read_text(encoding="utf-8")
 
@@ -52,103 +55,114 @@ class Panel(anywidget.AnyWidget):
         self.on_msg(lambda _, message, __: on_press(message["action"], int(message["value"])))
 
 
-class Explorer(ipywidgets.VBox):
-    """Widgets, and what a page without a kernel shows in their place."""
+def explore_attention(run: Run, dataset: Dataset) -> "AttentionExplorer | HTML":
+    """Look into one valid impression at a time, and change it to see what the model would say.
 
-    twin = ""
-
-    def _repr_mimebundle_(self, **options: object) -> dict[str, object]:
-        bundle = super()._repr_mimebundle_(**options)
-        style = f"<style>{STYLE}</style>"
-        return bundle | {"text/html": f'{style}<div class="mmctr-panel">{self.twin}</div>'}
-
-
-def explore_attention(run: Run, dataset: Dataset) -> "AttentionExplorer":
-    """Look into one valid impression at a time, and change it to see what the model would say."""
-    return AttentionExplorer(run, dataset)
+    Without a front end: the page of all cases.
+    """
+    view = AttentionView(run, dataset)
+    return AttentionExplorer(view) if attended() else _static(view.page())
 
 
 def explore_items(
     dataset: Dataset, embeddings: dict[str, np.ndarray], maps: dict[str, pd.DataFrame]
-) -> "ItemExplorer":
+) -> "ItemExplorer | HTML":
     """Look at an item and its nearest neighbours under every strategy, side by side.
 
     embeddings: float32 [n_items + 1, width] by strategy. maps: as `figures.item_maps` takes them,
-    with a column item.
+    with a column item. Without a front end: the page of the most clicked items.
     """
-    return ItemExplorer(dataset, embeddings, maps)
+    view = ItemView(dataset, embeddings, maps)
+    return ItemExplorer(view) if attended() else _static(view.page())
 
 
-class AttentionExplorer(Explorer):
-    """One impression, its attention, and what becomes of the prediction if it is changed."""
+def attended() -> bool:
+    """Whether a front end that shows widgets, such as JupyterLab, asked for the running cell.
+
+    Front ends name the cell that they run; papermill and nbconvert do not.
+    """
+    shell = get_ipython()
+    request = shell.get_parent() if hasattr(shell, "get_parent") else {}
+    return "cellId" in request.get("metadata", {})
+
+
+class AttentionView:
+    """The valid impressions of a run, and telling ones among them: what there is to explore."""
 
     def __init__(self, run: Run, dataset: Dataset) -> None:
         self.catalog, self.rows = dataset.catalog, dataset.valid
         self.model = run.model()
         self.probability = run.predictions["probability"].to_numpy()
-        weights = explain.attention(self.model, self.rows)
-        self.cases = explain.cases(self.rows, self.probability, dataset.train_clicks(), weights)
-        self.row, self.target, self.history = 0, 0, np.zeros(0, dtype=np.int32)
-        self.selected: int | None = None  # a position in the history; None: the target
+        # A sample: attention of all rows may need more memory than there is.
+        order = np.random.default_rng(0).permutation(len(self.rows))
+        seen = np.sort(order[:SAMPLED])
+        rows = self.rows.select(seen)
+        weights = explain.attention(self.model, rows)
+        found = explain.cases(rows, self.probability[seen], dataset.train_clicks(), weights)
+        self.cases = {name: int(seen[row]) for name, row in found.items()}
 
-        wide = {"description_width": "auto"}
+    def page(self) -> str:
+        """Every case as the explorer would show it, without buttons."""
+        if not self.cases:
+            return "<p>No history has two clicks: attention has nothing to choose between.</p>"
+        seen = {name: Seen(self, row) for name, row in self.cases.items()}
+        return "".join(f"<h4>{name}</h4>{one.head()}{one.strip()}" for name, one in seen.items())
+
+    def read(self, row: int) -> np.ndarray:
+        """The clicks of a row's history that the model reads, int32 [clicks], the oldest first."""
+        return self.rows.history(row)[-self.model.config.max_history :]
+
+    def name(self, row: int) -> str:
+        """A row in one line."""
+        clicked = "clicked" if self.rows.label[row] else "not clicked"
+        return (
+            f"user {self.rows.user[row]}: {_title(self.catalog, self.rows.target[row])[:60]} "
+            f"({clicked}, predicted {self.probability[row]:.2f})"
+        )
+
+    @cached_property
+    def users(self) -> pd.Series:
+        """The user of each row as text."""
+        return pd.Series(self.rows.user).astype(str)
+
+
+class AttentionExplorer(ipywidgets.VBox):
+    """One impression, its attention, and what becomes of the prediction if it is changed."""
+
+    def __init__(self, view: AttentionView) -> None:
+        self.view, self.row, self.target = view, 0, 0
+        self.history = np.zeros(0, dtype=np.int32)
+        self.selected: int | None = None  # a position in the history; None: the target
         self.case = ipywidgets.Dropdown(
-            options=[*self.cases.items(), ("a user's impression", -1)],
-            description="Case",
-            style=wide,
+            options=[*view.cases.items(), ("a user's impression", -1)], **_labelled("Case")
         )
         self.user = ipywidgets.Text(
-            description="User",
-            placeholder="an id, or its beginning",
-            style=wide,
-            continuous_update=False,
+            placeholder="an id, or its beginning", continuous_update=False, **_labelled("User")
         )
-        self.impression = ipywidgets.Dropdown(description="Impression", style=wide)
-        self.impression.layout.width = "auto"
-        self.impression.layout.flex = "1 1 260px"
-        self.search = ipywidgets.Text(
-            description="Swap for",
-            placeholder="words of a title, or an item id",
-            style=wide,
-            continuous_update=False,
-        )
+        self.impression = ipywidgets.Dropdown(**_labelled("Impression"))
+        self.impression.layout = {"width": "auto", "flex": "1 1 260px"}
+        self.search = _item_search("Swap for")
         self.reset = ipywidgets.Button(description="Undo all changes", tooltip="Undo all changes")
         self.head = Panel(self._press, label="Target and prediction", live=True)
         self.strip = Panel(self._press, label="History")
         self.found = Panel(self._press, label="Items to swap in", live=True)
+        controls = _line(self.case, self.user, self.impression)
         super().__init__(
-            [
-                _line(self.case, self.user, self.impression),
-                self.head,
-                self.strip,
-                _line(self.search, self.reset),
-                self.found,
-            ]
+            [controls, self.head, self.strip, _line(self.search, self.reset), self.found]
         )
         self.case.observe(self._choose_case, "value")
         self.user.observe(lambda change: self.find_user(change["new"]), "value")
         self.impression.observe(self._choose_impression, "value")
         self.search.observe(lambda _: self._show_found(), "value")
         self.reset.on_click(lambda _: self.show(self.row))
-        self._list([next(iter(self.cases.values()), int(self.rows.history_length.argmax()))])
-
-    @property
-    def twin(self) -> str:
-        """Every case as the explorer would show it, without buttons."""
-        if not self.cases:
-            return "<p>No history has two clicks: attention has nothing to choose between.</p>"
-        parts = []
-        for name, row in self.cases.items():
-            seen = _Impression(self, row)
-            parts.append(f"<h4>{escape(name)}</h4>{seen.head()}{seen.strip()}")
-        return "".join(parts)
+        longest = int(view.rows.history_length.argmax())
+        self._list([next(iter(view.cases.values()), longest)])
 
     def find_user(self, text: str) -> None:
         """List the impressions of the users whose id begins with a text, and show the first."""
-        text = text.strip()
-        names = pd.Series(self.rows.user).astype(str)
-        exact = np.flatnonzero(names == text)
-        begun = names[names.str.startswith(text)].str.len().sort_values(kind="stable").index
+        text, users = text.strip(), self.view.users
+        exact = np.flatnonzero(users == text)
+        begun = users[users.str.startswith(text)].str.len().sort_values(kind="stable").index
         rows = exact if len(exact) else begun.to_numpy()
         if text and len(rows):
             self.case.value = -1
@@ -159,16 +173,14 @@ class AttentionExplorer(Explorer):
 
     def show(self, row: int) -> None:
         """Show a valid row as it is."""
-        self.row, self.target = row, int(self.rows.target[row])
-        self.history = self._read(row)
-        self.selected = None
-        self._refresh()
+        self.row, self.target = row, int(self.view.rows.target[row])
+        self.history = self.view.read(row)
+        self.select(None)
 
     def remove(self, position: int) -> None:
         """Take a click out of the history; 0 is the oldest that is shown."""
         self.history = np.delete(self.history, position)
-        self.selected = None
-        self._refresh()
+        self.select(None)
 
     def select(self, position: int | None) -> None:
         """Choose what `swap` replaces: a click of the history, or None for the target."""
@@ -184,50 +196,29 @@ class AttentionExplorer(Explorer):
             self.history[self.selected] = item
         self._refresh()
 
-    def impression_now(self) -> Impressions:
-        """The impression with all changes, as one row."""
-        return _one_row(self.rows, self.row, self.target, self.history)
-
-    def _read(self, row: int) -> np.ndarray:
-        return self.rows.history(row)[-self.model.config.max_history :]
-
     def _refresh(self) -> None:
-        seen = _Impression(self, self.row, self.target, self.history)
-        self.head.html = seen.head(self.selected)
+        seen = Seen(self.view, self.row, self.target, self.history)
+        self.head.html = seen.head(self.selected, editable=True)
         self.strip.html = seen.strip(self.selected, editable=True)
         self._show_found()
 
     def _show_found(self) -> None:
         place = "the target" if self.selected is None else f"click {self.selected + 1}"
-        if not self.search.value.strip():
-            self.found.html = (
-                f'<p class="quiet">Selected: {place}. Search an item to put in its place.</p>'
-            )
+        text, catalog = self.search.value.strip(), self.view.catalog
+        if not text:
+            prompt = f"Selected: {place}. Search an item to put in its place."
+            self.found.html = f'<p class="quiet">{prompt}</p>'
             return
-        items = find_items(self.catalog, self.search.value)
-        if not len(items):
-            text = escape(self.search.value.strip())
-            self.found.html = f"<p>No item has the id or title {text}.</p>"
-            return
-        tiles = [
-            _tile(self.catalog, item, action="swap", value=item, label=f"Put in place of {place}")
-            for item in items
-        ]
-        self.found.html = f"<p>Put in the place of {place}:</p>{_strip(tiles)}"
+        swap = {"action": "swap", "label": f"Put in place of {place}"}
+        tiles = [_tile(catalog, item, value=item, **swap) for item in find_items(catalog, text)]
+        words = f"<p>Put in the place of {place}:</p>{_strip(tiles)}"
+        self.found.html = words if tiles else _nothing_found(text)
 
     def _list(self, rows: list[int]) -> None:
         """Offer some impressions and show the first."""
         self.show(rows[0])
-        self.impression.options = [(self._name(row), row) for row in rows]
+        self.impression.options = [(self.view.name(row), row) for row in rows]
         self.impression.value = rows[0]
-
-    def _name(self, row: int) -> str:
-        clicked = "clicked" if self.rows.label[row] else "not clicked"
-        title = str(self.catalog.titles[self.rows.target[row]]) or "(no title)"
-        return (
-            f"user {self.rows.user[row]}: {title[:60]} "
-            f"({clicked}, predicted {self.probability[row]:.2f})"
-        )
 
     def _choose_case(self, change: dict) -> None:
         if change["new"] >= 0:
@@ -246,36 +237,34 @@ class AttentionExplorer(Explorer):
             self.swap(value)
 
 
-class _Impression:
+class Seen:
     """The HTML of one impression, changed or not, with the numbers that `explain` gives."""
 
     def __init__(
         self,
-        explorer: AttentionExplorer,
+        view: AttentionView,
         row: int,
         target: int | None = None,
         history: np.ndarray | None = None,
     ) -> None:
-        self.catalog, self.rows, self.row = explorer.catalog, explorer.rows, row
-        self.target = int(self.rows.target[row]) if target is None else target
-        as_read = explorer._read(row)
+        self.catalog, self.rows, self.row = view.catalog, view.rows, row
+        as_read, own = view.read(row), int(self.rows.target[row])
+        self.target = own if target is None else target
         self.history = as_read if history is None else history
-        before = _one_row(self.rows, row, int(self.rows.target[row]), as_read)
-        after = _one_row(self.rows, row, self.target, self.history)
         self.unread = int(self.rows.history_length[row]) - len(as_read)
-        logit = [float(explain.logits(explorer.model, rows)[0]) for rows in (before, after)]
-        self.before, self.after = explain.sigmoid(np.array(logit))
-        self.changed = self.target != self.rows.target[row] or not np.array_equal(
-            as_read, self.history
-        )
-        weights = explain.attention(explorer.model, after)
+        self.changed = self.target != own or not np.array_equal(as_read, self.history)
+        before = _one_row(self.rows, row, own, as_read)
+        after = _one_row(self.rows, row, self.target, self.history)
+        logit = [explain.logits(view.model, one)[0] for one in (before, after)]
+        self.before, self.after = explain.sigmoid(np.array(logit, dtype=np.float64))
+        weights = explain.attention(view.model, after)
         self.weights = weights.pivot(index="age", columns="head", values="weight")
-        clicks = explain.leave_one_out(explorer.model, after).set_index("age")
+        clicks = explain.leave_one_out(view.model, after).set_index("age")
         without = explain.sigmoid((clicks["logit"] - clicks["effect"]).to_numpy(np.float64))
         self.loss = pd.Series(without - self.after, clicks.index)
 
-    def head(self, selected: int | None = -1) -> str:
-        """The target and the prediction; selected None marks the target, -1 leaves out buttons."""
+    def head(self, selected: int | None = None, *, editable: bool = False) -> str:
+        """The target and the prediction; selected: a click, or None if it is the target."""
         label = self.rows.label[self.row]
         facts = [("Predicted", f"{self.before:.3f}", "probability of a click")]
         if self.changed:
@@ -292,7 +281,7 @@ class _Impression:
             f'<div class="quiet">{note}</div></div>'
             for name, number, note in facts
         )
-        action = {} if selected == -1 else {"action": "select", "value": -1}
+        action = {"action": "select", "value": -1} if editable else {}
         target = _tile(
             self.catalog,
             self.target,
@@ -341,7 +330,7 @@ class _Impression:
             f'<span><i style="background:{_color(head)}"></i>head {head}</span>'
             for head in self.weights.columns
         )
-        unread = f" of {count + self.unread}, the model reads no more" if self.unread else ""
+        unread = f" ({self.unread} older ones are not read)" if self.unread else ""
         return (
             f'<div class="legend"><span>{count} clicks{unread}; the oldest first. Weight of</span>'
             f"{heads}<span>and how the probability changes without the click, in percentage points"
@@ -349,25 +338,51 @@ class _Impression:
         )
 
 
-class ItemExplorer(Explorer):
-    """A map of items to click on, and the neighbours of the chosen one by every strategy."""
+class ItemView:
+    """Items, where they lie on the maps, and what is near them by each strategy."""
 
     def __init__(
         self, dataset: Dataset, embeddings: dict[str, np.ndarray], maps: dict[str, pd.DataFrame]
     ) -> None:
         self.catalog, self.embeddings, self.maps = dataset.catalog, embeddings, maps
         self.popular = np.argsort(-dataset.train_clicks(), kind="stable")[:3].tolist()
-        self.item = 0
-        wide = {"description_width": "auto"}
-        self.strategy = ipywidgets.Dropdown(
-            options=list(maps), value=list(maps)[-1], description="Map of", style=wide
+
+    def page(self) -> str:
+        """The most clicked items with their neighbours, without buttons."""
+        return "".join(self.neighbours(item) for item in self.popular)
+
+    def neighbours(self, item: int, *, buttons: bool = False) -> str:
+        """An item and its nearest neighbours, a column a strategy."""
+        columns = []
+        for name, embedding in self.embeddings.items():
+            near = explain.nearest(embedding, item, NEIGHBOURS)
+            similarity = explain.cosine(embedding, np.full(len(near), item), near)
+            lines = "".join(
+                _row(self.catalog, other, f"{value:.2f}", key=f"{name} {other}" if buttons else "")
+                for other, value in zip(near.tolist(), similarity, strict=True)
+            )
+            swatch = f'<span class="swatch" style="background:{figures.strategy_color(name)}">'
+            columns.append(f"<div><h5>{swatch}</span>{escape(name)}</h5>{lines}</div>")
+        tags = ", ".join(str(tag) for tag in self.catalog.tags[item] if tag) or "none"
+        drawn = next(iter(self.maps.values()))["item"]
+        if buttons and item not in drawn.to_numpy():
+            tags += f" (not one of the {len(drawn):,} items on the map)"
+        cover = _cover(self.catalog, item)
+        image = f'<div class="item"><div class="still">{cover}</div></div>' if cover else ""
+        return (
+            f'<h4>{escape(_title(self.catalog, item))}</h4><div class="head">{image}'
+            f'<p class="quiet">Item {item}, tags {tags}. Its nearest neighbours by cosine '
+            f'similarity:</p></div><div class="columns">{"".join(columns)}</div>'
         )
-        self.search = ipywidgets.Text(
-            description="Find",
-            placeholder="words of a title, or an item id",
-            style=wide,
-            continuous_update=False,
-        )
+
+
+class ItemExplorer(ipywidgets.VBox):
+    """A map of items to click on, and the neighbours of the chosen one by every strategy."""
+
+    def __init__(self, view: ItemView) -> None:
+        self.view, self.item, names = view, 0, list(view.maps)
+        self.strategy = ipywidgets.Dropdown(options=names, value=names[-1], **_labelled("Map of"))
+        self.search = _item_search("Find")
         self.map = go.FigureWidget(self._figure())
         for trace in self.map.data[:-1]:
             trace.on_click(self._click)
@@ -375,33 +390,23 @@ class ItemExplorer(Explorer):
         self.panel = Panel(self._press, label="The item and its neighbours", live=True)
         super().__init__([_line(self.strategy, self.search), self.found, self.map, self.panel])
         self.strategy.observe(lambda _: self._redraw(), "value")
-        self.search.observe(lambda change: self._find(change["new"]), "value")
-        self.show(self.popular[0])
-
-    @property
-    def twin(self) -> str:
-        """The most clicked items with their neighbours."""
-        return "".join(self._neighbours(item, buttons=False) for item in self.popular)
+        self.search.observe(lambda change: self._find(change["new"].strip()), "value")
+        self.show(view.popular[0])
 
     def show(self, item: int) -> None:
         """Show an item and its neighbours, and mark it on the map."""
         self.item = item
-        self.panel.html = self._neighbours(item, buttons=True)
+        self.panel.html = self.view.neighbours(item, buttons=True)
         self._mark()
 
     def _figure(self) -> go.Figure:
         name = self.strategy.value
-        figure = figures.item_maps({name: self.maps[name]})
+        figure = figures.item_maps({name: self.view.maps[name]})
+        figure.update_traces(marker_size=8)
+        ring = {"size": 16, "symbol": "circle-open", "line_width": 3, "color": figures.SECOND}
         figure.add_scatter(
-            x=[],
-            y=[],
-            mode="markers",
-            name="chosen",
-            hoverinfo="skip",
-            showlegend=False,
-            marker={"size": 16, "symbol": "circle-open", "line_width": 3, "color": figures.SECOND},
+            x=[], y=[], mode="markers", hoverinfo="skip", showlegend=False, marker=ring
         )
-        figure.update_traces(marker_size=8, selector={"showlegend": True})
         return figure.update_layout(height=460, clickmode="event", legend_title_text="tag")
 
     def _redraw(self) -> None:
@@ -413,7 +418,7 @@ class ItemExplorer(Explorer):
         self._mark()
 
     def _mark(self) -> None:
-        table = self.maps[self.strategy.value]
+        table = self.view.maps[self.strategy.value]
         here = table[table["item"] == self.item]
         with self.map.batch_update():
             self.map.data[-1].x, self.map.data[-1].y = here["x"].tolist(), here["y"].tolist()
@@ -423,43 +428,16 @@ class ItemExplorer(Explorer):
             self.show(int(trace.customdata[points.point_inds[0]]))
 
     def _find(self, text: str) -> None:
-        items = find_items(self.catalog, text)
-        tiles = [
-            _tile(self.catalog, item, action="show", value=item, label="Show") for item in items
-        ]
-        nothing = f"<p>No item has the id or title {escape(text.strip())}.</p>" if text else ""
-        self.found.html = _strip(tiles) if tiles else nothing
+        catalog = self.view.catalog
+        items = find_items(catalog, text)
+        show = {"action": "show", "label": "Show"}
+        tiles = [_tile(catalog, item, value=item, **show) for item in items]
+        self.found.html = _strip(tiles) if tiles else _nothing_found(text) if text else ""
         if len(items) == 1:
             self.show(items[0])
 
     def _press(self, _action: str, value: int) -> None:
         self.show(value)
-
-    def _neighbours(self, item: int, *, buttons: bool) -> str:
-        columns = []
-        for name, embedding in self.embeddings.items():
-            near = explain.nearest(embedding, item, NEIGHBOURS)
-            similarity = explain.cosine(embedding, np.full(len(near), item), near)
-            lines = "".join(
-                _row(self.catalog, other, f"{value:.2f}", key=f"{name} {other}" if buttons else "")
-                for other, value in zip(near.tolist(), similarity, strict=True)
-            )
-            color = figures.strategy_color(name)
-            columns.append(
-                f'<div><h5><span class="swatch" style="background:{color}"></span>'
-                f"{escape(name)}</h5>{lines}</div>"
-            )
-        title = escape(_title(self.catalog, item))
-        tags = ", ".join(str(tag) for tag in self.catalog.tags[item] if tag) or "none"
-        drawn = next(iter(self.maps.values()))["item"]
-        if buttons and item not in drawn.values:
-            tags += f" (not one of the {len(drawn):,} items on the map)"
-        image = f'<div class="item"><div class="still">{_cover(self.catalog, item)}</div></div>'
-        return (
-            f'<h4>{title}</h4><div class="head">{image if self.catalog.covers else ""}'
-            f'<p class="quiet">Item {item}, tags {tags}. Its nearest neighbours by cosine '
-            f'similarity:</p></div><div class="columns">{"".join(columns)}</div>'
-        )
 
 
 def find_items(catalog: Catalog, text: str, limit: int = FOUND) -> list[int]:
@@ -483,8 +461,9 @@ def thumbnail(catalog: Catalog, item: int) -> str:
 def _data_uri(path: Path) -> str:
     try:
         with Image.open(path) as image:
+            image.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))  # a large JPEG is read in less time
             small = ImageOps.fit(image.convert("RGB"), (THUMBNAIL, THUMBNAIL))
-    except (OSError, UnidentifiedImageError):
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return ""
     file = io.BytesIO()
     small.save(file, "JPEG", quality=75)
@@ -500,6 +479,23 @@ def _one_row(rows: Impressions, row: int, target: int, history: np.ndarray) -> I
         "history_items": np.asarray(history, dtype=np.int32),
     }
     return Impressions(**(vars(rows.select(np.array([row]))) | changed))
+
+
+def _static(page: str) -> HTML:
+    return HTML(f'<style>{STYLE}</style><div class="mmctr-panel">{page}</div>')
+
+
+def _labelled(name: str) -> dict[str, object]:
+    return {"description": name, "style": {"description_width": "auto"}}
+
+
+def _item_search(name: str) -> ipywidgets.Text:
+    hint = "words of a title, or an item id"
+    return ipywidgets.Text(placeholder=hint, continuous_update=False, **_labelled(name))
+
+
+def _nothing_found(text: str) -> str:
+    return f"<p>No item has the id or title {escape(text)}.</p>"
 
 
 def _line(*widgets: ipywidgets.Widget) -> ipywidgets.HBox:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from IPython.display import HTML
 
 from mmctr import explain, fusion, widgets
 from mmctr.data.dataset import Impressions
@@ -38,7 +39,7 @@ class Elements(HTMLParser):
 
 @pytest.fixture
 def explorer(tiny, tiny_run):
-    return widgets.explore_attention(tiny_run, tiny)
+    return attention_explorer(tiny_run, tiny)
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +47,16 @@ def embeddings(tiny):
     return {name: fusion.item_embeddings(tiny.catalog, name) for name in ("v1", "v4")}
 
 
+def attention_explorer(run, dataset):
+    return widgets.AttentionExplorer(widgets.AttentionView(run, dataset))
+
+
 def item_explorer(dataset, embeddings):
     items = np.arange(1, 101)
     columns = {"x": items / 10, "y": -items / 7, "tag": ["1", "other"] * 50, "item": items}
     table = pd.DataFrame(columns).assign(title=dataset.catalog.titles[items])
     maps = {name: table.assign(x=table["x"] + number) for number, name in enumerate(embeddings)}
-    return widgets.explore_items(dataset, embeddings, maps)
+    return widgets.ItemExplorer(widgets.ItemView(dataset, embeddings, maps))
 
 
 def with_titles(dataset, titles):
@@ -82,7 +87,7 @@ def expected(run, row, target, history):
 
 
 def test_every_case_is_offered_and_shown(explorer, tiny, tiny_run):
-    for name, row in explorer.cases.items():
+    for name, row in explorer.view.cases.items():
         explorer.case.value = row
         assert explorer.row == row
         assert explorer.impression.value == row
@@ -90,11 +95,11 @@ def test_every_case_is_offered_and_shown(explorer, tiny, tiny_run):
         predicted = tiny_run.predictions["probability"][row]
         assert float(shown[0]) == pytest.approx(predicted, abs=6e-4), name
         assert shown[1:] == [f"{tiny.valid.label[row]:.0f}", f"{tiny.valid.probability[row]:.3f}"]
-    assert len(explorer.cases) == 5
+    assert len(explorer.view.cases) == 5
 
 
 def test_changes_are_predicted_as_predict_does(explorer, tiny, tiny_run):
-    row = explorer.cases["A long history"]
+    row = explorer.view.cases["A long history"]
     explorer.show(row)
     one, history = tiny.valid.select(np.array([row])), tiny.valid.history(row)[-64:].tolist()
     target = int(tiny.valid.target[row])
@@ -127,7 +132,7 @@ def test_a_history_may_be_emptied(explorer, tiny, tiny_run):
 
 
 def test_bars_are_the_weights_and_notes_the_effects(explorer, tiny, tiny_run):
-    row = explorer.cases["Heads that disagree"]
+    row = explorer.view.cases["Heads that disagree"]
     explorer.show(row)
     one = tiny.valid.select(np.array([row]))
     weights = explain.attention(tiny_run.model(), one)
@@ -169,9 +174,8 @@ def test_items_are_found_by_id_and_by_title(tiny):
 
 def test_without_covers_there_are_no_empty_frames(tiny, tiny_run, embeddings):
     bare = replace(tiny, catalog=replace(tiny.catalog, covers={}))
-    for made in (widgets.explore_attention(tiny_run, bare), item_explorer(bare, embeddings)):
-        assert 'class="cover"' not in made.twin
-        assert "<img" not in made._repr_mimebundle_()["text/html"]
+    for html in every_html(bare, tiny_run, embeddings):
+        assert 'class="cover"' not in html
 
 
 def test_an_unreadable_cover_is_an_empty_frame(tiny, tmp_path):
@@ -182,16 +186,21 @@ def test_an_unreadable_cover_is_an_empty_frame(tiny, tmp_path):
 
 def every_html(tiny, tiny_run, embeddings):
     """All HTML that both explorers make, with everything in them used once."""
-    attention = widgets.explore_attention(tiny_run, tiny)
+    attention = attention_explorer(tiny_run, tiny)
     attention.search.value = "a"
     attention.user.value = "<script>alert(2)</script>"
     yield attention.head.html
-    attention.show(attention.cases["A long history"])
-    yield from (attention.head.html, attention.strip.html, attention.found.html, attention.twin)
+    attention.show(attention.view.cases["A long history"])
+    yield from (
+        attention.head.html,
+        attention.strip.html,
+        attention.found.html,
+        attention.view.page(),
+    )
     attention.search.value = "<script>alert(2)</script> that nobody has"
     yield attention.found.html
     items = item_explorer(tiny, embeddings)
-    yield from (items.panel.html, items.twin)
+    yield from (items.panel.html, items.view.page())
     items.search.value = "a"
     yield items.found.html
     items.search.value = '"><img src=y onerror=alert(1)>'
@@ -219,15 +228,21 @@ def test_every_button_has_a_name_and_a_key_of_its_own(tiny, tiny_run, embeddings
         assert len(keys) == len(set(keys))
 
 
-def test_the_twin_holds_every_case_and_no_button(explorer):
-    bundle = explorer._repr_mimebundle_()
-    assert "application/vnd.jupyter.widget-view+json" in bundle
-    page = Elements(bundle["text/html"])
+def test_without_a_front_end_there_is_a_page_without_buttons(explorer, tiny, tiny_run):
+    page = Elements(widgets.explore_attention(tiny_run, tiny).data)
     assert not page.of("button")
-    for name, row in explorer.cases.items():
+    for name, row in explorer.view.cases.items():
         explorer.show(row)
         assert name in page.text
         assert facts(explorer)[0] in page.text
+
+
+@pytest.mark.parametrize("metadata", [{"cellId": "1"}, {}])
+def test_a_front_end_gets_widgets(tiny, tiny_run, monkeypatch, metadata):
+    shell = SimpleNamespace(get_parent=lambda: {"metadata": metadata})
+    monkeypatch.setattr(widgets, "get_ipython", lambda: shell)
+    made = widgets.explore_attention(tiny_run, tiny)
+    assert isinstance(made, widgets.AttentionExplorer if metadata else HTML)
 
 
 @pytest.mark.parametrize(("attention", "heads"), [("dot", 1), ("mlp", 2)])
@@ -240,8 +255,8 @@ def test_other_attentions_are_shown_too(tiny, tiny_run, attention, heads):
 
     predictions = pd.DataFrame({"probability": probability})
     run = SimpleNamespace(model=lambda: model, predictions=predictions)
-    explorer = widgets.explore_attention(run, tiny)
-    assert ("Heads that disagree" in explorer.cases) == (heads > 1)
+    explorer = attention_explorer(run, tiny)
+    assert ("Heads that disagree" in explorer.view.cases) == (heads > 1)
     assert explorer.strip.html.count('class="weight"') == heads * len(explorer.history)
     assert facts(explorer)[0] == f"{probability[explorer.row]:.3f}"
 
@@ -251,11 +266,10 @@ def test_short_histories_can_be_explored(tiny, tiny_run, longest):
     rows = tiny.valid
     start = np.maximum(rows.history_start, rows.history_end - longest)
     short = Impressions(**(vars(rows) | {"history_start": start}))
-    explorer = widgets.explore_attention(
-        tiny_run, replace(tiny, splits=tiny.splits | {"valid": short})
-    )
-    assert explorer.cases == {}
-    assert "nothing to choose between" in explorer.twin
+    dataset = replace(tiny, splits=tiny.splits | {"valid": short})
+    explorer = attention_explorer(tiny_run, dataset)
+    assert explorer.view.cases == {}
+    assert "nothing to choose between" in explorer.view.page()
     assert len(explorer.history) == longest
 
 
