@@ -20,7 +20,8 @@ from playwright.sync_api import expect, sync_playwright
 from mmctr import explain, fusion
 from mmctr.data.dataset import Dataset, Impressions
 from mmctr.data.demo import write_demo
-from mmctr.training.checkpoint import Run
+from mmctr.report import Report
+from mmctr.training.checkpoint import Run, describe
 from mmctr.training.trainer import configs, train
 
 ROOT = Path(__file__).parents[2]
@@ -86,6 +87,10 @@ def lab(tmp_path_factory):
     dataset = demo_with_hostile_titles(home / "data" / "demo")
     small = configs(epochs=1, embedding_dim=8, heads=2, hidden=(16,))
     run = train(dataset, "v4", *small, home / "runs")
+    folder, date = home / "reports" / "one", run.summary["date"]
+    folder.mkdir(parents=True)
+    runs = [os.path.relpath(run.folder, folder)]
+    Report(folder, describe(dataset), ["v4"], [1], [], date, runs).save()
     shutil.copytree(ROOT / "notebooks", home / "notebooks")
     for name, text in SETTINGS.items():
         path = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
@@ -222,7 +227,7 @@ def test_item_explorer(lab):
     page.close()
 
 
-@pytest.mark.parametrize("name", ["01_explore", "03_train"])
+@pytest.mark.parametrize("name", ["01_explore", "03_train", "05_compare"])
 def test_notebook_without_explorer(lab, name):
     page, errors = lab.execute(name)
     assert page.locator('img[src="x"]').count() == 0
