@@ -145,6 +145,7 @@ class AttentionExplorer(ipywidgets.VBox):
         self.reset = ipywidgets.Button(description="Undo all changes", tooltip="Undo all changes")
         self.head = Panel(self._press, label="Target and prediction", live=True)
         self.strip = Panel(self._press, label="History")
+        self.strip.add_class("scrolls")  # the prediction stays in view
         self.found = Panel(self._press, label="Items to swap in", live=True)
         controls = _line(self.case, self.user, self.impression)
         super().__init__(
