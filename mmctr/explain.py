@@ -1,15 +1,17 @@
 """What embeddings and trained models attend to, as tidy DataFrames."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score
+from torch import Tensor
 
 from mmctr.data.dataset import Dataset, Impressions, slice_positions
-from mmctr.errors import DataError
+from mmctr.data.demo import Topics, history_weights
 from mmctr.model.din import DIN
 from mmctr.training.batches import Batches
-from mmctr.training.prediction import predict
 
 
 @torch.inference_mode()
@@ -19,7 +21,9 @@ def attention(model: DIN, rows: Impressions) -> pd.DataFrame:
     Columns: row (position in rows), target, item, age (1 = the latest click), head (from 1),
     weight. The softmax weights of a row and head sum to 1; those of attention="mlp" need not.
     """
-    parts = []
+    names = ("row", "target", "item", "age", "head")
+    nothing = dict.fromkeys(names, np.zeros(0, np.int64)) | {"weight": np.zeros(0, np.float32)}
+    parts = [pd.DataFrame(nothing)]
     batches = Batches(rows, model)
     for first, batch in zip(range(0, len(rows), 1024), batches.in_order(1024), strict=True):
         weights = model.attention_weights(batch).cpu().numpy()
@@ -55,52 +59,215 @@ def field_weights(model: DIN, rows: Impressions) -> pd.DataFrame:
     )
 
 
-def cases(rows: Impressions, probability: np.ndarray) -> dict[str, int]:
-    """Telling rows by kind: a foreseen click, a missed click, and the longest history.
+@torch.inference_mode()
+def logits(model: DIN, rows: Impressions) -> np.ndarray:
+    """The model's logits of a click, float32 [n]: effects add up before the sigmoid."""
+    parts = [model(batch).float().cpu().numpy() for batch in Batches(rows, model).in_order(4096)]
+    return np.concatenate([np.zeros(0, dtype=np.float32), *parts])
 
-    Only rows with at least two clicks in their history are taken, and no row twice. Raises
-    DataError if there is none: attention has nothing to choose between.
+
+def sigmoid(logit: np.ndarray) -> np.ndarray:
+    """The probabilities of logits, of the same shape and dtype."""
+    return 1 / (1 + np.exp(-logit))
+
+
+@torch.inference_mode()
+def permutation_importance(
+    model: DIN, rows: Impressions, shuffles: int = 5, seed: int = 0
+) -> pd.DataFrame:
+    """AUC lost when one field's vectors change places among the rows (Breiman, 2001).
+
+    The field is shuffled as the layers after attention read it. Columns: field, mean, low, high
+    (least and most of the shuffles); the field of most loss first. With several heads of attention,
+    "all interest" shuffles what they found together, because one head may stand in for another.
+    """
+    rng = np.random.default_rng(seed)
+    batches = list(Batches(rows, model).in_order(4096))
+    vectors = [model.field_vectors(batch) for batch in batches]
+    sizes = [len(batch) for batch in batches]
+    ends = np.cumsum(list(model.field_widths.values()))
+    columns = {
+        name: np.arange(end - width, end)
+        for (name, width), end in zip(model.field_widths.items(), ends, strict=True)
+    }
+    interest = [name for name in columns if name.startswith("interest")]
+    if len(interest) > 1:
+        columns["all interest"] = np.concatenate([columns[name] for name in interest])
+
+    def auc(fields: Sequence[Tensor]) -> float:
+        scores = [model.score(part).float() for part in fields]
+        return float(roc_auc_score(rows.label, torch.cat(scores).cpu().numpy()))
+
+    whole, joined, losses = auc(vectors), torch.cat(vectors), {}
+    for name, column in columns.items():
+        column = torch.from_numpy(column).to(joined.device)
+        losses[name] = []
+        for _ in range(shuffles):
+            order = torch.from_numpy(rng.permutation(len(rows))).to(joined.device)
+            shuffled = joined.clone()
+            shuffled[:, column] = joined[order][:, column]
+            losses[name].append(whole - auc(shuffled.split(sizes)))
+    table = pd.DataFrame(losses).agg(["mean", "min", "max"]).T
+    table = table.rename(columns={"min": "low", "max": "high"}).rename_axis("field").reset_index()
+    return table.sort_values("mean", ascending=False, ignore_index=True)
+
+
+def cases(
+    rows: Impressions,
+    probability: np.ndarray,
+    train_clicks: np.ndarray | None = None,
+    weights: pd.DataFrame | None = None,
+) -> dict[str, int]:
+    """Telling rows by kind: clicks foreseen and missed, a cold target, a long history, and heads
+    that disagree.
+
+    Only rows with at least two clicks in their history are taken, because attention has nothing to
+    choose between in others, and no row twice: there may be no case at all. train_clicks: of each
+    item [n_items + 1]. weights: the attention of these rows. What is left out, leaves out its case.
     """
     length = rows.history_length
-    if length.max(initial=0) < 2:
-        raise DataError(
-            f"The {len(rows)} rows have histories of at most {length.max(initial=0)} clicks, "
-            "expected some of at least 2: attention needs clicks to choose between."
-        )
-    clicked = (rows.label == 1) & (length >= 2)
+    clicked = rows.label == 1
     wanted = {
         "A foreseen click": np.where(clicked, probability, -np.inf),
         "A missed click": np.where(clicked, -probability, -np.inf),
-        "A long history": np.where(length >= 2, length, -np.inf),
     }
+    if train_clicks is not None:
+        wanted["A cold target"] = -train_clicks[rows.target].astype(np.float64)
+    wanted["A long history"] = length.astype(np.float64)
+    if weights is not None and weights["head"].nunique() > 1:
+        spread = head_disagreement(weights).reindex(range(len(rows)))
+        wanted["Heads that disagree"] = spread.fillna(-np.inf).to_numpy(copy=True)
     found: dict[str, int] = {}
     for name, score in wanted.items():
+        score[length < 2] = -np.inf
         score[list(found.values())] = -np.inf
         if np.isfinite(score.max(initial=-np.inf)):
             found[name] = int(score.argmax())
     return found
 
 
-def removal_effects(model: DIN, rows: Impressions, seed: int = 0) -> pd.DataFrame:
+def head_disagreement(weights: pd.DataFrame) -> pd.Series:
+    """How far a row's heads are from their mean, by row: 0 = alike, near 1 = each its own click.
+
+    The mean over heads of the total variation distance. weights: as `attention` gives them.
+    """
+    mean = weights.groupby(["row", "age"])["weight"].transform("mean")
+    distance = (weights["weight"] - mean).abs().groupby(weights["row"]).sum()
+    return distance / (2 * weights["head"].nunique())
+
+
+def latest(rows: Impressions, clicks: int) -> Impressions:
+    """The same rows with at most their latest clicks, as many as a model reads."""
+    start = np.maximum(rows.history_start, rows.history_end - clicks)
+    return Impressions(**(vars(rows) | {"history_start": start}))
+
+
+def leave_one_out(model: DIN, rows: Impressions) -> pd.DataFrame:
+    """What each click that the model reads does to its row's logit: with it, minus without it.
+
+    Every history is scored without each of its clicks in turn. Columns: row, item, age (1 = the
+    latest click), weight (attention, mean over heads), logit (with all clicks), effect.
+    """
+    rows = latest(rows, model.config.max_history)
+    clicks = attention(model, rows).groupby(["row", "age"], as_index=False)
+    clicks = clicks.agg({"item": "first", "weight": "mean"})
+    row, age = clicks["row"].to_numpy(), clicks["age"].to_numpy()
+    logit = logits(model, rows)[row]
+    without = logits(model, without_click(rows.select(row), age))
+    return clicks.assign(logit=logit, effect=logit - without)
+
+
+def removal_effects(clicks: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """How a prediction changes when one click is taken out of the history.
 
-    One line a row with at least two clicks: row, probability, most_attended and random, the
-    changes of the probability without the most attended click (mean over heads) and without a
-    random other one.
+    clicks: as `leave_one_out` gives them. One line a row with at least two clicks: row,
+    probability, most_attended and random, the changes of the probability without the most attended
+    click and without a random other one.
     """
-    weights = attention(model, rows).groupby(["row", "age"], as_index=False)["weight"].mean()
-    clicks = weights.groupby("row")["age"].transform("size")
-    weights = weights[clicks >= 2].reset_index(drop=True)
-    most = weights.loc[weights.groupby("row")["weight"].idxmax()]
-    others = weights.drop(most.index)
-    random = others.sample(frac=1, random_state=seed).groupby("row").head(1).sort_values("row")
-    chosen = rows.select(most["row"].to_numpy())
-    probability = predict(model, chosen)
+    size = clicks.groupby("row")["age"].transform("size")
+    clicks = clicks[size >= 2].reset_index(drop=True)
+    most = clicks.loc[clicks.groupby("row")["weight"].idxmax()]
+    others = clicks.drop(most.index).sample(frac=1, random_state=seed)
+    random = others.groupby("row").head(1).sort_values("row")
+    probability = sigmoid(most["logit"].to_numpy())
     changes = {
-        name: predict(model, without_click(chosen, picked["age"].to_numpy())) - probability
+        name: sigmoid((picked["logit"] - picked["effect"]).to_numpy()) - probability
         for name, picked in (("most_attended", most), ("random", random))
     }
     return pd.DataFrame({"row": most["row"].to_numpy(), "probability": probability, **changes})
+
+
+def agreement(clicks: pd.DataFrame) -> pd.DataFrame:
+    """Whether attention ranks a row's clicks as their leave-one-out effects do.
+
+    clicks: as `leave_one_out` gives them. One line a row with at least three clicks, which two
+    ranks need to say anything: row, clicks, correlation (Spearman's, of weight and size of effect;
+    NaN if all are equal), same_first (whether both name the same click).
+    """
+    size = clicks.groupby("row")["age"].transform("size")
+    clicks = clicks[size >= 3].reset_index(drop=True)
+    clicks["size"] = clicks["effect"].abs()
+    by_row = clicks.groupby("row")
+    ranks = pd.DataFrame({name: by_row[name].rank() for name in ("weight", "size")})
+    ranks -= ranks.groupby(clicks["row"]).transform("mean")
+    products = pd.DataFrame(
+        {
+            "both": ranks["weight"] * ranks["size"],
+            "weight": ranks["weight"] ** 2,
+            "size": ranks["size"] ** 2,
+        }
+    )
+    sums = products.groupby(clicks["row"]).sum()
+    scale = np.sqrt(sums["weight"] * sums["size"])
+    table = pd.DataFrame({"clicks": by_row.size(), "correlation": sums["both"] / scale})
+    first = clicks[["weight", "size"]] == by_row[["weight", "size"]].transform("max")
+    table["same_first"] = first.all(axis=1).groupby(clicks["row"]).any()
+    return table.rename_axis("row").reset_index()
+
+
+def topic_matches(model: DIN, rows: Impressions, topics: Topics) -> pd.DataFrame:
+    """On simulated data: does the most attended click share the topic that drove the click?
+
+    Of the topics of an item (theme, format, look) the one drove a click that gave most of the
+    affinity of target and history. One line a clicked row with at least two clicks that the model
+    reads, and a column for each click that may be chosen: "random click" (the share of the history
+    that has the target's topic), "head 1" and so on, "mean of heads", and "truth", the click that
+    counted most in the simulation; 1 = it has the target's topic. Column row: position in rows.
+    """
+    chosen = np.flatnonzero((rows.label == 1) & (rows.history_length >= 2))
+    rows = rows.select(chosen)
+    clicks = _true_clicks(rows, topics)
+    clicks = clicks[clicks["age"] <= model.config.max_history]
+    by_row = clicks.groupby("row")
+    table = pd.DataFrame({"random click": by_row["shared"].mean()})
+    shared = clicks.set_index(["row", "age"])["shared"]
+    weights = attention(model, rows)
+    picks = {f"head {head}": part for head, part in weights.groupby("head")} if len(weights) else {}
+    if len(picks) > 1:
+        picks["mean of heads"] = weights.groupby(["row", "age"], as_index=False)["weight"].mean()
+    picks["truth"] = clicks
+    for name, part in picks.items():
+        most = part.loc[part.groupby("row")["weight"].idxmax(), ["row", "age"]]
+        table[name] = shared.loc[pd.MultiIndex.from_frame(most)].to_numpy(np.float64)
+    return table.set_axis(chosen).rename_axis("row").reset_index()
+
+
+def mean_interval(
+    values: np.ndarray, user: np.ndarray, resamples: int = 500, seed: int = 0
+) -> dict[str, float]:
+    """The mean of values [n] with its 95% bootstrap interval: mean, low, high; NaN if n is 0.
+
+    Users are drawn with replacement, because rows of one user depend on each other.
+    """
+    if not len(values):
+        return dict.fromkeys(("mean", "low", "high"), float("nan"))
+    _, number = np.unique(user, return_inverse=True)
+    sums, counts = np.bincount(number, weights=values), np.bincount(number)
+    rng = np.random.default_rng(seed)
+    share = np.full(len(counts), 1 / len(counts))
+    copies = rng.multinomial(len(counts), share, size=resamples)
+    low, high = np.quantile((copies @ sums) / (copies @ counts), [0.025, 0.975])
+    return {"mean": float(np.mean(values)), "low": float(low), "high": float(high)}
 
 
 def without_click(rows: Impressions, age: np.ndarray) -> Impressions:
@@ -164,3 +331,20 @@ def co_click_auc(embedding: np.ndarray, pairs: tuple[np.ndarray, np.ndarray, np.
     scores = [cosine(embedding, item, together), cosine(embedding, item, apart)]
     label = np.repeat([1, 0], len(item))
     return float(roc_auc_score(label, np.concatenate(scores))) if len(item) else float("nan")
+
+
+def _true_clicks(rows: Impressions, topics: Topics) -> pd.DataFrame:
+    """Every click of simulated histories: row, age, weight (in the true affinity), and shared:
+    whether it has the target's topic of the kind that drove the click."""
+    length = rows.history_length
+    row = np.repeat(np.arange(len(rows)), length)
+    age = np.cumsum(length)[row] - np.arange(len(row))
+    item = rows.history_items[slice_positions(rows.history_start, length)]
+    target = rows.target[row]
+    similarity = np.einsum("nkd,nkd->nk", topics.vectors[target], topics.vectors[item])
+    weight = history_weights(similarity.mean(axis=1), age)
+    contribution = np.zeros((len(rows), similarity.shape[1]))
+    np.add.at(contribution, row, weight[:, None] * similarity)
+    driver = contribution.argmax(axis=1)[row]
+    shared = (topics.names[target] == topics.names[item])[np.arange(len(row)), driver]
+    return pd.DataFrame({"row": row, "age": age, "weight": weight, "shared": shared})

@@ -100,7 +100,7 @@ def explained_variance(curves: dict[str, dict[str, np.ndarray]]) -> go.Figure:
 
 
 def item_maps(maps: dict[str, pd.DataFrame]) -> go.Figure:
-    """2-D maps of items, one a strategy. Columns: x, y, tag, title."""
+    """2-D maps of items, one a strategy. Columns: x, y, tag, title; item if clicks are to tell."""
     columns = min(2, len(maps))
     rows = -(-len(maps) // columns)
     figure = make_subplots(
@@ -123,6 +123,7 @@ def item_maps(maps: dict[str, pd.DataFrame]) -> go.Figure:
                     "opacity": 0.25 if is_other else 0.85,
                 },
                 text=part["title"].map(as_text),
+                customdata=part.get("item"),
                 hovertemplate="%{text}<extra>tag " + as_text(str(tag)) + "</extra>",
                 row=place // columns + 1,
                 col=place % columns + 1,
@@ -274,16 +275,29 @@ def lines_by_head(table: pd.DataFrame, x: str, y: str, *, x_title: str, y_title:
 
 def field_weights(table: pd.DataFrame) -> go.Figure:
     """SENet's weights: mean and the middle 90% of rows. Columns: field, mean, low, high."""
-    table = table.iloc[::-1]
-    figure = _figure("SENet weight (0 to 1)", "")
-    figure.add_scatter(
-        x=table["mean"],
-        y=table["field"],
-        error_x=_interval(table["mean"], table["low"], table["high"]),
-        mode="markers",
-        marker={"size": 9, "color": MAIN},
+    return _by_field(table, "SENet weight (0 to 1)")
+
+
+def importance(table: pd.DataFrame) -> go.Figure:
+    """AUC lost by shuffling a field: mean, least and most. Columns: field, mean, low, high."""
+    figure = _by_field(table, "Valid AUC lost when the field is shuffled")
+    return figure.add_vline(0, line={"color": QUIET, "dash": "dot"})
+
+
+def histogram(values: np.ndarray, x_title: str, *, low: float, high: float) -> go.Figure:
+    """Share of rows in 20 equal bins from low to high; a line at the mean."""
+    counts, edges = np.histogram(values, bins=20, range=(low, high))
+    figure = _figure(x_title, "Rows (%)")
+    share = 100 * counts / max(counts.sum(), 1)
+    middle, width = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
+    figure.add_bar(x=middle, y=share, width=width * 0.95, marker_color=MAIN)
+    mean = float(np.mean(values))
+    figure.add_vline(
+        mean,
+        line={"color": SECOND, "dash": "dot"},
+        annotation={"text": f"mean {mean:.2f}", "y": 1, "yanchor": "bottom", "xanchor": "center"},
     )
-    return figure.update_layout(height=120 + 28 * len(table))
+    return figure.update_layout(height=320)
 
 
 def distributions(columns: dict[str, np.ndarray], x_title: str) -> go.Figure:
@@ -465,6 +479,19 @@ def _as_tuple(value: object) -> tuple:
 def _figure(x_title: str, y_title: str) -> go.Figure:
     layout = {"template": "mmctr", "xaxis_title": x_title, "yaxis_title": y_title}
     return go.Figure(layout=layout)
+
+
+def _by_field(table: pd.DataFrame, x_title: str) -> go.Figure:
+    table = table.iloc[::-1]
+    figure = _figure(x_title, "")
+    figure.add_scatter(
+        x=table["mean"],
+        y=table["field"],
+        error_x=_interval(table["mean"], table["low"], table["high"]),
+        mode="markers",
+        marker={"size": 9, "color": MAIN},
+    )
+    return figure.update_layout(height=120 + 28 * len(table))
 
 
 def _interval(value: pd.Series, low: pd.Series, high: pd.Series) -> dict:

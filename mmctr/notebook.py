@@ -1,7 +1,5 @@
 """What the notebooks share: opening data and runs, plain error sentences, covers as HTML."""
 
-import base64
-import io
 import json
 from html import escape
 
@@ -11,7 +9,6 @@ import plotly.graph_objects as go
 from IPython import get_ipython
 from IPython.display import HTML, display
 from pandas.io.formats.style import Styler
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mmctr.data.dataset import Catalog, Dataset
 from mmctr.data.demo import find_data
@@ -23,8 +20,7 @@ from mmctr.report import ANSWER, CAPTION, FIGURE, RECORD, Report, latest_report
 from mmctr.search import Study, find_studies
 from mmctr.training.checkpoint import Run
 from mmctr.training.trainer import configs, train
-
-THUMBNAIL = 88  # pixels
+from mmctr.widgets import THUMBNAIL, thumbnail
 
 
 def start() -> None:
@@ -129,7 +125,7 @@ def covers(catalog: Catalog, items: np.ndarray, notes: list[str] | None = None) 
 
 def _tile(catalog: Catalog, item: int, note: str) -> str:
     title = escape(str(catalog.titles[item]) or "(no title)")
-    picture = _thumbnail(catalog, item)
+    picture = thumbnail(catalog, item)
     box = f"width:{THUMBNAIL}px;height:{THUMBNAIL}px;border-radius:6px;overflow:hidden"
     if picture:
         cover = f'<img src="{picture}" alt="" style="{box};display:block">'
@@ -143,21 +139,6 @@ def _tile(catalog: Catalog, item: int, note: str) -> str:
         f'<div style="width:{THUMBNAIL}px;font-size:11px;line-height:1.3" title="{title}">{cover}'
         f'<div style="{clamp};margin-top:3px;opacity:.8">{title}</div>{note}</div>'
     )
-
-
-def _thumbnail(catalog: Catalog, item: int) -> str:
-    """A small JPEG of the item's cover as a data URI; empty if it has none that can be read."""
-    path = catalog.covers.get(item)
-    if path is None:
-        return ""
-    try:
-        with Image.open(path) as image:
-            small = ImageOps.fit(image.convert("RGB"), (THUMBNAIL, THUMBNAIL))
-    except (OSError, UnidentifiedImageError):
-        return ""
-    file = io.BytesIO()
-    small.save(file, "JPEG", quality=75)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def _show_figure(figure: go.Figure) -> None:

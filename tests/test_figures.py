@@ -61,6 +61,10 @@ EXAMPLES = {
     "field_weights": lambda: figures.field_weights(
         pd.DataFrame({"field": ["id"], "mean": [0.5], "low": [0.4], "high": [0.6]})
     ),
+    "importance": lambda: figures.importance(
+        pd.DataFrame({"field": ["id"], "mean": [0.05], "low": [0.04], "high": [0.06]})
+    ),
+    "histogram": lambda: figures.histogram(np.array([-0.5, 0.2, 0.9]), "Rank", low=-1, high=1),
     "distributions": lambda: figures.distributions({"a": np.arange(9.0)}, "Change"),
     "strategies": lambda: figures.strategies(
         pd.DataFrame({"strategy": ["v1", "v4"], "seed": [1, 1], "auc": [0.6, 0.7]}).assign(
@@ -227,6 +231,21 @@ def test_intervals_are_drawn_on_bars_that_have_them():
     bar = figures.bars(table, "a", "b", x_title="A", y_title="B").data[0]
     assert (bar.error_y.array[0], bar.error_y.arrayminus[0]) == (2.0, 0.5)
     assert EXAMPLES["bars"]().data[0].error_y.array is None
+
+
+def test_histograms_count_every_row_once():
+    values = np.random.default_rng(0).uniform(-1, 1, 400)
+    bar = figures.histogram(values, "Rank", low=-1, high=1).data[0]
+    assert sum(bar.y) == pytest.approx(100)
+    for middle, share in zip(bar.x, bar.y, strict=True):
+        inside = (values >= middle - 0.05) & (values < middle + 0.05)
+        assert share == pytest.approx(inside.mean() * 100)
+
+
+def test_points_of_a_map_name_their_item_if_it_is_known():
+    table = pd.DataFrame({"x": [0.0, 1], "y": [3.0, 4], "tag": ["7", "8"], "title": "a"})
+    traces = figures.item_maps({"v1": table.assign(item=[30, 40])}).data
+    assert [list(trace.customdata) for trace in traces] == [[30], [40]]
 
 
 def test_maps_show_every_item_once_a_strategy():

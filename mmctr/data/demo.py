@@ -20,7 +20,8 @@ It shows how the workbook works and proves nothing about real data. The generati
   feature: a third each.
 
 No strength was chosen by how the strategies rank. The click probabilities are kept in
-truth.parquet; their AUC, the oracle AUC, is the best that any model can reach.
+truth.parquet; their AUC, the oracle AUC, is the best that any model can reach. The items' topics
+are kept in topics.parquet.
 """
 
 import colorsys
@@ -80,6 +81,7 @@ DECAY = 0.97  # weight of a click beside the next later one
 MAX_HISTORY = 100
 SHOWN = 4  # items an impression group
 COVER_SIZE = 128
+TOPICS = "topics.parquet"
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,28 @@ class _Items:
     look: np.ndarray
     vectors: np.ndarray  # [items, 3 * LATENT]: theme, format, look
     popularity: np.ndarray  # shares, sum 1
+
+
+@dataclass(frozen=True)
+class Topics:
+    """What simulated items are about; row 0 is padding.
+
+    names: theme, format and look, text [n_items + 1, 3]. vectors: float32 [n_items + 1, 3, LATENT].
+    """
+
+    names: np.ndarray
+    vectors: np.ndarray
+
+    @classmethod
+    def load(cls, folder: Path) -> "Topics | None":
+        """The topics behind a simulated dataset; None for any other."""
+        path = folder / TOPICS
+        if not path.is_file():
+            return None
+        table = schema.read_columns(path, [*schema.TOPIC_COLUMNS, "vectors"])
+        names = np.stack([np.asarray(table[kind]) for kind in schema.TOPIC_COLUMNS], axis=1)
+        vectors = schema.matrix(table["vectors"], path, "vectors", np.float32)
+        return cls(names, vectors.reshape(-1, names.shape[1], LATENT))
 
 
 def find_data(data: Path | str, say: Callable[[str], None]) -> Path:
@@ -138,6 +162,7 @@ def _write(folder: Path, rng: np.random.Generator, n_items: int, n_users: int) -
         name: _popularity_level(rng, items.popularity) for name in ("likes_level", "views_level")
     }
     _write_items(folder, titles, tags, levels, text, image, rng)
+    _write_topics(folder / TOPICS, items)
     _draw_covers(folder / "item_images", items, cover_of, rng)
     _write_impressions(folder, _simulate_clicks(rng, items, n_users), levels, rng)
 
@@ -275,8 +300,13 @@ def _affinity(vectors: np.ndarray, history: np.ndarray, shown: np.ndarray) -> np
     if not len(history):
         return np.zeros(len(shown))
     similarity = vectors[shown] @ vectors[history].T / 3
-    weight = np.exp(SHARPNESS * similarity) * DECAY ** np.arange(len(history))[::-1]
+    weight = history_weights(similarity, np.arange(len(history), 0, -1))
     return (weight * similarity).sum(axis=1) / weight.sum(axis=1)
+
+
+def history_weights(similarity: np.ndarray, age: np.ndarray) -> np.ndarray:
+    """How much each click counts in the affinity, by its similarity and age (1 = the latest)."""
+    return np.exp(SHARPNESS * similarity) * DECAY ** (age - 1)
 
 
 def _constant_for_rate(logit: np.ndarray) -> float:
@@ -319,6 +349,18 @@ def _write_items(
     table = pa.Table.from_pandas(pd.DataFrame(info), preserve_index=False)
     padded = schema.float_lists(np.vstack([np.zeros(128), provided]).astype(np.float32))
     pq.write_table(table.append_column("item_emb_d128", padded), nested / "item_info.parquet")
+
+
+def _write_topics(path: Path, items: _Items) -> None:
+    """Row 0 is padding, as in item_info.parquet."""
+    topics = zip((THEMES, FORMATS, LOOKS), (items.theme, items.format, items.look), strict=True)
+    columns = {
+        kind: ["", *np.array(list(names))[topic]]
+        for kind, (names, topic) in zip(schema.TOPIC_COLUMNS, topics, strict=True)
+    }
+    vectors = np.vstack([np.zeros(items.vectors.shape[1]), items.vectors])
+    table = pa.table({"item_id": np.arange(len(vectors)), **columns})
+    pq.write_table(table.append_column("vectors", schema.float_lists(vectors)), path)
 
 
 def _write_impressions(

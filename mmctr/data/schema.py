@@ -55,6 +55,7 @@ ITEM_COLUMNS = {
 }
 PREDICTION_COLUMNS = {"user": INTEGER, "target": INTEGER, "label": NUMBER, "probability": NUMBER}
 TRUTH_COLUMNS = {"split": TEXT, "row": INTEGER, "probability": NUMBER}
+TOPIC_COLUMNS = {"theme": TEXT, "format": TEXT, "look": TEXT}  # and vectors; simulated data only
 ERROR_COLUMNS = {"item": INTEGER, "medium": TEXT, "reason": TEXT}
 
 
@@ -212,7 +213,8 @@ def matrix(values: pa.ChunkedArray, path: Path, column: str, dtype: type) -> np.
 def _present_columns(
     path: Path, schema: pa.Schema, required: list[str], optional: list[str]
 ) -> list[str]:
-    kinds = IMPRESSION_COLUMNS | ITEM_COLUMNS | TRUTH_COLUMNS | ERROR_COLUMNS | PREDICTION_COLUMNS
+    kinds = IMPRESSION_COLUMNS | ITEM_COLUMNS | TRUTH_COLUMNS | TOPIC_COLUMNS | ERROR_COLUMNS
+    kinds |= PREDICTION_COLUMNS
     missing = [column for column in required if column not in schema.names]
     if missing:
         raise DataError(

@@ -124,7 +124,7 @@ class DIN(nn.Module):
                 for head in range(config.heads)
                 for name in in_history
             }
-        self.fields = list(widths)
+        self.fields, self.field_widths = list(widths), widths
         self._require_equal_widths(widths)
         count, width = len(widths), sum(widths.values())
         self.senet = SENet(count) if config.senet else None
@@ -207,7 +207,10 @@ class DIN(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits of a click, float [n]."""
-        fields = self.field_vectors(batch)
+        return self.score(self.field_vectors(batch))
+
+    def score(self, fields: Tensor) -> Tensor:
+        """Logits, float [n], from the field vectors of each row."""
         if self.senet:
             fields = self.senet(self._as_fields(fields)).flatten(1)
         deep = fields

@@ -63,12 +63,50 @@ def test_columns_are_those_of_the_challenge(tiny_folder):
         "MicroLens_1M_x1/item_info.parquet": ["item_id", "item_tags", "item_emb_d128"],
         "item_feature.parquet": [*item, "txt_emb_BERT", "img_emb_CLIPRN50"],
         "truth.parquet": ["split", "row", "probability"],
+        "topics.parquet": ["item_id", "theme", "format", "look", "vectors"],
     }
     found = {
         path.relative_to(tiny_folder).as_posix(): pq.read_schema(path).names
         for path in tiny_folder.rglob("*.parquet")
     }
     assert found == expected
+
+
+def test_topics_are_those_of_titles_and_tags(tiny, tiny_folder):
+    topics = demo.Topics.load(tiny_folder)
+    assert (topics.names[0] == "").all()
+    assert not topics.vectors[0].any()
+    names = [*demo.THEMES, *demo.FORMATS]
+    kinds = [0] * len(demo.THEMES) + [1] * len(demo.FORMATS)
+    tagged = 0
+    for item, tags in enumerate(tiny.catalog.tags):
+        for tag in tags[(tags > 0) & (tags <= len(names))]:
+            assert topics.names[item, kinds[tag - 1]] == names[tag - 1]
+            tagged += 1
+        if title := tiny.catalog.titles[item]:
+            words = demo.THEMES[topics.names[item, 0]].split()
+            assert any(word in title.lower() for word in words)
+    assert tagged > tiny.catalog.n_items
+
+
+def test_topic_vectors_give_the_true_probabilities(tiny, tiny_folder):
+    """Logits of one item differ from row to row by nothing but its affinity to the history."""
+    vectors, rows = demo.Topics.load(tiny_folder).vectors, tiny.valid
+    logit, rest = np.log(rows.probability / (1 - rows.probability)), []
+    for row in range(len(rows)):
+        history, affinity = rows.history(row), 0.0
+        if len(history):
+            similarity = (vectors[history] * vectors[rows.target[row]]).sum(axis=(1, 2)) / 3
+            age = np.arange(len(history), 0, -1)
+            affinity = np.average(similarity, weights=demo.history_weights(similarity, age))
+        rest.append(logit[row] - demo.SLOPE * affinity)
+    of_item = pd.Series(rest).groupby(rows.target)
+    assert of_item.size().max() >= 5
+    assert (of_item.max() - of_item.min()).max() < 1e-4
+
+
+def test_other_data_have_no_topics(tmp_path):
+    assert demo.Topics.load(tmp_path) is None
 
 
 def test_the_demo_is_a_valid_dataset(tiny_folder):

@@ -1,16 +1,21 @@
 """Every notebook runs headlessly through papermill, on its own and with parameters."""
 
+import shutil
 from pathlib import Path
 
 import nbformat
 import papermill
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
+from mmctr.data.dataset import Dataset
 from mmctr.fusion import STRATEGIES
 from mmctr.report import FIGURE, recorded
 from mmctr.training.checkpoint import Run
 from mmctr.training.metrics import auc
+from mmctr.training.trainer import configs, train
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 
@@ -40,6 +45,11 @@ def figures(notebook):
         for cell in notebook.cells
         for output in cell.get("outputs", [])
     )
+
+
+def said(notebook):
+    """What a notebook's cells gave, without their code."""
+    return str([cell.get("outputs", []) for cell in notebook.cells])
 
 
 def of_report(report, page):
@@ -87,7 +97,20 @@ def test_attention(tiny_report):
     runs = tiny_report.load_runs()
     best = max(runs, key=lambda run: run.summary["metrics"]["auc"])
     assert values["run"] == best.name
-    assert figures(notebook) == 7
+    assert -1 < values["agreement"] < 1
+    assert 0 < values["topic, random click"] < values["topic, truth"] < 1
+    assert figures(notebook) == 8
+
+
+def test_without_a_front_end_explorers_are_pages(tiny_report):
+    """A report has no kernel: what an explorer shows must be there as HTML, and nothing dead."""
+    for name in ("02_embeddings", "04_attention"):
+        notebook, _ = of_report(tiny_report, name)
+        assert "widgets" not in notebook.metadata
+        assert "widget-view" not in said(notebook)
+        page = (tiny_report.folder / f"{name}.html").read_text(encoding="utf-8")
+        assert '<div class="mmctr-panel">' in page
+    assert all(f"<h4>{case}</h4>" in page for case in ("A foreseen click", "A cold target"))
 
 
 def test_compare(tiny_report):
@@ -106,13 +129,36 @@ def test_train_without_senet_then_attention_takes_that_run(workplace, tiny_folde
     assert run.parent == workplace / "runs"
     notebook, values = execute("04_attention", workplace, data=str(tiny_folder))
     assert values["run"] == run.name
-    assert "trained without SENet" in str(notebook)
+    assert "trained without SENet" in said(notebook)
+    assert figures(notebook) == 7
+
+
+@pytest.mark.parametrize(("longest", "shown"), [(0, 2), (2, 6)])
+def test_attention_to_short_histories(workplace, tiny_folder, tiny, tmp_path, longest, shown):
+    """Nothing to choose between, or no order to compare: a sentence stands in a figure's place."""
+    folder = tmp_path / "short"
+    shutil.copytree(tiny_folder, folder)
+    (folder / "topics.parquet").unlink()
+    for path in (folder / "MicroLens_1M_x1").glob("*.parquet"):
+        if path.stem not in tiny.splits:
+            continue
+        table = pq.read_table(path)
+        kept = [clicks[max(0, len(clicks) - longest) :] for clicks in table["item_seq"].to_pylist()]
+        column = table.schema.get_field_index("item_seq")
+        histories = pa.array([[0, *clicks] for clicks in kept], pa.list_(pa.int32()))
+        pq.write_table(table.set_column(column, "item_seq", histories), path)
+    run = train(Dataset.load(folder), "v1", *configs(epochs=1, embedding_dim=8), workplace / "runs")
+    notebook, _ = execute("04_attention", workplace, data=str(folder), run=str(run.folder))
+    assert figures(notebook) == shown
+    assert "No history has three clicks" in said(notebook)
+    assert "do not say what drove a click" in said(notebook)
+    assert ("No history has two clicks" in said(notebook)) == (longest < 2)
 
 
 def test_compare_trains_quick_runs_if_there_is_no_report(workplace, tiny_folder):
     notebook, values = execute("05_compare", workplace, data=str(tiny_folder))
     assert set(values["auc"]) == set(STRATEGIES)
-    assert "for one epoch" in str(notebook)
+    assert "for one epoch" in said(notebook)
     assert len(list((workplace / "runs").iterdir())) >= 2 * len(STRATEGIES)
 
 

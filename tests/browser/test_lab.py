@@ -1,0 +1,235 @@
+"""The notebooks in a real JupyterLab: every cell runs, the explorers answer, titles stay text."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from mmctr import explain, fusion
+from mmctr.data.dataset import Dataset, Impressions
+from mmctr.data.demo import write_demo
+from mmctr.report import Report
+from mmctr.training.checkpoint import Run, describe
+from mmctr.training.trainer import configs, train
+
+ROOT = Path(__file__).parents[2]
+ARTIFACTS = ROOT / "tests" / "artifacts"
+CHROMIUM = shutil.which("chromium")
+HOSTILE = ('"><img src=x onerror=alert(1)> {}', "<script>alert(1)</script> {}")
+SETTINGS = {
+    "notebook-extension/tracker": '{"windowingMode": "none"}',  # every cell is in the page
+    "apputils-extension/notification": '{"fetchNews": "false"}',
+    "apputils-extension/themes": '{"theme": "JupyterLab Dark"}',
+}
+
+if CHROMIUM is None and os.environ.get("CI"):
+    pytest.fail("chromium is not installed, so nobody tried the notebooks", pytrace=False)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+
+
+@dataclass
+class Lab:
+    """A running JupyterLab, its browser, and what it works on."""
+
+    address: str
+    browser: object
+    dataset: Dataset
+    run: Run
+
+    def execute(self, name):
+        """Open a notebook, run all cells, and return its page with the errors it shows."""
+        page, errors = self.browser.new_page(viewport={"width": 1280, "height": 1400}), []
+        page.on("console", lambda message: message.type == "error" and errors.append(message.text))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("dialog", lambda dialog: (errors.append("a title ran as code"), dialog.dismiss()))
+        page.goto(f"{self.address}/lab/tree/{name}.ipynb?reset&token=test")
+        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=60_000)
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_text("Run All Cells", exact=True).click()
+        page.wait_for_function(
+            """() => document.querySelector('[data-mime-type$="jupyter.error"]') ||
+            [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")].every(
+              (prompt) => /\\d/.test(prompt.textContent))""",
+            timeout=90_000,
+        )
+        assert page.locator('[data-mime-type$="jupyter.error"]').all_inner_texts() == []
+        return page, errors
+
+
+def demo_with_hostile_titles(folder):
+    """The smallest demo, its titles such as only an attacker would write."""
+    write_demo(folder, seed=1, items=200, users=64)
+    path = folder / "item_feature.parquet"
+    table = pq.read_table(path)
+    ids = table["item_id"].to_pylist()
+    titles = pa.array([HOSTILE[number % 2].format(f"no {number}.") for number in ids])
+    column = table.schema.get_field_index("item_title")
+    pq.write_table(table.set_column(column, "item_title", titles), path)
+    return Dataset.load(folder)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """JupyterLab on a copy of the notebooks, with a demo dataset and a small run."""
+    home = tmp_path_factory.mktemp("lab")
+    dataset = demo_with_hostile_titles(home / "data" / "demo")
+    small = configs(epochs=1, embedding_dim=8, heads=2, hidden=(16,))
+    run = train(dataset, "v4", *small, home / "runs")
+    folder, date = home / "reports" / "one", run.summary["date"]
+    folder.mkdir(parents=True)
+    runs = [os.path.relpath(run.folder, folder)]
+    Report(folder, describe(dataset), ["v4"], [1], [], date, runs).save()
+    shutil.copytree(ROOT / "notebooks", home / "notebooks")
+    for name, text in SETTINGS.items():
+        path = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    folders = {
+        "JUPYTERLAB_SETTINGS_DIR": "settings",
+        "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+        "JUPYTER_CONFIG_DIR": "config",
+        "JUPYTER_RUNTIME_DIR": "runtime",
+        "IPYTHONDIR": "ipython",
+        "MMCTR_HOME": ".",
+    }
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = ["--no-browser", "--allow-root", f"--port={port}", "--ServerApp.port_retries=0"]
+    options += ["--IdentityProvider.token=test", f"--notebook-dir={home / 'notebooks'}"]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "jupyterlab", *options],
+        env=os.environ | {name: str(home / folder) for name, folder in folders.items()},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        log = []
+        for line in server.stderr:
+            log.append(line)
+            if "is running at" in line:
+                break
+        assert server.poll() is None, "".join(log)
+        threading.Thread(target=server.stderr.read, daemon=True).start()  # a full pipe would block
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+            yield Lab(f"http://127.0.0.1:{port}", browser, dataset, run)
+            browser.close()
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def shown_numbers(page):
+    """The numbers of the explorer by name: Predicted, Now, Label, Truth."""
+    facts = page.locator(".jp-OutputArea .fact").all_inner_texts()
+    return {name: float(number) for name, number, _ in (fact.splitlines() for fact in facts)}
+
+
+def expected_probability(lab, target, history):
+    """What the model says of a target and a history."""
+    one = {"user": np.array([1]), "label": None, "history_items": np.array(history, np.int32)}
+    ends = {"history_start": np.array([0]), "history_end": np.array([len(history)])}
+    rows = Impressions(target=np.array([target], np.int32), **one, **ends)
+    return explain.sigmoid(explain.logits(lab.run.model(), rows))[0]
+
+
+def test_attention_explorer(lab):
+    page, errors = lab.execute("04_attention")
+    valid = lab.dataset.valid
+    users = pd.Series(valid.user)[valid.history_length >= 3]
+    user = users.iloc[0]
+    row = int(np.flatnonzero(valid.user == user)[0])
+    history = valid.history(row)[-64:].tolist()
+
+    page.get_by_label("User").fill(str(user))
+    page.keyboard.press("Enter")
+    predicted = expected_probability(lab, valid.target[row], history)
+    number = page.locator(".jp-OutputArea .fact .number")
+    expect(number.first).to_have_text(f"{predicted:.3f}")
+    assert shown_numbers(page)["Label"] == valid.label[row]
+    clicks = page.locator(".jp-OutputArea .item:has(.weight)")
+    assert clicks.count() == len(history)
+    table = explain.leave_one_out(lab.run.model(), valid.select(np.array([row])))
+    without = explain.sigmoid(table["logit"] - table["effect"]) - explain.sigmoid(table["logit"])
+    notes = clicks.locator(".effect").all_inner_texts()[::-1]  # the latest is the table's first
+    changes = [float(note.split(": ")[1].replace("−", "-")) for note in notes]
+    assert changes == pytest.approx((100 * without).tolist(), abs=0.051)
+
+    page.get_by_role("button", name="Remove").nth(1).focus()
+    page.keyboard.press("Enter")
+    del history[1]
+    expect(clicks).to_have_count(len(history))
+    now = expected_probability(lab, valid.target[row], history)
+    assert shown_numbers(page)["Now"] == pytest.approx(now, abs=6e-4)
+    assert page.evaluate("document.activeElement.className") == "remove", "the focus is kept"
+
+    page.get_by_label("Swap for").fill("no 17.")
+    page.keyboard.press("Enter")
+    page.locator("[data-action=swap][data-value='17']").click()
+    now = expected_probability(lab, 17, history)
+    expect(number.nth(1)).to_have_text(f"{now:.3f}")
+    assert HOSTILE[1].format("no 17.") in page.locator(".head .title").inner_text()
+    page.locator(".jp-OutputArea .head").first.scroll_into_view_if_needed()
+    page.screenshot(path=ARTIFACTS / "lab-04_attention.png")
+
+    page.get_by_role("button", name="Undo all changes").click()
+    expect(number).to_have_count(3)
+    assert number.first.inner_text() == f"{predicted:.3f}"
+    assert page.locator('img[src="x"]').count() == 0
+    assert errors == []
+    page.close()
+
+
+def test_item_explorer(lab):
+    page, errors = lab.execute("02_embeddings")
+    explorer = page.locator(".jp-OutputArea .widget-vbox")
+    point = explorer.locator(".scatterlayer .point").nth(7)
+    point.scroll_into_view_if_needed()
+    box = point.bounding_box()
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(*middle)
+    hover = explorer.locator(".hoverlayer .nums").first
+    hover.wait_for()
+    item = int(re.search(r"no (\d+)", hover.text_content())[1])
+    assert HOSTILE[item % 2].format(f"no {item}.") in hover.text_content()
+    page.mouse.click(*middle)
+    expect(explorer.locator("h4")).to_have_text(HOSTILE[item % 2].format(f"no {item}."))
+    columns = explorer.locator(".columns > div")
+    for number, strategy in enumerate(("v1", "v2", "v3", "v4")):
+        assert columns.nth(number).locator("h5").inner_text() == strategy
+        embedding = fusion.item_embeddings(lab.dataset.catalog, strategy)
+        near = explain.nearest(embedding, item, 6)
+        lines = columns.nth(number).locator("button")
+        found = [int(line.get_attribute("data-value")) for line in lines.all()]
+        assert found == near.tolist()
+    page.screenshot(path=ARTIFACTS / "lab-02_embeddings.png")
+    columns.nth(0).locator("button").first.press("Enter")
+    follow = columns.nth(0).locator("button").first
+    expect(explorer.locator(f"button[data-value='{item}']").first).to_be_attached()
+    assert follow.is_visible()
+    page.get_by_label("Find").fill("no 23.")
+    page.keyboard.press("Enter")
+    expect(explorer.locator("h4")).to_have_text(HOSTILE[1].format("no 23."))
+    assert page.locator('img[src="x"]').count() == 0
+    assert errors == []
+    page.close()
+
+
+@pytest.mark.parametrize("name", ["01_explore", "03_train", "05_compare"])
+def test_notebook_without_explorer(lab, name):
+    page, errors = lab.execute(name)
+    assert page.locator('img[src="x"]').count() == 0
+    assert errors == []
+    page.close()
