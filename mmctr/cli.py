@@ -220,13 +220,16 @@ def search_command(
 @app.command("report")
 def report_command(
     data: Data = DEMO,
-    strategies: Annotated[str, typer.Option(help="Strategies, by comma.")] = "v1,v2,v3,v4",
+    strategies: Annotated[str, typer.Option(help="Strategies, by comma.")] = "v1,v2,v3,v4,ids",
     seeds: Annotated[str, typer.Option(help="Seeds of training, by comma.")] = "1,2",
     out: Annotated[
         Path | None, typer.Option(help="Folder to write to; reports if not given.")
     ] = None,
     single_file: Annotated[
         bool, typer.Option("--single-file", help="Also write all pages as one file, for e-mail.")
+    ] = False,
+    ablation: Annotated[
+        bool, typer.Option("--ablation", help="Also change each part of the model at a time.")
     ] = False,
     parameter: Parameters = None,
 ) -> None:
@@ -246,6 +249,7 @@ def report_command(
         seed_numbers,
         out or home() / "reports",
         parameters=parse_pairs(parameter),
+        ablation=ablation,
     )
     if single_file:
         print(write_single_file(report))

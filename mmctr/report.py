@@ -55,6 +55,7 @@ QUESTIONS = {
     "03_train": "How well does the model predict, and for whom?",
     "04_attention": "What does the model look at, and does it matter?",
     "05_compare": "Which strategy is best, by how much, could it be chance, what does it cost?",
+    "06_ablation": "What is each part of the model worth?",
     "07_search": "Which parameters are best, and which of them matter?",
 }
 
@@ -147,10 +148,12 @@ def make_report(
     *,
     notebooks: Path = NOTEBOOKS,
     parameters: dict[str, Any] | None = None,
+    ablation: bool = False,
 ) -> Report:
     """Run all notebooks on a dataset and write their pages and the index below `out`.
 
-    parameters: of 03_train, for every strategy and seed. Notebooks that ran before on the same
+    parameters: of 03_train, for every strategy and seed. ablation: 06_ablation too, which trains
+    about twenty models for each seed. Notebooks that ran before on the same
     inputs are not run again. A notebook that fails leaves the others' pages as they are; the index
     names the cell and the reason. Raises DataError, ConfigError before anything runs if data, a
     strategy, a seed or a parameter cannot be used, or if the same report is being made.
@@ -163,7 +166,11 @@ def make_report(
     for seed in seeds:
         configs(**(parameters or {}) | {"seed": seed})
     assign_colors(available_strategies(dataset.catalog))
-    report = _begin(dataset, strategies, seeds, out, notebooks, parameters or {})
+    pages = _plan(dataset.folder, strategies, seeds, parameters or {})
+    if ablation:
+        changed = {"seeds": ",".join(map(str, seeds)), "epochs": (parameters or {}).get("epochs")}
+        pages.append(Page("06_ablation", "06_ablation", {"data": str(dataset.folder)} | changed))
+    report = _begin(dataset, strategies, seeds, out, notebooks, pages + _studies(dataset))
     with _alone(report.folder):
         _write_assets(out)
         if not (report.folder / MANIFEST).exists():
@@ -271,12 +278,12 @@ def _begin(
     seeds: list[int],
     out: Path,
     notebooks: Path,
-    parameters: dict[str, Any],
+    pages: list[Page],
 ) -> Report:
     """The report of these inputs: the earlier one that was not finished or is repeated, or new."""
     now = datetime.now().astimezone()
-    pages = _plan(dataset.folder, strategies, seeds, parameters) + _studies(dataset)
-    facts = [describe(dataset), provenance()["versions"], strategies, seeds, parameters]
+    planned = [(page.name, page.parameters) for page in pages]
+    facts = [describe(dataset), provenance()["versions"], strategies, seeds, planned]
     inputs = _hash(
         _library(), *(_source(path) for path in sorted(notebooks.glob("*.ipynb"))), facts
     )

@@ -59,8 +59,9 @@ def of_report(report, page):
 
 
 def test_all_five_run_in_a_report(tiny_report):
-    # 07_search needs a study, and has its tests in tests/test_search.py.
-    assert {page.notebook for page in tiny_report.pages} | {"07_search"} == {
+    # 06_ablation is asked for singly; 07_search needs a study (tests/test_search.py).
+    alone = {"06_ablation", "07_search"}
+    assert {page.notebook for page in tiny_report.pages} | alone == {
         path.stem for path in FOLDER.glob("*.ipynb")
     }
     assert not tiny_report.failed, tiny_report.failed
@@ -155,6 +156,21 @@ def test_attention_to_short_histories(workplace, tiny_folder, tiny, tmp_path, lo
     assert ("No history has two clicks" in said(notebook)) == (longest < 2)
 
 
+def test_ablation_trains_what_is_named_and_takes_finished_runs_as_they_are(workplace, tiny_folder):
+    chosen = {"data": str(tiny_folder), "seeds": "1", "epochs": 1}
+    _, first = execute("06_ablation", workplace, **chosen, names="without recency,strategy ids")
+    runs = workplace / "runs" / "ablation"
+    assert len(list(runs.iterdir())) == 3
+    assert set(first["changes"]) == {"without recency", "strategy ids"}
+    notebook, again = execute("06_ablation", workplace, **chosen, names="strategy ids")
+    assert len(list(runs.iterdir())) == 3
+    assert again["default"] == first["default"]
+    assert again["changes"]["strategy ids"] == first["changes"]["strategy ids"]
+    assert figures(notebook) == 1
+    aucs = {run.strategy: run.summary["metrics"]["auc"] for run in map(Run.load, runs.iterdir())}
+    assert again["changes"]["strategy ids"] == pytest.approx(aucs["ids"] - again["default"])
+
+
 def test_compare_trains_quick_runs_if_there_is_no_report(workplace, tiny_folder):
     notebook, values = execute("05_compare", workplace, data=str(tiny_folder))
     assert set(values["auc"]) == set(STRATEGIES)
@@ -167,6 +183,7 @@ def test_compare_trains_quick_runs_if_there_is_no_report(workplace, tiny_folder)
     [
         ("03_train", {"strategy": "v9"}, "Strategy 'v9' is unknown: choose one of v1, v2, v3, v4"),
         ("04_attention", {"run": "runs/none"}, "is not a finished run"),
+        ("06_ablation", {"names": "no head"}, "Variation 'no head' is unknown: choose of"),
     ],
 )
 def test_a_wrong_parameter_fails_with_one_sentence(
