@@ -21,7 +21,7 @@ function draw(figure, printed = false) {
   const { data, layout } = JSON.parse(figure.querySelector("script").textContent);
   const narrow = figure.clientWidth < 520 ? { margin: { l: 45, r: 10, ...layout.margin } } : {};
   const config = {
-    responsive: true,
+    responsive: !printed, // or else the printer's page would resize it again
     displaylogo: false,
     displayModeBar: "hover",
     modeBarButtons: [["toImage", "resetScale2d"]],

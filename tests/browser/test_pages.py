@@ -66,10 +66,11 @@ def test_pages(tiny_report, browser, width, scheme):
         marks = drawn_marks(page)
         assert all(marks), f"{name}: an empty figure among {marks}"
         assert name == "index" or marks, f"{name} has no figures"
-        buttons = (
-            "[...document.querySelectorAll('.modebar-group')].map(e => getComputedStyle(e).opacity)"
+        buttons = page.locator(".modebar-group").all()
+        opacity = "(group) => getComputedStyle(group).opacity"
+        assert {group.evaluate(opacity) for group in buttons} <= {"0"}, (
+            "plotly's buttons are shown on hover only"
         )
-        assert set(page.evaluate(buttons)) <= {"0"}, "plotly's buttons are shown on hover only"
         overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert overflow <= 0, f"{name} is {overflow} px too wide at {width}"
         ARTIFACTS.mkdir(exist_ok=True)

@@ -27,8 +27,7 @@ def write_dataset(folder: Path, names: list[str], seed: int) -> Path:
     """Write the dataset of a case: valid with no names, else with these mutations in order."""
     rng = np.random.default_rng(seed)
     files = valid(rng)
-    for name in sorted(names, key=lambda name: name in BYTES):
-        (BYTES | TABLES)[name](rng, files)
+    spoil(rng, files, names)
     nested = rng.random() < 0.5
     for name, content in files.items():
         place = folder / schema.NESTED_FOLDER if nested and name in NESTED else folder
@@ -41,6 +40,12 @@ def write_dataset(folder: Path, names: list[str], seed: int) -> Path:
             (place / f"{name}.parquet").write_bytes(encoded(content, rng))
     folder.mkdir(exist_ok=True)
     return folder
+
+
+def spoil(rng: np.random.Generator, files: Files, names: list[str]) -> None:
+    """Apply mutations in order: texts that no later one could read late, and bytes last."""
+    for name in sorted(names, key=lambda name: (name in BYTES, name == "not_utf8")):
+        (BYTES | TABLES)[name](rng, files)
 
 
 def write_odd_covers(folder: Path) -> None:
@@ -422,8 +427,8 @@ def odd_errors(rng, files):
     """Errors of an extraction that name items there are not, or nothing."""
     columns = {"item": [1, -5, 2**40], "medium": ["cover", "title", "x"], "reason": ["a", None, ""]}
     own = {"extraction_errors": pa.table(columns)}
-    spoil = ["retype_column", "null_value", "not_utf8", "repeat_column", "shuffle_rows"]
-    TABLES[str(rng.choice(spoil))](rng, own)
+    others = ["retype_column", "null_value", "not_utf8", "repeat_column", "shuffle_rows"]
+    TABLES[str(rng.choice(others))](rng, own)
     files |= own
 
 

@@ -20,8 +20,7 @@ def write_tables(folder: Path, names: list[str], seed: int) -> tuple[Path, Path,
     """The log, the items table and the recipe of a case, as CSV or Parquet."""
     rng = np.random.default_rng(seed)
     files = valid(rng)
-    for name in sorted(names, key=lambda name: name in datasets.BYTES):
-        (datasets.BYTES | datasets.TABLES)[name](rng, files)
+    datasets.spoil(rng, files, names)
     folder.mkdir()
     paths = []
     for name in ("log", "items"):
