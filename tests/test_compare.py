@@ -18,7 +18,8 @@ def made_run(folder, strategy, seed, noise, rows):
     auc = roc_auc_score(rows.label, probability)
     folder = folder / f"{strategy.replace(':', '-')}-{seed}"
     folder.mkdir()
-    pd.DataFrame({"probability": probability}).to_parquet(folder / "predictions.parquet")
+    columns = {"user": rows.user, "target": 1, "label": rows.label, "probability": probability}
+    pd.DataFrame(columns).to_parquet(folder / "predictions.parquet")
     sizes = {"content_width": 128, "n_items": 1000}
     return Run(
         folder=folder,
@@ -28,6 +29,7 @@ def made_run(folder, strategy, seed, noise, rows):
             | {"gauc": 0.6},
             "seconds": {"training": 2.0 + seed, "fusion": 1.0},
             "parameters": 10,
+            "dataset": {"rows": {"valid": len(rows.label)}},
         },
     )
 

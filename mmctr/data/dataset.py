@@ -51,7 +51,7 @@ class Catalog:
     def provided_embedding(self, column: str) -> np.ndarray:
         """A ready-made item embedding, float32 [n_items + 1, width]; DataError if it is unfit."""
         path = self.provided[column]
-        table = schema.read_columns(path, ["item_id", column])
+        table = schema.read_columns(path, ["item_id"], vectors=column)
         ids = _item_ids(table, path, low=0, high=self.n_items)
         values = schema.matrix(table[column], path, column, np.float32)
         _check_padding(ids, values, path, column)

@@ -347,7 +347,7 @@ def _embeddings(path: Path, original: pa.ChunkedArray, recipe: Recipe) -> Embedd
         raise DataError(f"{path} has no row of an item of the items table: check the id columns.")
 
     def joined(column: str) -> np.ndarray:
-        values = schema.read_columns(path, [column])[column]
+        values = schema.read_columns(path, [], vectors=column)[column]
         values = schema.matrix(values, path, column, np.float32)
         result = np.zeros((len(original), values.shape[1]), dtype=np.float32)
         result[place] = values if known.all() else values[known]

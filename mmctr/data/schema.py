@@ -78,13 +78,22 @@ def open_parquet(path: Path) -> pq.ParquetFile:
         ) from error
 
 
-def read_columns(path: Path, required: list[str], optional: list[str] | None = None) -> pa.Table:
+def read_columns(
+    path: Path,
+    required: list[str],
+    optional: list[str] | None = None,
+    *,
+    vectors: str | None = None,
+) -> pa.Table:
     """Read the required columns and those optional ones that exist, checking their types.
 
-    An optional column that holds nothing but missing values counts as absent.
+    An optional column that holds nothing but missing values counts as absent. vectors: a required
+    column that somebody named as they liked, and that holds lists of numbers.
     """
-    batches = list(iterate_columns(path, required, optional, batch_rows=1 << 16))
-    table = pa.Table.from_batches(batches) if batches else _empty(path, required, optional)
+    required = [*required, *([vectors] if vectors else [])]
+    columns = (path, required, optional, vectors)
+    batches = list(_iterate(*columns, batch_rows=1 << 16))
+    table = pa.Table.from_batches(batches) if batches else _empty(*columns)
     # What pandas notes beside a table, such as an index, may be damaged or hide a column.
     return table.replace_schema_metadata(None)
 
@@ -93,8 +102,19 @@ def iterate_columns(
     path: Path, required: list[str], optional: list[str] | None = None, *, batch_rows: int
 ) -> Iterator[pa.RecordBatch]:
     """Yield a file's columns in record batches, so that no file must fit in memory."""
+    return _iterate(path, required, optional, None, batch_rows=batch_rows)
+
+
+def _iterate(
+    path: Path,
+    required: list[str],
+    optional: list[str] | None,
+    vectors: str | None,
+    *,
+    batch_rows: int,
+) -> Iterator[pa.RecordBatch]:
     file, first_row = open_parquet(path), 0
-    columns = _present_columns(path, file.schema_arrow, required, optional or [])
+    columns = _present_columns(path, file.schema_arrow, required, optional or [], vectors)
     batches = file.iter_batches(batch_rows, columns=columns)
     while True:
         try:
@@ -211,7 +231,7 @@ def matrix(values: pa.ChunkedArray, path: Path, column: str, dtype: type) -> np.
 
 
 def _present_columns(
-    path: Path, schema: pa.Schema, required: list[str], optional: list[str]
+    path: Path, schema: pa.Schema, required: list[str], optional: list[str], vectors: str | None
 ) -> list[str]:
     kinds = IMPRESSION_COLUMNS | ITEM_COLUMNS | TRUTH_COLUMNS | TOPIC_COLUMNS | ERROR_COLUMNS
     kinds |= PREDICTION_COLUMNS
@@ -231,7 +251,8 @@ def _present_columns(
     typed = {field.name for field in schema if not pa.types.is_null(field.type)}
     present = [*required, *(column for column in optional if column in typed)]
     for column in present:
-        kind, found = kinds.get(column, FLOAT_LIST), schema.field(column).type
+        kind = FLOAT_LIST if column == vectors else kinds.get(column, FLOAT_LIST)
+        found = schema.field(column).type
         if not _is_kind(found, kind):
             raise DataError(f"{path}, column {column}: found {found}, expected {kind}.")
     return present
@@ -252,9 +273,12 @@ def _is_kind(found: pa.DataType, kind: str) -> bool:
     return pa.types.is_integer(found) or pa.types.is_floating(found)
 
 
-def _empty(path: Path, required: list[str], optional: list[str] | None) -> pa.Table:
+def _empty(
+    path: Path, required: list[str], optional: list[str] | None, vectors: str | None
+) -> pa.Table:
     schema = open_parquet(path).schema_arrow
-    return schema.empty_table().select(_present_columns(path, schema, required, optional or []))
+    columns = _present_columns(path, schema, required, optional or [], vectors)
+    return schema.empty_table().select(columns)
 
 
 def _damaged_column(path: Path, columns: list[str]) -> str:

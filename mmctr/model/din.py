@@ -45,7 +45,7 @@ class DINConfig(Config):
     attention_dropout: float = Field(0.1, ge=0, lt=1)
     recency: bool = True
     levels_in_history: bool = True
-    max_history: int = Field(64, ge=1, lt=2**31)
+    max_history: int = Field(64, ge=1, le=10_000)
     senet: bool = True
     bilinear: Literal["all", "each", "interaction", "off"] = "all"
     cross_layers: int = Field(2, ge=0, le=8)

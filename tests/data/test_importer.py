@@ -16,7 +16,7 @@ from mmctr.data import importer
 from mmctr.data.dataset import Dataset
 from mmctr.data.importer import Recipe, import_dataset, popularity_levels
 from mmctr.errors import ConfigError, DataError
-from mmctr.fusion import available_strategies
+from mmctr.fusion import available_strategies, item_embeddings
 
 ITEMS = pd.DataFrame(
     {
@@ -282,6 +282,7 @@ def test_embedding_columns_have_any_name(tmp_path):
     catalog = Dataset.load(out).catalog
     assert (catalog.text_features, catalog.image_features) == (None, None)
     assert available_strategies(catalog) == ["provided:look", "provided:words"]
+    assert item_embeddings(catalog, "provided:look").shape == (13, 3)  # a name of another file, too
     (tmp_path / "challenge").mkdir()
     features = features_of(range(12)).rename(columns={"txt_emb": "txt_emb_BERT"})
     out, _ = imported(tmp_path / "challenge", LOG, features=features)

@@ -306,7 +306,7 @@ def test_frozen_content_needs_equal_widths_or_no_field_products():
         ({"content": "fixed"}, "'content' is 'fixed', .*'projected', 'frozen', 'finetuned'"),
         ({"attention": "softmax"}, "'attention' is 'softmax', expected one of 'dot', 'mlp'"),
         ({"bilinear": None}, "'bilinear' is None, .*'all', 'each', 'interaction', 'off'"),
-        ({"heads": 0}, "'heads' is 0, expected greater than 0"),
+        ({"heads": 0}, "'heads' is 0, expected greater than or equal to 1"),
         ({"heads": "many"}, "'heads' is 'many', expected a valid integer"),
         ({"embedding_dim": 1.5}, "'embedding_dim' is 1.5, expected a valid integer"),
         ({"cross_layers": 9}, "'cross_layers' is 9, expected less than or equal to 8"),

@@ -67,5 +67,7 @@ def test_two_processes_equal_one(tiny_folder, tmp_path, parameters):
 def test_a_wrong_parameter_is_one_sentence_of_the_first_process(tiny_folder, tmp_path):
     done = train(tiny_folder, tmp_path, processes=1, heads=0)
     assert done.returncode == 1
-    assert done.stderr.startswith("mmctr: Parameter 'heads' is 0, expected greater than 0")
+    assert done.stderr.startswith(
+        "mmctr: Parameter 'heads' is 0, expected greater than or equal to 1"
+    )
     assert not (tmp_path / "runs").exists()
