@@ -269,3 +269,14 @@ def test_titles_are_shown_as_text():
     for figure in (figures.item_maps(maps), EXAMPLES["attention_heads"]()):
         assert "<script>" not in figure.to_json().replace("\\u003c", "<")
         assert "&lt;script&gt;" in figure.to_json().replace("\\u0026", "&")
+
+
+def test_ready_made_columns_have_colours_of_their_own(monkeypatch):
+    monkeypatch.setattr(figures, "STRATEGY_COLORS", dict(figures.STRATEGY_COLORS))
+    columns = ["provided:a", "provided:b", "provided:c"]
+    fixed = ["v1", "v2", "v3", "v4", "ids"]
+    before = [figures.strategy_color(name) for name in fixed]
+    figures.assign_colors(["v1", "v4", *columns])
+    assert [figures.strategy_color(name) for name in fixed] == before
+    colors = {figures.strategy_color(name) for name in [*fixed, *columns, "oracle"]}
+    assert len(colors) == 9
