@@ -19,7 +19,7 @@ from tests.fuzz import datasets, runs
 from tests.fuzz.cases import KINDS, MUTATIONS, Case, run
 
 SEEDS = st.integers(0, 2**32 - 1)
-EXAMPLES = {"command": 30, "dataset": 100, "log": 80, "run": 100}
+EXAMPLES = {"command": 25, "dataset": 90, "log": 60, "run": 80}
 
 # Cases that were lost when they were found; each names what was mended.
 FOUND = [
@@ -65,9 +65,9 @@ def test_spoilt_input_is_loaded_as_it_is_or_refused(kind):
 
 @pytest.mark.parametrize("kind", ["dataset", "log", "run"])
 def test_sound_input_is_loaded(kind):
-    verdicts = [run(Case(kind, (), seed)) for seed in range(20)]
+    verdicts = [run(Case(kind, (), seed)) for seed in range(12)]
     # A random log may have a user who clicked everything, or no clicks left for a split.
-    assert verdicts.count("loaded") >= (12 if kind == "log" else 20), verdicts
+    assert verdicts.count("loaded") >= (7 if kind == "log" else 12), verdicts
 
 
 UNSAFE = (
