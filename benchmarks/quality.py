@@ -99,13 +99,15 @@ def fuxictr(task: Task) -> Outcome:
         for rows in (dataset.train, dataset.valid, dataset.split("test"))
     )
     best, since_best, spent, curve = (-1.0, None, None), 0, 0.0, []
-    for epoch in tqdm(range(EPOCHS), unit="epoch", desc=REFERENCE):
+    bar = tqdm(range(EPOCHS), unit="epoch", desc=REFERENCE)
+    for epoch in bar:
         started = time.perf_counter()
         for batch in train.shuffled(din.BATCH, seed=1000 * task.seed + epoch):
             model.train_step(batch)
         spent += time.perf_counter() - started
         found = din.predict(model, valid)
         curve.append((spent, auc(dataset.valid.label, found)))
+        bar.set_postfix(valid_auc=f"{curve[-1][1]:.4f}")
         if curve[-1][1] > best[0]:
             best, since_best = (curve[-1][1], found, din.predict(model, test)), 0
             continue
