@@ -217,6 +217,44 @@ def search_command(
     print(make_page("07_search", dataset, parameters, home() / "reports" / folder.name))
 
 
+@app.command("verify")
+def verify_command(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of its dataset; the one it names if not given.")
+    ] = None,
+) -> None:
+    """Compute a run's metrics and predictions again, and say whether they are as it states."""
+    from mmctr.data.dataset import Dataset
+    from mmctr.training.checkpoint import Run
+    from mmctr.training.verify import verify
+
+    found = Run.load(find(run))
+    differing = verify(found, Dataset.load(find(data or Path(found.summary["dataset"]["folder"]))))
+    if differing:
+        raise MMCTRError(f"{found.folder} does not verify. {' '.join(differing)}")
+    print(f"{found.folder}: metrics, predictions and weights are as it says.")
+
+
+@app.command("rerun")
+def rerun_command(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of its dataset; the one it names if not given.")
+    ] = None,
+) -> None:
+    """Train again with a run's parameters and compare; the last line is the new run's folder."""
+    from mmctr.data.dataset import Dataset
+    from mmctr.training.checkpoint import Run
+    from mmctr.training.verify import rerun
+
+    found = Run.load(find(run))
+    dataset = Dataset.load(find(data or Path(found.summary["dataset"]["folder"])))
+    again, comparison = rerun(found, dataset, home() / "runs")
+    print(comparison)
+    print(again.folder)
+
+
 @app.command("report")
 def report_command(
     data: Data = DEMO,

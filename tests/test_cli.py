@@ -57,6 +57,17 @@ def test_train_then_predict(monkeypatch, capsys, tiny_folder, home):
     assert submitted["Task2"].to_numpy() == pytest.approx(expected, abs=1e-6)
 
 
+def test_verify_says_yes_or_what_differs(monkeypatch, capsys, tiny_run, tmp_path):
+    status, out, _ = call(monkeypatch, capsys, "verify", tiny_run.folder)
+    assert (status, out.strip().endswith("are as it says.")) == (0, True)
+    copy = shutil.copytree(tiny_run.folder, tmp_path / "copy")
+    table = pd.read_parquet(copy / "predictions.parquet")
+    table.assign(probability=0.5).to_parquet(copy / "predictions.parquet")
+    status, _, error = call(monkeypatch, capsys, "verify", copy)
+    assert status == 1
+    assert "does not verify. summary.json says auc" in error
+
+
 def test_search_prints_what_train_takes(monkeypatch, capsys, tiny_folder, home):
     def make_page(notebook, dataset, parameters, folder):  # tests/test_search.py makes a real one
         assert parameters == {"study": str(home / "runs" / "search-tiny-v1")}
