@@ -32,6 +32,7 @@ NEIGHBOURS = 6
 FOUND = 8  # items that a search shows
 LISTED = 50  # impressions that a search lists
 SAMPLED = 10_000  # impressions among which cases are chosen
+LATEST_SHOWN = 16  # clicks of a history on a page
 ASSETS = files("mmctr") / "widget_assets"
 STYLE = (ASSETS / "panel.css").read_text(encoding="utf-8")
 
@@ -332,6 +333,10 @@ class Seen:
             for head in self.weights.columns
         )
         unread = f" ({self.unread} older ones are not read)" if self.unread else ""
+        if not editable and count > LATEST_SHOWN:
+            # A page has no scroll box, and its size must not grow with the history.
+            tiles = tiles[-LATEST_SHOWN:]
+            unread += f", of which the latest {LATEST_SHOWN} are shown"
         return (
             f'<div class="legend"><span>{count} clicks{unread}; the oldest first. Weight of</span>'
             f"{heads}<span>and how the probability changes without the click, in percentage points"

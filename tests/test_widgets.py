@@ -1,6 +1,7 @@
 """The explorers as objects: what they show against `explain`, and titles that attack."""
 
 from dataclasses import replace
+from html import escape
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
@@ -117,6 +118,21 @@ def test_changes_are_predicted_as_predict_does(explorer, tiny, tiny_run):
     explorer.reset.click()
     assert len(facts(explorer)) == 3
     assert facts(explorer)[0] == f"{tiny_run.predictions['probability'][row]:.3f}"
+
+
+def test_a_page_shows_the_latest_clicks_of_a_long_history(explorer, tiny):
+    row = explorer.view.cases["A long history"]
+    length = min(64, int(tiny.valid.history_length[row]))
+    assert length > 16
+    explorer.show(row)
+    assert explorer.strip.html.count("without: ") == length
+    page = explorer.view.page()
+    part = page[page.index("A long history") :]
+    part = part[: part.index("<h4", 1)] if "<h4" in part[1:] else part
+    assert part.count("without: ") == 16
+    assert "of which the latest 16 are shown" in part
+    last = escape(str(tiny.catalog.titles[tiny.valid.history(row)[-1]]))
+    assert last in part
 
 
 def test_a_history_may_be_emptied(explorer, tiny, tiny_run):
