@@ -2,7 +2,8 @@
 
 Usage: python -m benchmarks.quality DATASET --out FOLDER [--seeds 1,2,3] [--max-history 64]
 [--systems "FuxiCTR DIN,mmctr default"] [--test]. DATASET is a folder that mmctr data import has
-written. Every system and seed is kept in FOLDER as it is finished, so that a broken run goes on.
+written. Every system and seed is kept in FOLDER as it is finished, so that a broken run goes on
+with the next; of a system stopped between two epochs, what it had reached is shown as unfinished.
 Everything is chosen on valid; --test scores the test split too, for the final table.
 """
 
@@ -10,7 +11,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,13 +57,13 @@ class Outcome:
     curve: list[tuple[float, float]]  # seconds so far (mmctr's with validation), AUC
 
 
-def popularity(task: Task) -> Outcome:
+def popularity(task: Task) -> Iterator[Outcome]:
     """Train clicks of the target."""
     clicks = task.dataset.train_clicks().astype(np.float32)
-    return _untimed(lambda rows: clicks[rows.target], task)
+    yield _untimed(lambda rows: clicks[rows.target], task)
 
 
-def logistic_regression(task: Task) -> Outcome:
+def logistic_regression(task: Task) -> Iterator[Outcome]:
     """Popularity, and cosine similarities of the target to the history, by text and by image."""
     catalog, clicks = task.dataset.catalog, task.dataset.train_clicks()
     media = [_normalised(x) for x in (catalog.text_features, catalog.image_features)]
@@ -84,11 +85,14 @@ def logistic_regression(task: Task) -> Outcome:
     train = task.dataset.train
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     model.fit(features(train), train.label)
-    return _untimed(lambda rows: model.predict_proba(features(rows))[:, 1], task)
+    yield _untimed(lambda rows: model.predict_proba(features(rows))[:, 1], task)
 
 
-def fuxictr(task: Task) -> Outcome:
-    """FuxiCTR's DIN with the settings of the official baseline, until valid AUC stops rising."""
+def fuxictr(task: Task) -> Iterator[Outcome]:
+    """FuxiCTR's DIN with the settings of the official baseline, until valid AUC stops rising.
+
+    An epoch takes minutes: the best so far is yielded after each.
+    """
     from benchmarks import fuxictr_din as din
 
     dataset, catalog = task.dataset, task.dataset.catalog
@@ -110,18 +114,18 @@ def fuxictr(task: Task) -> Outcome:
         bar.set_postfix(valid_auc=f"{curve[-1][1]:.4f}")
         if curve[-1][1] > best[0]:
             best, since_best = (curve[-1][1], found, din.predict(model, test)), 0
-            continue
-        since_best += 1
+        else:
+            since_best += 1
+            model.lr_decay()  # as FuxiCTR's own training does at a plateau
+        yield Outcome(best[1], best[2], curve)
         if since_best == PATIENCE:
             break
-        model.lr_decay()  # as FuxiCTR's own training does at a plateau
-    return Outcome(best[1], best[2], curve)
 
 
-def mmctr_model(**parameters: Any) -> Callable[[Task], Outcome]:
+def mmctr_model(**parameters: Any) -> Callable[[Task], Iterator[Outcome]]:
     """mmctr with a preset or other parameters."""
 
-    def run(task: Task) -> Outcome:
+    def run(task: Task) -> Iterator[Outcome]:
         model_config, config = configs(
             **{"max_history": task.max_history, "seed": task.seed} | parameters
         )
@@ -130,12 +134,12 @@ def mmctr_model(**parameters: Any) -> Callable[[Task], Outcome]:
         records = fit(model, task.dataset, config).records
         curve = [(record["seconds"], record["auc"]) for record in records]
         scores = (predict(model, rows) for rows in (task.dataset.valid, task.dataset.split("test")))
-        return Outcome(*scores, curve)
+        yield Outcome(*scores, curve)
 
     return run
 
 
-SYSTEMS: dict[str, Callable[[Task], Outcome]] = {
+SYSTEMS: dict[str, Callable[[Task], Iterator[Outcome]]] = {
     "popularity": popularity,
     "logistic regression": logistic_regression,
     REFERENCE: fuxictr,
@@ -147,17 +151,11 @@ ONE_SEED = ("popularity", "logistic regression")
 
 
 def measure(name: str, task: Task, folder: Path) -> None:
-    """Run a system and keep its scores and learning curve."""
+    """Run a system and keep its scores and learning curve, those reached so far too."""
     started = time.perf_counter()
-    outcome = SYSTEMS[name](task)
-    seconds = time.perf_counter() - started
-    scores = {"valid": outcome.valid, "test": outcome.test}
-    for split, score in scores.items():
-        path = _file(folder, name, task.seed, f".{split}.npy")
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.save(file, score.astype(np.float32))
-    facts = {"curve": outcome.curve, "seconds": seconds, "threads": torch.get_num_threads()}
-    write_json(_file(folder, name, task.seed, ".json"), facts)
+    for outcome in SYSTEMS[name](task):
+        _keep(outcome, name, task, folder, seconds=time.perf_counter() - started, finished=False)
+    _keep(outcome, name, task, folder, seconds=time.perf_counter() - started, finished=True)
 
 
 def summary(dataset: Dataset, folder: Path, seeds: list[int], split: str) -> pd.DataFrame:
@@ -166,13 +164,13 @@ def summary(dataset: Dataset, folder: Path, seeds: list[int], split: str) -> pd.
     The lead's 95% interval resamples users; the draws are the same for all systems and seeds.
     """
     rows = dataset.split(split)
-    names, scores, curves = [], [], {}
+    names, scores, curves, unfinished = [], [], {}, set()
     for name, seed in ((name, seed) for name in SYSTEMS for seed in seeds):
-        path = _file(folder, name, seed, ".json")
-        if path.exists():
+        if facts := _facts(folder, name, seed):
             names.append(name)
             scores.append(np.load(_file(folder, name, seed, f".{split}.npy")))
-            curves.setdefault(name, []).append(json.loads(path.read_text())["curve"])
+            curves.setdefault(name, []).append(facts["curve"])
+            unfinished |= set() if facts["finished"] else {name}
     names = np.array(names)
     draws = bootstrap_auc(rows.user, rows.label, np.stack(scores), resamples=RESAMPLES)
     # Clicks are no probabilities: they have an order, and no logloss.
@@ -181,7 +179,8 @@ def summary(dataset: Dataset, folder: Path, seeds: list[int], split: str) -> pd.
     )
     mean, lines = metrics.groupby(names).mean(), []
     for name in dict.fromkeys(names):
-        line = {"system": name, "seeds": int((names == name).sum())}
+        shown = f"{name} (unfinished)" if name in unfinished else name
+        line = {"system": shown, "seeds": int((names == name).sum())}
         line |= {"AUC": mean["auc"][name], "GAUC": mean["gauc"][name]}
         line["logloss"] = np.nan if name == "popularity" else mean["logloss"][name]
         if REFERENCE in curves:
@@ -217,13 +216,28 @@ def main() -> None:
         arguments.out.mkdir(parents=True, exist_ok=True)
         for name in arguments.systems.split(","):
             for seed in seeds[:1] if name in ONE_SEED else seeds:
-                if not _file(arguments.out, name, seed, ".json").exists():
+                if not _facts(arguments.out, name, seed).get("finished"):
                     task = Task(dataset, embedding, arguments.max_history, seed)
                     measure(name, task, arguments.out)
         table = summary(dataset, arguments.out, seeds, "test" if arguments.test else "valid")
     except MMCTRError as error:
         sys.exit(str(error))
     print(table.to_string(index=False, float_format="{:.4f}".format, na_rep="-"))
+
+
+def _keep(outcome: Outcome, name: str, task: Task, folder: Path, **facts: Any) -> None:
+    scores = {"valid": outcome.valid, "test": outcome.test}
+    for split, score in scores.items():
+        path = _file(folder, name, task.seed, f".{split}.npy")
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.save(file, score.astype(np.float32))
+    facts = {"curve": outcome.curve, "threads": torch.get_num_threads()} | facts
+    write_json(_file(folder, name, task.seed, ".json"), facts)
+
+
+def _facts(folder: Path, name: str, seed: int) -> dict[str, Any]:
+    path = _file(folder, name, seed, ".json")
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _untimed(score: Callable[[Impressions], np.ndarray], task: Task) -> Outcome:
