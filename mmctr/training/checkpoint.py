@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -335,8 +336,22 @@ class UnfinishedRun:
                 f"{path} is damaged ({first_line(error)}): train the model again."
             ) from error
 
-    def remove(self) -> None:
-        """Delete the folder."""
+    @contextmanager
+    def in_training(self) -> Iterator[None]:
+        """Keep the folder for a block that trains and writes the run; delete it at its end.
+
+        An interruption from the keyboard becomes a RunError that says how to go on.
+        """
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise RunError(
+                f"Training was stopped and {self.folder} keeps it as of its last validation: "
+                f"go on with mmctr train --resume {shlex.quote(str(self.folder))}."
+            ) from None
+        except ConfigError:  # it has diverged, and would again
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

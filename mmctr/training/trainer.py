@@ -1,9 +1,9 @@
 """Train a DIN on a dataset: Adam, early stopping on valid AUC, everything kept in a run folder."""
 
-import shlex
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -137,6 +137,7 @@ class Progress:
     best_auc: float = float("-inf")
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     since_best: int = 0
+    seconds_before: float = 0.0  # of training, until it was stopped
 
     def state(self, model: DIN) -> State:
         """All that the next steps depend on, right after a validation."""
@@ -148,7 +149,7 @@ class Progress:
             "random": {"shuffling": self.shuffling, "cpu": torch.get_rng_state()},
         }
         if model.device.type == "cuda":
-            groups["random"]["cuda"] = torch.cuda.get_rng_state(model.device)
+            groups["random"]["cuda"] = torch.cuda.get_rng_state()
         for number, moments in optimizer.state_dict()["state"].items():
             groups[f"optimizer {number}"] = moments
         values = {name: getattr(self, name) for name in RESUMED}
@@ -182,10 +183,11 @@ class Progress:
         for name in RESUMED:
             setattr(self, name, values[name])
         self.stopwatch.seconds.update(values["seconds"])
+        self.seconds_before = sum(values["seconds"].values())
         self.shuffling = groups["random"]["shuffling"]
         torch.set_rng_state(groups["random"]["cpu"])
         if device.type == "cuda" and "cuda" in groups["random"]:
-            torch.cuda.set_rng_state(groups["random"]["cuda"], device)
+            torch.cuda.set_rng_state(groups["random"]["cuda"])
 
     def cost(self, device: torch.device) -> dict[str, object]:
         """Training speed without validation, seconds by part, and peak memory."""
@@ -280,41 +282,25 @@ def _train(
     }
     if unfinished is None and parallel.share()[1] == 1:
         unfinished = UnfinishedRun.begin(runs, dataset, config)
-    try:
+    with nullcontext() if unfinished is None else unfinished.in_training():
         progress = fit(model, dataset, train_config, unfinished=unfinished)
-    except KeyboardInterrupt:
-        if unfinished is None:
-            raise
-        raise RunError(
-            f"Training was stopped and {unfinished.folder} keeps it as of its last validation: "
-            f"go on with mmctr train --resume {shlex.quote(str(unfinished.folder))}."
-        ) from None
-    except ConfigError:  # it has diverged, and would again
-        if unfinished is not None:
-            unfinished.remove()
-        raise
-    rows = dataset.valid
-    probability = predict_together(model, rows, train_config.precision)
-    if parallel.share()[0] > 0:
-        return None
-    metrics = evaluate(rows.user, rows.label, probability)
-    metrics["auc_interval"] = interval(bootstrap_auc(rows.user, rows.label, probability)[:, 0])
-    summary = {
-        "metrics": metrics,
-        "reference_auc": reference_aucs(dataset, rows),
-        "best_epoch": max(progress.records, key=lambda record: record["auc"])["epoch"],
-        "seconds": {
-            "fusion": fused - started,
-            "training": sum(progress.stopwatch.seconds.values()),
-        },
-        "cost": progress.cost(device),
-        "device": device.type,
-        "processes": parallel.share()[1],
-    }
-    run = save_run(runs, dataset, model, config, summary, progress.records, probability)
-    if unfinished is not None:
-        unfinished.remove()
-    return run
+        training = time.perf_counter() - fused + progress.seconds_before
+        rows = dataset.valid
+        probability = predict_together(model, rows, train_config.precision)
+        if parallel.share()[0] > 0:
+            return None
+        metrics = evaluate(rows.user, rows.label, probability)
+        metrics["auc_interval"] = interval(bootstrap_auc(rows.user, rows.label, probability)[:, 0])
+        summary = {
+            "metrics": metrics,
+            "reference_auc": reference_aucs(dataset, rows),
+            "best_epoch": max(progress.records, key=lambda record: record["auc"])["epoch"],
+            "seconds": {"fusion": fused - started, "training": training},
+            "cost": progress.cost(device),
+            "device": device.type,
+            "processes": parallel.share()[1],
+        }
+        return save_run(runs, dataset, model, config, summary, progress.records, probability)
 
 
 def fit(
@@ -327,7 +313,6 @@ def fit(
     """Train a model in place; it ends with the weights of the best valid AUC.
 
     unfinished: goes on from the state that it has, if any, and keeps that of each validation.
-
     Progress.records has an entry for each validation: epoch, train_loss, auc, logloss,
     learning_rate, seconds; on_validation is called with each as soon as it is known.
     """
