@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 
@@ -109,7 +108,7 @@ def test_a_killed_run_ends_as_if_left_alone(one_thread, tiny, tiny_folder, tmp_p
 
 @pytest.mark.parametrize(
     "changed",
-    [{"row_updates": True, "content": "finetuned"}, {"preset": "din"}, {"patience": 1}],
+    [{"row_updates": True, "content": "finetuned"}, {"preset": "din"}, {"patience": 3}],
     ids=["rows", "din", "early stop"],
 )
 def test_other_trainings_resume_too(monkeypatch, one_thread, tiny, tmp_path, changed):
@@ -121,7 +120,7 @@ def test_other_trainings_resume_too(monkeypatch, one_thread, tiny, tmp_path, cha
             train(tiny, "v1", *parameters, tmp_path / "again")
     (left,) = (tmp_path / "again").iterdir()
     with monkeypatch.context() as patch:
-        stop_at(patch, 9, KeyboardInterrupt())
+        stop_at(patch, 22, KeyboardInterrupt())  # from step 6: in the second epoch
         with pytest.raises(RunError):
             resume(left, tiny)
     require_equal(whole, resume(left, tiny))
@@ -216,9 +215,12 @@ def test_seconds_add_up(monkeypatch, tiny, tmp_path):
     with pytest.raises(RunError):
         train(tiny, "v1", *configs(**PARAMETERS), tmp_path / "runs")
     (left,) = (tmp_path / "runs").iterdir()
-    _, values = UnfinishedRun.load(left).saved()
+    unfinished = UnfinishedRun.load(left)
+    groups, values = unfinished.saved()
+    values["seconds"]["forward"] += 1000
+    unfinished.save((groups, values))
     run = resume(left, tiny)
-    seconds = run.history["seconds"].to_numpy()
-    assert (np.diff(seconds) >= 0).all()
-    assert run.summary["seconds"]["training"] >= sum(values["seconds"].values())
-    assert run.summary["cost"]["seconds"]["forward"] >= values["seconds"]["forward"] - 1e-3
+    before, *after = run.history["seconds"]
+    assert before < 1000 < min(after)
+    assert run.summary["seconds"]["training"] > 1000
+    assert run.summary["cost"]["seconds"]["forward"] > 1000
