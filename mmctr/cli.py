@@ -137,17 +137,36 @@ def features_extract(
 
 @app.command("train")
 def train_command(
+    context: typer.Context,
     data: Data = DEMO,
     strategy: Annotated[str, typer.Option(help="v1, v2, v3, v4 or provided:COLUMN.")] = "v4",
     seed: Annotated[int, typer.Option(min=0, help="Seed of training.")] = 1,
     parameter: Parameters = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with this unfinished run, as it was begun.")
+    ] = None,
 ) -> None:
     """Train a model as 03_train does; the last line printed is the run's folder."""
     from mmctr.data.dataset import Dataset
-    from mmctr.training.trainer import configs, train
+    from mmctr.training import trainer
+    from mmctr.training.checkpoint import UnfinishedRun
 
-    model, training = configs(**{"seed": seed, **parse_pairs(parameter)})
-    run = train(Dataset.load(_find_data(data)), strategy, model, training, home() / "runs")
+    def given(name: str) -> bool:
+        return context.get_parameter_source(name).name != "DEFAULT"
+
+    if resume is None:
+        model, training = trainer.configs(**{"seed": seed, **parse_pairs(parameter)})
+        dataset = Dataset.load(_find_data(data))
+        run = trainer.train(dataset, strategy, model, training, home() / "runs")
+    else:
+        if any(map(given, ("strategy", "seed", "parameter"))):
+            raise ConfigError(
+                f"Found --resume {resume} with parameters, expected none, because a run goes on "
+                "with those it began with: leave out --strategy, --seed and -p."
+            )
+        begun = UnfinishedRun.load(find(resume))
+        folder = data if given("data") else Path(begun.config["dataset"]["folder"])
+        run = trainer.resume(begun.folder, Dataset.load(find(folder)))
     metrics = run.summary["metrics"]
     low, high = metrics["auc_interval"]
     print(f"valid AUC {metrics['auc']:.4f} (95% interval {low:.4f} to {high:.4f})")

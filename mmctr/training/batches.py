@@ -67,12 +67,16 @@ class Batches:
             yield self.of(index, one_history=one_history)
 
     def shuffled(
-        self, size: int, generator: torch.Generator, share: tuple[int, int] = (0, 1)
+        self,
+        size: int,
+        generator: torch.Generator,
+        share: tuple[int, int] = (0, 1),
+        first: int = 0,
     ) -> Iterator[Batch]:
         """All rows once, in random order, in batches that are equally large but for one row.
 
         No batch is too small for batch normalisation. share: (number, of how many), the part of
-        every batch that is wanted.
+        every batch that is wanted. first: batches before this one are left out.
 
         Blocks of neighbouring rows are drawn at random and the rows of many blocks mixed: data on
         a disk are read in pieces, once, and up to 524,288 rows are mixed completely.
@@ -86,7 +90,8 @@ class Batches:
             indices, used = [], 0
             while cut < batches and used + smaller + (cut < larger) <= len(waiting):
                 length = smaller + (cut < larger)
-                indices.append(waiting[used : used + length].tensor_split(parts)[number])
+                if cut >= first:
+                    indices.append(waiting[used : used + length].tensor_split(parts)[number])
                 used, cut = used + length, cut + 1
             yield from self._all_of(indices)
             waiting = waiting[used:]

@@ -4,9 +4,13 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -32,12 +36,14 @@ import mmctr
 from mmctr.data import schema
 from mmctr.data.dataset import Catalog, Dataset
 from mmctr.errors import ConfigError, DataError, MMCTRError, RunError, first_line
-from mmctr.files import write_json
+from mmctr.files import atomic_path, write_json
 from mmctr.fusion import available_strategies, item_embeddings
 from mmctr.model.din import DIN, DINConfig
 
 CONFIG, SUMMARY, WEIGHTS = "config.json", "summary.json", "model.safetensors"
 HISTORY, PREDICTIONS = "metrics.jsonl", "predictions.parquet"
+CHECKPOINT = "checkpoint.safetensors"  # of an unfinished run
+State = tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]  # tensors by group, and values
 CONTENT_TOLERANCE = 1e-2  # share of the mean square by which the same embedding may differ
 
 Whole = Annotated[int, Field(ge=0, lt=2**63)]
@@ -100,6 +106,13 @@ class _Summary(_Group):
     seconds: _Seconds
     cost: _Cost = _Cost()  # older runs have none
     reference_auc: dict[str, Measure] = Field(default_factory=dict)
+
+
+class _Begun(_Group):
+    strategy: str
+    model: dict[str, Any]
+    training: _Training
+    dataset: _Source
 
 
 class _Record(_Group):
@@ -256,6 +269,92 @@ class Run:
             ) from error
 
 
+@dataclass(frozen=True)
+class UnfinishedRun:
+    """The folder of a run in training: its parameters, and the state after its last validation."""
+
+    folder: Path
+    config: dict[str, Any]
+
+    @classmethod
+    def begin(cls, runs: Path, dataset: Dataset, config: dict[str, Any]) -> "UnfinishedRun":
+        """Make its folder below `runs`; RunError if that cannot be written."""
+        name = f"{_name(dataset, config)}-unfinished"
+        config = config | {"dataset": describe(dataset)}
+        with _new_folder(runs, name) as temporary:
+            write_json(temporary / CONFIG, config)
+            return cls(_move_to_free_name(temporary, runs / name), config)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "UnfinishedRun":
+        """Read its parameters; RunError if the folder is missing, damaged or a finished run."""
+        folder = Path(folder)
+        if not (folder / CONFIG).is_file() or (folder / SUMMARY).is_file():
+            raise RunError(
+                f"{folder} is not an unfinished run: choose a folder that mmctr train has left "
+                "below runs, with a name that ends in -unfinished."
+            )
+        return cls(folder, _read_json(folder / CONFIG, _Begun))
+
+    def require_same(self, dataset: Dataset) -> None:
+        """Raise RunError unless the dataset is the very one that training began with."""
+        stated = self.config["dataset"]
+        if stated["fingerprint"] != dataset.fingerprint:
+            raise RunError(
+                f"{self.folder} was trained on data with fingerprint {stated['fingerprint']}, but "
+                f"{dataset.folder} has {dataset.fingerprint}: choose the run's own dataset, "
+                f"{stated['folder']}."
+            )
+
+    def save(self, state: State) -> None:
+        """Put this state in place of the last one, whole or not at all."""
+        groups, values = state
+        tensors = {
+            f"{group}/{name}": tensor.contiguous()
+            for group, named in groups.items()
+            for name, tensor in named.items()
+        }
+        # One file, so that tensors and values are always of the same step.
+        with atomic_path(self.folder / CHECKPOINT) as temporary:
+            save_file(tensors, temporary, {"values": json.dumps(values)})
+
+    def saved(self) -> State | None:
+        """The last state; None if training was stopped before its first validation."""
+        path = self.folder / CHECKPOINT
+        if not path.is_file():
+            return None
+        groups: dict[str, dict[str, torch.Tensor]] = defaultdict(dict)
+        try:
+            with safe_open(path, "pt") as file:
+                for key in file.keys():  # noqa: SIM118, the file is no mapping
+                    group, _, name = key.partition("/")
+                    # A copy is aligned as torch wants it, the file's own memory is not.
+                    groups[group][name] = file.get_tensor(key).clone()
+                return groups, json.loads(file.metadata()["values"])
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{path} is damaged ({first_line(error)}): train the model again."
+            ) from error
+
+    @contextmanager
+    def in_training(self) -> Iterator[None]:
+        """Keep the folder for a block that trains and writes the run; delete it at its end.
+
+        An interruption from the keyboard becomes a RunError that says how to go on.
+        """
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise RunError(
+                f"Training was stopped and {self.folder} keeps it as of its last validation: "
+                f"go on with mmctr train --resume {shlex.quote(str(self.folder))}."
+            ) from None
+        except ConfigError:  # it has diverged, and would again
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
 def save_run(
     runs: Path,
     dataset: Dataset,
@@ -269,11 +368,9 @@ def save_run(
 
     `summary` is completed by what is known of the data, the software and the machine.
     """
-    now = datetime.now().astimezone()
-    strategy = re.sub(r"[^\w.-]", "-", config["strategy"])  # a column may have any name
-    name = f"{dataset.name}-{strategy}-seed{config['training']['seed']}-{now:%Y%m%d-%H%M%S}"
+    name = _name(dataset, config)
     summary = {
-        "date": now.isoformat(timespec="seconds"),
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "dataset": describe(dataset),
         "parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
         **summary,
@@ -283,19 +380,32 @@ def save_run(
     predictions = pd.DataFrame(
         {"user": rows.user, "target": rows.target, "label": rows.label, "probability": probability}
     )
-    temporary = None
-    try:
-        runs.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=runs, prefix=f".{name}."))
+    with _new_folder(runs, name) as temporary:
         weights = {key: value.contiguous() for key, value in model.state_dict().items()}
         save_file(weights, temporary / WEIGHTS)
         predictions.to_parquet(temporary / PREDICTIONS, index=False)
         pd.DataFrame(records).to_json(temporary / HISTORY, orient="records", lines=True)
         write_json(temporary / CONFIG, config)
         write_json(temporary / SUMMARY, summary)
-        temporary.chmod(0o755)
         os.sync()
         return Run.load(_move_to_free_name(temporary, runs / name))
+
+
+def _name(dataset: Dataset, config: dict[str, Any]) -> str:
+    strategy = re.sub(r"[^\w.-]", "-", config["strategy"])  # a column may have any name
+    seed, now = config["training"]["seed"], datetime.now()
+    return f"{dataset.name}-{strategy}-seed{seed}-{now:%Y%m%d-%H%M%S}"
+
+
+@contextmanager
+def _new_folder(runs: Path, name: str) -> Iterator[Path]:
+    """Yield a temporary folder below `runs`, to be moved to its name; RunError if it cannot be."""
+    temporary = None
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=runs, prefix=f".{name}."))
+        temporary.chmod(0o755)
+        yield temporary
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise RunError(

@@ -3,6 +3,7 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -18,12 +19,12 @@ from tqdm.auto import tqdm
 
 from mmctr.config import Config
 from mmctr.data.dataset import Dataset, Impressions
-from mmctr.errors import ConfigError, DataError
+from mmctr.errors import ConfigError, DataError, RunError, first_line
 from mmctr.fusion import item_embeddings
 from mmctr.model.din import DIN, Batch, DINConfig
 from mmctr.training import parallel
 from mmctr.training.batches import Batches
-from mmctr.training.checkpoint import Run, save_run
+from mmctr.training.checkpoint import Run, State, UnfinishedRun, save_run
 from mmctr.training.hardware import autocast, find_device, peak_memory_mb, tuned
 from mmctr.training.metrics import auc, bootstrap_auc, evaluate, interval, logloss
 from mmctr.training.optimizer import Adam, WeightAverage
@@ -54,6 +55,7 @@ PRESETS: dict[str, dict[str, object]] = {
         "averaging": 0.0,
     },
 }
+RESUMED = ("epoch", "step", "samples", "records", "best_auc", "since_best")  # of Progress
 PARTS = ("data", "forward", "backward", "optimizer", "validation")
 
 
@@ -117,16 +119,75 @@ class Stopwatch:
 
 @dataclass
 class Progress:
-    """What training has seen so far: a record each validation, and the best weights."""
+    """What training has seen so far: a record each validation, and the best weights.
+
+    step: steps done of the epoch, which counts from 0. shuffling: the state of the generator that
+    shuffles, before that epoch.
+    """
 
     plateau: ReduceLROnPlateau
+    average: WeightAverage
     stopwatch: Stopwatch
+    epoch: int = 0
+    step: int = 0
+    shuffling: Tensor | None = None
     samples: int = 0
     records: list[dict[str, float]] = field(default_factory=list)
     losses: list[Tensor] = field(default_factory=list)  # of the steps since the last validation
     best_auc: float = float("-inf")
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     since_best: int = 0
+    seconds_before: float = 0.0  # of training, until it was stopped
+
+    def state(self, model: DIN) -> State:
+        """All that the next steps depend on, right after a validation."""
+        optimizer, weights = self.plateau.optimizer, model.state_dict()
+        groups = {
+            "weights": {name: weights[name] for name in self.best_weights},
+            "best": self.best_weights,
+            "average": self.average.average,
+            "random": {"shuffling": self.shuffling, "cpu": torch.get_rng_state()},
+        }
+        if model.device.type == "cuda":
+            groups["random"]["cuda"] = torch.cuda.get_rng_state()
+        for number, moments in optimizer.state_dict()["state"].items():
+            groups[f"optimizer {number}"] = moments
+        values = {name: getattr(self, name) for name in RESUMED}
+        values |= {
+            "updates": self.average.updates,
+            "plateau": self.plateau.state_dict(),
+            "rates": [group["lr"] for group in optimizer.param_groups],
+            "seconds": dict(self.stopwatch.seconds),
+        }
+        return groups, values
+
+    def restore(self, model: DIN, state: State) -> None:
+        """Go back to a state, all random numbers included."""
+        groups, values = state
+        optimizer = self.plateau.optimizer
+        model.load_state_dict(groups["weights"], strict=False)
+        device = model.device
+        self.best_weights = {name: value.to(device) for name, value in groups["best"].items()}
+        for name, value in self.average.average.items():
+            value.copy_(groups["average"][name])
+        self.average.updates = values["updates"]
+        self.plateau.load_state_dict(values["plateau"])
+        for group, rate in zip(optimizer.param_groups, values["rates"], strict=True):
+            group["lr"] = rate
+        moments = {
+            int(key.split()[1]): value
+            for key, value in groups.items()
+            if key.startswith("optimizer ")
+        }
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
+        for name in RESUMED:
+            setattr(self, name, values[name])
+        self.stopwatch.seconds.update(values["seconds"])
+        self.seconds_before = sum(values["seconds"].values())
+        self.shuffling = groups["random"]["shuffling"]
+        torch.set_rng_state(groups["random"]["cpu"])
+        if device.type == "cuda" and "cuda" in groups["random"]:
+            torch.cuda.set_rng_state(groups["random"]["cuda"])
 
     def cost(self, device: torch.device) -> dict[str, object]:
         """Training speed without validation, seconds by part, and peak memory."""
@@ -170,10 +231,40 @@ def train(
 ) -> Run | None:
     """Train on the train split, choose on valid, and write a new run folder below `runs`.
 
+    Until then a folder that ends in -unfinished keeps the state of each validation for `resume`;
+    an interruption from the keyboard becomes a RunError that says so.
     Raises ConfigError for a strategy that the data cannot serve, an absent device or training
     that diverges, DataError for a split in which all labels are equal. Under torchrun all processes
-    train together; the first one writes the run, and the others return None.
+    train together; the first one writes the run, and the others return None. Nothing is kept there
+    until the run is finished.
     """
+    return _train(dataset, strategy, model_config, train_config, runs, None)
+
+
+def resume(folder: Path, dataset: Dataset) -> Run:
+    """Go on with an unfinished run: the finished one, beside it, is as if nothing had happened.
+
+    On one machine, CPU and number of threads it is identical bit for bit. Raises RunError for a
+    folder that is damaged or no unfinished run, for other data, and under torchrun.
+    """
+    if parallel.share()[1] > 1:
+        raise RunError(f"{folder} cannot be resumed under torchrun: use mmctr train --resume.")
+    unfinished = UnfinishedRun.load(folder)
+    unfinished.require_same(dataset)
+    model, training = (unfinished.config[name] for name in ("model", "training"))
+    configurations = DINConfig.of(**model), TrainConfig.of(**training)
+    strategy, runs = unfinished.config["strategy"], unfinished.folder.parent
+    return _train(dataset, strategy, *configurations, runs, unfinished)
+
+
+def _train(
+    dataset: Dataset,
+    strategy: str,
+    model_config: DINConfig,
+    train_config: TrainConfig,
+    runs: Path,
+    unfinished: UnfinishedRun | None,
+) -> Run | None:
     require_both_labels(dataset)
     device = find_device(train_config.device)
     started = time.perf_counter()
@@ -183,30 +274,33 @@ def train(
     model = DIN.for_catalog(model_config, dataset.catalog, embedding).to(device)
     # The processes share weights, but each drops out on its own.
     torch.manual_seed(train_config.seed + 1_000_003 * parallel.share()[0])
-    progress = fit(model, dataset, train_config)
-    trained = time.perf_counter()
-    rows = dataset.valid
-    probability = predict_together(model, rows, train_config.precision)
-    if parallel.share()[0] > 0:
-        return None
-    metrics = evaluate(rows.user, rows.label, probability)
-    metrics["auc_interval"] = interval(bootstrap_auc(rows.user, rows.label, probability)[:, 0])
-    summary = {
-        "metrics": metrics,
-        "reference_auc": reference_aucs(dataset, rows),
-        "best_epoch": max(progress.records, key=lambda record: record["auc"])["epoch"],
-        "seconds": {"fusion": fused - started, "training": trained - fused},
-        "cost": progress.cost(device),
-        "device": device.type,
-        "processes": parallel.share()[1],
-    }
     config = {
         "strategy": strategy,
         "model": model_config.model_dump(),
         "training": train_config.model_dump(),
         "sizes": model.sizes,
     }
-    return save_run(runs, dataset, model, config, summary, progress.records, probability)
+    if unfinished is None and parallel.share()[1] == 1:
+        unfinished = UnfinishedRun.begin(runs, dataset, config)
+    with nullcontext() if unfinished is None else unfinished.in_training():
+        progress = fit(model, dataset, train_config, unfinished=unfinished)
+        training = time.perf_counter() - fused + progress.seconds_before
+        rows = dataset.valid
+        probability = predict_together(model, rows, train_config.precision)
+        if parallel.share()[0] > 0:
+            return None
+        metrics = evaluate(rows.user, rows.label, probability)
+        metrics["auc_interval"] = interval(bootstrap_auc(rows.user, rows.label, probability)[:, 0])
+        summary = {
+            "metrics": metrics,
+            "reference_auc": reference_aucs(dataset, rows),
+            "best_epoch": max(progress.records, key=lambda record: record["auc"])["epoch"],
+            "seconds": {"fusion": fused - started, "training": training},
+            "cost": progress.cost(device),
+            "device": device.type,
+            "processes": parallel.share()[1],
+        }
+        return save_run(runs, dataset, model, config, summary, progress.records, probability)
 
 
 def fit(
@@ -214,9 +308,11 @@ def fit(
     dataset: Dataset,
     config: TrainConfig,
     on_validation: Callable[[dict[str, float]], None] | None = None,
+    unfinished: UnfinishedRun | None = None,
 ) -> Progress:
     """Train a model in place; it ends with the weights of the best valid AUC.
 
+    unfinished: goes on from the state that it has, if any, and keeps that of each validation.
     Progress.records has an entry for each validation: epoch, train_loss, auc, logloss,
     learning_rate, seconds; on_validation is called with each as soon as it is known.
     """
@@ -228,16 +324,35 @@ def fit(
     # The rate is cut halfway to giving up, so that a cut has time to help.
     plateau = ReduceLROnPlateau(optimizer, mode="max", factor=1 / 3, patience=config.patience // 2)
     average = WeightAverage(model, config.averaging)
-    progress = Progress(plateau, Stopwatch(model.device))
+    progress = Progress(plateau, average, Stopwatch(model.device))
     generator = torch.Generator().manual_seed(config.seed)
     number, processes = parallel.share()
     together = parallel.distribute(model)
+    if unfinished is not None and (state := unfinished.saved()) is not None:
+        try:
+            progress.restore(model, state)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise RunError(
+                f"{unfinished.folder} has a state that does not fit its parameters "
+                f"({first_line(error)}): train the model again."
+            ) from error
+        generator.set_state(progress.shuffling)
     rows = config.epochs * len(batches)
-    bar = tqdm(total=rows, desc="train", unit=" samples", unit_scale=True, disable=number > 0)
+    bar = tqdm(
+        total=rows,
+        initial=progress.samples,
+        desc="train",
+        unit=" samples",
+        unit_scale=True,
+        disable=number > 0,
+    )
     with tuned(model.device), bar:
-        for epoch in range(config.epochs):
-            shuffled = batches.shuffled(config.batch_size, generator, (number, processes))
-            for step, batch in enumerate(shuffled, start=1):
+        for epoch in range(progress.epoch, config.epochs):
+            first = progress.step if epoch == progress.epoch else 0
+            progress.epoch, progress.shuffling = epoch, generator.get_state()
+            shuffled = batches.shuffled(config.batch_size, generator, (number, processes), first)
+            for step, batch in enumerate(shuffled, start=first + 1):
+                progress.step = step
                 progress.stopwatch.lap("data")
                 loss = update(together, optimizer, batch, config, progress.stopwatch.lap)
                 progress.losses.append(loss)
@@ -258,6 +373,9 @@ def fit(
                 if progress.since_best >= config.patience:
                     model.load_state_dict(progress.best_weights, strict=False)
                     return progress
+                if step in validate_after and unfinished is not None:
+                    unfinished.save(progress.state(model))
+                    progress.stopwatch.lap("validation")
     model.load_state_dict(progress.best_weights, strict=False)
     return progress
 
