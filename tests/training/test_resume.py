@@ -172,9 +172,12 @@ def test_control_c_says_how_to_go_on(monkeypatch, capsys, one_thread, tiny_folde
             os.kill(os.getpid(), signal.SIGINT)  # what the terminal sends
         return real(*arguments)
 
+    # A shell that runs the tests in the background has it ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "update", update)
         status, _, error = call(*words)
+    signal.signal(signal.SIGINT, before)
     (left,) = (tmp_path / "runs").iterdir()
     last = error.strip().splitlines()[-1]
     assert (status, "Traceback" in error) == (1, False)
