@@ -39,7 +39,7 @@ from mmctr.model.din import DIN, DINConfig
 from mmctr.training.batches import Batches
 from mmctr.training.hardware import peak_memory_mb, tuned
 from mmctr.training.metrics import auc, bootstrap_auc, interval
-from mmctr.training.prediction import predict
+from mmctr.training.prediction import Scorer, predict
 from mmctr.training.trainer import TrainConfig, fit, make_optimizer, update
 
 RESULT = Path(__file__).with_name("last.json")
@@ -202,24 +202,18 @@ def latency(requests: int) -> dict[str, dict[str, float]]:
     model = DIN.for_catalog(DINConfig(), shape.catalog(), shape.item_embedding()).eval()
     random, result = np.random.default_rng(0), {}
     for clicks, precision in product(HISTORIES, ("float32", "bfloat16")):
-        asked = [candidates(random, clicks) for _ in range(WARM_UP + requests)]
-        score = partial(predict, model, precision=precision)
-        times = [milliseconds(partial(score, rows)) for rows in asked]
+        users = [candidates(random, clicks) for _ in range(WARM_UP + requests)]
+        score = Scorer(model, precision)
+        times = [milliseconds(partial(score, *user)) for user in users]
         p50, p99 = np.percentile(times[WARM_UP:], [50, 99]).round(2)
         result[f"{clicks} clicks, {precision}"] = {"p50_ms": float(p50), "p99_ms": float(p99)}
     return result
 
 
-def candidates(random: np.random.Generator, clicks: int) -> Impressions:
-    """Random items to score for one user."""
-    return Impressions(
-        user=np.zeros(CANDIDATES, dtype=np.int64),
-        target=random.integers(1, shape.ITEMS + 1, CANDIDATES, dtype=np.int32),
-        label=None,
-        history_start=np.zeros(CANDIDATES, dtype=np.int64),
-        history_end=np.full(CANDIDATES, clicks),
-        history_items=random.integers(1, shape.ITEMS + 1, clicks, dtype=np.int32),
-    )
+def candidates(random: np.random.Generator, clicks: int) -> tuple[np.ndarray, np.ndarray]:
+    """The history of a user and items to score, all at random."""
+    sizes = clicks, CANDIDATES
+    return tuple(random.integers(1, shape.ITEMS + 1, size, dtype=np.int32) for size in sizes)
 
 
 def milliseconds(call: Callable[[], object]) -> float:

@@ -21,7 +21,7 @@ SWITCHES = {
     "recency": ("recency", False, True),
     "bilinear interaction": ("bilinear", "off", "all"),
     "SENet": ("senet", False, True),
-    "cross network": ("cross_layers", 0, 2),
+    "cross network": ("cross_layers", 0, 1),
     "levels in history": ("levels_in_history", False, True),
     "weight averaging": ("averaging", 0.0, 0.97),
 }

@@ -48,8 +48,8 @@ class DINConfig(Config):
     max_history: int = Field(64, ge=1, le=10_000)
     senet: bool = True
     bilinear: Literal["all", "each", "interaction", "off"] = "all"
-    cross_layers: int = Field(2, ge=0, le=8)
-    hidden: tuple[PositiveInt, ...] = Field((256, 128), min_length=1)
+    cross_layers: int = Field(1, ge=0, le=8)
+    hidden: tuple[PositiveInt, ...] = Field((128, 64), min_length=1)
     batch_norm: bool = True
     dropout: float = Field(0.2, ge=0, lt=1)
 
@@ -227,10 +227,16 @@ class DIN(nn.Module):
     def field_vectors(self, batch: Batch) -> Tensor:
         """The fields of each row before SENet: target fields, then interest, [n, width]."""
         table = self.embedding(batch.items)
-        target = gather(table, batch.target)
-        history_table = table[:, : self.history_width]
-        interest = self.attention(target[:, : self.history_width], history_table, batch.histories)
-        return torch.cat([target, interest], dim=1)
+        return self.with_interest(gather(table, batch.target), table, batch.histories)
+
+    def with_interest(self, target: Tensor, table: Tensor, histories: Histories) -> Tensor:
+        """Item vectors of targets followed by the interest of each row, [n, width].
+
+        target: float [n, item width]; table: float [m, item width], which the histories refer to.
+        """
+        targets, table = target[:, : self.history_width], table[:, : self.history_width]
+        interest = self.attention(targets, table, histories)
+        return torch.cat([target, interest.to(target.dtype)], dim=1)
 
     def attention_weights(self, batch: Batch) -> Tensor:
         """Weights of the target attention, [clicks, heads]."""

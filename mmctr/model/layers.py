@@ -204,8 +204,9 @@ class MultiHeadTargetAttention(nn.Module):
         queries = by_head(self.query(targets) / self.head_dim**0.5)
         scores = queries @ by_head(self.key(clicked)).transpose(1, 2)
         if self.recency is not None:
-            scores = scores + self.recency[: len(clicked)].flip(0).T.unsqueeze(1)
-        interest = scores.float().softmax(dim=2) @ by_head(self.value(clicked))
+            scores = scores + self.recency[: len(clicked)].flip(0).T.unsqueeze(1).contiguous()
+        values = by_head(self.value(clicked))
+        interest = scores.float().softmax(dim=2).to(values.dtype) @ values
         return interest.transpose(0, 1).flatten(1)
 
 
@@ -313,7 +314,7 @@ class BilinearInteraction(nn.Module):
             left = torch.einsum("npd,pde->npe", fields.index_select(1, self.left), self.weight)
             return [left * fields.index_select(1, self.right)]
         if self.kind == "all":
-            left = fields[:, :-1] @ self.weight[0]
+            left = (fields @ self.weight[0])[:, :-1]  # one product of whole rows, without a copy
         else:
             left = torch.einsum("nfd,fde->nfe", fields[:, :-1], self.weight)
         fields = fields.to(left.dtype)  # products of halves stay halves

@@ -46,10 +46,17 @@ def tuned(device: torch.device) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
+def number_format(device: torch.device, precision: str) -> torch.dtype:
+    """Of matrix products; "auto" means bfloat16 on CUDA and float32 elsewhere."""
+    if precision == "auto":
+        precision = "bfloat16" if device.type == "cuda" else "float32"
+    return getattr(torch, precision)
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    """Matrix products in bfloat16, or not; "auto" means bfloat16 on CUDA and float32 elsewhere."""
-    wanted = device.type == "cuda" if precision == "auto" else precision == "bfloat16"
-    return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
+    """Matrix products in the number format of this precision."""
+    dtype = number_format(device, precision)
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
 def peak_memory_mb(device: torch.device) -> float:

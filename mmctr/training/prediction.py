@@ -1,5 +1,6 @@
 """Score impressions with a trained model and write the scores."""
 
+import copy
 import io
 import zipfile
 from pathlib import Path
@@ -7,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_linear_bn_eval
 
 from mmctr.data.dataset import Impressions
-from mmctr.errors import RunError
+from mmctr.errors import DataError, RunError
 from mmctr.files import atomic_path
 from mmctr.model.din import DIN
+from mmctr.model.layers import Histories
 from mmctr.training.batches import Batches
-from mmctr.training.hardware import autocast, tuned
+from mmctr.training.hardware import autocast, number_format, tuned
 
 
 @torch.inference_mode()
@@ -35,6 +39,56 @@ def predict(
         logits = [model(batch) for batch in batches]
     model.train(was_training)
     return torch.cat(logits).float().sigmoid().cpu().numpy()
+
+
+class Scorer:
+    """Scores the candidates for one user after another, as a recommender serves them.
+
+    All that depends on an item alone is computed once, and kept for as long as the scorer lives:
+    a vector an item, [n_items + 1, width]. It is a copy: later training leaves it as it is.
+    precision as for training.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, model: DIN, precision: str = "auto") -> None:
+        training, items = model.training, torch.arange(model.n_items + 1, device=model.device)
+        self.precision, self.device, self.n_items = precision, model.device, model.n_items
+        dtype = number_format(self.device, precision)
+        model.eval()
+        self.vectors = torch.cat([model.embedding(part).to(dtype) for part in items.split(65_536)])
+        model.train(training)
+        # The item vectors stand for the embedding tables, which are not copied.
+        self.model = copy.deepcopy(model, {id(model.embedding): None}).eval()
+        self.model.dnn = nn.Sequential(*_without_batch_norm(model.dnn))
+        self.model.to(dtype)
+
+    @torch.inference_mode()
+    def __call__(self, history: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+        """Click probabilities of the candidates, float32 [n], for one user.
+
+        history: item ids, int [clicks], the latest last, of which max_history are read;
+        candidates: item ids, int [n]. Raises DataError for an id that is not in the catalog.
+        """
+        if not len(candidates):
+            return np.zeros(0, dtype=np.float32)
+        clicks = self._ids(history[-self.model.config.max_history :])
+        target = self.vectors.index_select(0, self._ids(candidates))
+        length = torch.tensor([len(clicks)], device=self.device)
+        one = Histories.of(torch.arange(len(clicks), device=self.device), length)
+        with tuned(self.device), autocast(self.device, self.precision):
+            fields = self.model.with_interest(target, self.vectors.index_select(0, clicks), one)
+            logits = self.model.score(fields)
+        return logits.float().sigmoid().cpu().numpy()
+
+    def _ids(self, ids: np.ndarray) -> torch.Tensor:
+        ids = np.asarray(ids, dtype=np.int64)
+        if len(ids) and not 1 <= ids.min() <= ids.max() <= self.n_items:
+            wrong = ids.min() if ids.min() < 1 else ids.max()
+            raise DataError(
+                f"Found item id {wrong}, expected 1 to {self.n_items}, the items that the model "
+                "was trained on: leave out the others."
+            )
+        return torch.from_numpy(ids).to(self.device)
 
 
 def write_predictions(path: Path, rows: Impressions, probability: np.ndarray) -> None:
@@ -62,3 +116,14 @@ def write_submission(path: Path, probability: np.ndarray) -> None:
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
     ):
         archive.writestr("prediction.csv", text.getvalue())
+
+
+def _without_batch_norm(layers: nn.Sequential) -> list[nn.Module]:
+    """Copies for prediction, each batch normalisation taken into the layer before it."""
+    kept: list[nn.Module] = []
+    for layer in copy.deepcopy(layers).eval():
+        if isinstance(layer, nn.BatchNorm1d):
+            kept[-1] = fuse_linear_bn_eval(kept[-1], layer)
+        else:
+            kept.append(layer)
+    return kept

@@ -55,13 +55,14 @@ def test_two_processes_equal_one(tiny_folder, tmp_path, parameters):
     np.testing.assert_allclose(history["train_loss"], reference["train_loss"], rtol=1e-5)
     # A bias before batch normalisation has no gradient but rounding, which Adam scales up, and the
     # running means that predictions use follow it.
-    tolerance = 1e-5 if parameters.get("batch_norm") is False else 1e-3
+    tolerance = 1e-5 if parameters.get("batch_norm") is False else 3e-3
     assert len(two.predictions) == len(one.predictions)
     np.testing.assert_allclose(
         two.predictions["probability"], one.predictions["probability"], atol=tolerance
     )
     auc, expected = (run.summary["metrics"]["auc"] for run in (two, one))
-    assert auc == pytest.approx(expected, abs=tolerance)
+    # Rows of almost equal probability change places.
+    assert auc == pytest.approx(expected, abs=2 * tolerance)
 
 
 def test_a_wrong_parameter_is_one_sentence_of_the_first_process(tiny_folder, tmp_path):

@@ -7,8 +7,11 @@ import pandas as pd
 import pytest
 import torch
 
-from mmctr.errors import MMCTRError, RunError
+from mmctr.errors import DataError, MMCTRError, RunError
+from mmctr.fusion import item_embeddings
+from mmctr.model.din import DIN, DINConfig
 from mmctr.training import prediction
+from mmctr.training.trainer import TrainConfig, fit
 
 
 def test_predictions_csv(tiny, tmp_path):
@@ -91,3 +94,45 @@ def test_scores_that_are_no_numbers_are_not_written(tiny, tmp_path, wrong):
     with pytest.raises(RunError, match=f"probability of row 7 is {wrong}, expected 0 to 1"):
         prediction.write_predictions(tmp_path / "out.csv", rows, probability)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("attention", ["dot", "mlp"])
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-6), ("bfloat16", 0.02)])
+def test_a_scorer_predicts_what_the_model_does(tiny, attention, precision, tolerance):
+    torch.manual_seed(0)
+    config = DINConfig.of(attention=attention, max_history=3, hidden=[16, 8])
+    model = DIN.for_catalog(config, tiny.catalog, item_embeddings(tiny.catalog, "v1"))
+    fit(model, tiny, TrainConfig.of(epochs=1, batch_size=32))
+    rows = tiny.valid
+    expected = prediction.predict(model, rows)
+    assert expected.std() > 0.01
+    scorer = prediction.Scorer(model, precision)
+    for row in range(len(rows)):
+        history = rows.history_items[rows.history_start[row] : rows.history_end[row]]
+        # Beside other candidates: the scores of one must not depend on them.
+        candidates = np.array([rows.target[row], 1, 2])
+        np.testing.assert_allclose(scorer(history, candidates)[0], expected[row], atol=tolerance)
+
+
+def test_a_scorer_needs_no_history_and_leaves_its_model_alone(tiny):
+    torch.manual_seed(0)
+    model = DIN.for_catalog(DINConfig(), tiny.catalog, None).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    scorer = prediction.Scorer(model)
+    nothing = np.zeros(0, dtype=np.int64)
+    scores = scorer(nothing, np.array([1, 2]))
+    assert scores.shape == (2,) and np.isfinite(scores).all()
+    assert scorer(nothing, nothing).shape == (0,)
+    assert model.training
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, before[name])
+    with torch.no_grad():
+        model.embedding.id.weight.add_(1)
+    np.testing.assert_array_equal(scorer(nothing, np.array([1, 2])), scores)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 2**40])
+def test_a_scorer_refuses_items_that_are_not_in_the_catalog(tiny, wrong):
+    scorer = prediction.Scorer(DIN.for_catalog(DINConfig(), tiny.catalog, None))
+    with pytest.raises(DataError, match=f"item id {wrong}, expected 1 to {tiny.catalog.n_items}"):
+        scorer(np.array([1]), np.array([wrong, 1]))

@@ -88,12 +88,13 @@ def require_equal(first: Run, second: Run):
 
 
 def test_a_killed_run_ends_as_if_left_alone(one_thread, tiny, tiny_folder, tmp_path):
-    whole = train(tiny, "v1", *configs(**PARAMETERS), tmp_path / "whole")
+    parameters = PARAMETERS | {"learning_rate": 0.05}
+    whole = train(tiny, "v1", *configs(**parameters), tmp_path / "whole")
     assert whole.history["learning_rate"].nunique() > 1, "a cut of the rate is to be resumed too"
     runs = tmp_path / "killed"
     # Before the first validation, after it, in the next epoch; then never.
     for last in (2, 9, 22, 10**6):
-        words = [sys.executable, "-c", KILLED, tiny_folder, runs, last, PARAMETERS]
+        words = [sys.executable, "-c", KILLED, tiny_folder, runs, last, parameters]
         done = subprocess.run([str(word) for word in words], capture_output=True, text=True)
         if last == 10**6:
             assert done.returncode == 0, done.stderr
