@@ -186,7 +186,7 @@ class MultiHeadTargetAttention(nn.Module):
         histories name. A single history may serve all targets: its keys are then shared.
         """
         if len(histories) < len(targets):
-            return self._of_one_history(targets, gather(table, histories.items))
+            return self._of_one_history(targets, F.embedding(histories.items, table))
         weights = self.weights(targets, table, histories)
         values = self.value(table).split(self.value_dim, dim=1)
         return torch.cat(
@@ -206,7 +206,7 @@ class MultiHeadTargetAttention(nn.Module):
         if self.recency is not None:
             scores = scores + self.recency[: len(clicked)].flip(0).T.unsqueeze(1).contiguous()
         values = by_head(self.value(clicked))
-        interest = scores.float().softmax(dim=2).to(values.dtype) @ values
+        interest = scores.softmax(dim=2) @ values
         return interest.transpose(0, 1).flatten(1)
 
 
@@ -291,7 +291,9 @@ class BilinearInteraction(nn.Module):
 
     def __init__(self, fields: int, dim: int, kind: Literal["all", "each", "interaction"]) -> None:
         super().__init__()
-        pairs = torch.tensor(list(combinations(range(fields), 2))).T
+        # Neighbours first: pairs at the same distance are then products of two plain slices.
+        pairs = sorted(combinations(range(fields), 2), key=lambda pair: pair[1] - pair[0])
+        pairs = torch.tensor(pairs).T
         self.register_buffer("left", pairs[0], persistent=False)
         self.register_buffer("right", pairs[1], persistent=False)
         self.kind = kind
@@ -318,8 +320,8 @@ class BilinearInteraction(nn.Module):
         else:
             left = torch.einsum("nfd,fde->nfe", fields[:, :-1], self.weight)
         fields = fields.to(left.dtype)  # products of halves stay halves
-        # Field i meets all later ones at once: slices, unlike gathered pairs, cost no copy.
-        return [left[:, i : i + 1] * fields[:, i + 1 :] for i in range(left.shape[1])]
+        count = fields.shape[1]
+        return [left[:, : count - gap] * fields[:, gap:] for gap in range(1, count)]
 
 
 class CrossNetwork(nn.Module):

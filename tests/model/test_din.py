@@ -238,9 +238,9 @@ def test_model_is_the_papers_composition(recency):
             first, second = model.senet.excitation[0].weight, model.senet.excitation[2].weight
             fields = fields * (second @ (first @ fields.mean(1)).relu()).sigmoid()[:, None]
             pairs = [
-                (fields[left] @ model.bilinear.weight[0]) * fields[right]
-                for left in range(7)
-                for right in range(left + 1, 7)
+                (fields[left] @ model.bilinear.weight[0]) * fields[left + gap]
+                for gap in range(1, 7)
+                for left in range(7 - gap)
             ]
             flat = crossed = fields.flatten()
             for layer in model.cross.layers:
