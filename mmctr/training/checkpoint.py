@@ -26,27 +26,27 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PositiveInt,
     ValidationError,
 )
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 import mmctr
 from mmctr.data import schema
 from mmctr.data.dataset import Catalog, Dataset
-from mmctr.errors import ConfigError, DataError, MMCTRError, RunError, first_line
+from mmctr.errors import ConfigError, DataError, RunError, first_line
 from mmctr.files import atomic_path, write_json
 from mmctr.fusion import available_strategies, item_embeddings
-from mmctr.model.din import DIN, DINConfig
+from mmctr.model.din import DIN
+from mmctr.model.pretrained import CONFIG, WEIGHTS, Sizes, Whole
+from mmctr.training.card import run_card
 
-CONFIG, SUMMARY, WEIGHTS = "config.json", "summary.json", "model.safetensors"
+SUMMARY = "summary.json"
 HISTORY, PREDICTIONS = "metrics.jsonl", "predictions.parquet"
 CHECKPOINT = "checkpoint.safetensors"  # of an unfinished run
 State = tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]  # tensors by group, and values
 CONTENT_TOLERANCE = 1e-2  # share of the mean square by which the same embedding may differ
 
-Whole = Annotated[int, Field(ge=0, lt=2**63)]
 # JSON has no NaN: a measure that could not be taken is written as null.
 Measure = Annotated[float, BeforeValidator(lambda value: np.nan if value is None else value)]
 
@@ -61,18 +61,11 @@ class _Training(_Group):
     seed: Whole
 
 
-class _Sizes(_Group):
-    n_items: Whole
-    tags_per_item: PositiveInt
-    n_tags: PositiveInt
-    content_width: PositiveInt | None
-
-
 class _Config(_Group):
     strategy: str
     model: dict[str, Any]
     training: _Training
-    sizes: _Sizes
+    sizes: Sizes
 
 
 class _Metrics(_Group):
@@ -86,6 +79,8 @@ class _Metrics(_Group):
 class _Source(_Group):
     folder: str
     fingerprint: str
+    name: str = ""
+    simulated: bool = False
     rows: dict[str, Whole] = Field(default_factory=dict)
 
 
@@ -106,6 +101,9 @@ class _Summary(_Group):
     seconds: _Seconds
     cost: _Cost = _Cost()  # older runs have none
     reference_auc: dict[str, Measure] = Field(default_factory=dict)
+    item_embedding_sha256: str | None = None  # nor this
+    versions: dict[str, str | None] = Field(default_factory=dict)
+    git: dict[str, Any] | None = None
 
 
 class _Begun(_Group):
@@ -184,26 +182,13 @@ class Run:
     def model(self) -> DIN:
         """The trained model, on the CPU and ready to predict.
 
-        Raises RunError unless the weights are those of the configuration; no memory is taken for
-        it before their shapes are known to fit.
+        Its card says what the run knows. Raises RunError unless the weights are those of the
+        configuration; no memory is taken for it before their shapes are known to fit.
         """
-        sizes = {name: self.config["sizes"][name] for name in _Sizes.model_fields}
-        try:
-            config = DINConfig.of(**self.config["model"])
-            # On the meta device a model has shapes, but no memory, however large it claims to be.
-            with torch.device("meta"):
-                expected = _forms(DIN.of_sizes(config, **sizes).state_dict())
-            weights = load_file(self.folder / WEIGHTS)
-            _require_same(expected, _forms(weights))
-            _require_sound(weights)
-            model = DIN.of_sizes(config, **sizes)
-            model.load_state_dict(weights)
-        except (SafetensorError, TypeError, RuntimeError, ValueError, OSError, MMCTRError) as error:
-            raise RunError(
-                f"{self.folder}: {WEIGHTS} does not fit {CONFIG} "
-                f"({first_line(error)}): train the model again."
-            ) from error
-        return model.eval()
+        sizes = {name: self.config["sizes"][name] for name in Sizes.model_fields}
+        model = DIN.load(self.folder, self.config["model"], sizes)
+        model.card = run_card(self.config, self.summary)
+        return model
 
     def require_fit(self, dataset: Dataset) -> None:
         """Raise RunError unless the dataset has the very items that the run was trained on.
@@ -461,31 +446,6 @@ def _move_to_free_name(folder: Path, wanted: Path) -> Path:
             if not target.exists():
                 raise
             number += 1
-
-
-def _forms(tensors: dict[str, torch.Tensor]) -> dict[str, tuple]:
-    """The shape and type of each tensor."""
-    return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
-
-
-def _require_same(expected: dict[str, tuple], found: dict[str, tuple]) -> None:
-    """Raise ValueError that names the first tensor that is missing, unknown or of another form."""
-    for name in [*expected, *found]:
-        wanted, there = expected.get(name, "absent"), found.get(name, "absent")
-        if there != wanted:
-            raise ValueError(f"{name} is {there}, expected {wanted}")
-
-
-def _require_sound(weights: dict[str, torch.Tensor]) -> None:
-    """Raise ValueError for weights that are not finite, and for tags or levels out of range."""
-    for name, weight in weights.items():
-        if weight.is_floating_point() and not weight.isfinite().all():
-            raise ValueError(f"{name} holds NaN or infinity")
-    n_tags = len(weights["embedding.tags.weight"])
-    for name, stop in (("embedding.item_tags", n_tags), ("embedding.item_levels", schema.LEVELS)):
-        values = weights[name]
-        if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < stop:
-            raise ValueError(f"{name} holds numbers that are not in 0 to {stop - 1}")
 
 
 def _read_json(path: Path, form: type[_Group]) -> dict[str, Any]:

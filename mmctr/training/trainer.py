@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from mmctr.config import Config
 from mmctr.data.dataset import Dataset, Impressions
 from mmctr.errors import ConfigError, DataError, RunError, first_line
-from mmctr.fusion import item_embeddings
+from mmctr.fusion import embedding_hash, item_embeddings
 from mmctr.model.din import DIN, Batch, DINConfig
 from mmctr.training import parallel
 from mmctr.training.batches import Batches
@@ -294,6 +294,7 @@ def _train(
         summary = {
             "metrics": metrics,
             "reference_auc": reference_aucs(dataset, rows),
+            "item_embedding_sha256": embedding_hash(embedding),
             "best_epoch": max(progress.records, key=lambda record: record["auc"])["epoch"],
             "seconds": {"fusion": fused - started, "training": training},
             "cost": progress.cost(device),
