@@ -10,10 +10,11 @@ import subprocess
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,9 +35,9 @@ from safetensors.torch import save_file
 import mmctr
 from mmctr.data import schema
 from mmctr.data.dataset import Catalog, Dataset
-from mmctr.errors import ConfigError, DataError, RunError, first_line
-from mmctr.files import atomic_path, write_json
-from mmctr.fusion import available_strategies, item_embeddings
+from mmctr.errors import ConfigError, DataError, MMCTRError, RunError, first_line
+from mmctr.files import LOCK, alone, atomic_path, write_json
+from mmctr.fusion import available_strategies, embedding_hash, item_embeddings
 from mmctr.model.din import DIN
 from mmctr.model.pretrained import CONFIG, WEIGHTS, Sizes, Whole
 from mmctr.training.card import run_card
@@ -208,14 +209,14 @@ class Run:
         if not np.array_equal(self._tensor("embedding.item_tags"), catalog.tags):
             other = "tags"
         elif self.summary["dataset"]["fingerprint"] != dataset.fingerprint:
-            other = "content" if self._has_other_content(catalog) else None
+            other = "content" if self.has_other_content(catalog) else None
         if other:
             raise RunError(
                 f"{self.folder} was trained on items with other {other} than those of "
                 f"{dataset.folder}: {own}"
             )
 
-    def _has_other_content(self, catalog: Catalog) -> bool:
+    def has_other_content(self, catalog: Catalog) -> bool:
         """Whether the run's strategy makes other item embeddings of a catalog than the run has.
 
         Embeddings that training changed, and those that the catalog has no features for, pass.
@@ -242,6 +243,10 @@ class Run:
             for shift in (0, 1)
         )
 
+    def content_hash(self) -> str:
+        """`embedding_hash` of the item embedding that the weights hold."""
+        return embedding_hash(self._tensor("embedding.content"))
+
     def _tensor(self, name: str) -> np.ndarray:
         """One array of the weights; the others are not read."""
         try:
@@ -263,9 +268,21 @@ class UnfinishedRun:
 
     @classmethod
     def begin(cls, runs: Path, dataset: Dataset, config: dict[str, Any]) -> "UnfinishedRun":
-        """Make its folder below `runs`; RunError if that cannot be written."""
+        """Its folder below `runs`: one left by a training begun exactly like this, or a new one.
+
+        Exactly means the same parameters, data, library, versions and machine, so that going on
+        ends as training again would. Raises RunError if a new one cannot be written.
+        """
+        config = config | {"dataset": describe(dataset), "source": _source_hash(), **provenance()}
+        config = json.loads(json.dumps(config))  # as it is read back
+        for folder in sorted(runs.glob("*-unfinished*")):
+            with suppress(MMCTRError):
+                left = cls.load(folder)
+                # Without a lock and a state it is one that is just being begun.
+                was_killed = (folder / LOCK).exists()
+                if left.config == config and (left.saved() or was_killed) and left.is_free():
+                    return left
         name = f"{_name(dataset, config)}-unfinished"
-        config = config | {"dataset": describe(dataset)}
         with _new_folder(runs, name) as temporary:
             write_json(temporary / CONFIG, config)
             return cls(_move_to_free_name(temporary, runs / name), config)
@@ -280,6 +297,14 @@ class UnfinishedRun:
                 "below runs, with a name that ends in -unfinished."
             )
         return cls(folder, _read_json(folder / CONFIG, _Begun))
+
+    def is_free(self) -> bool:
+        """Whether no process trains it just now."""
+        try:
+            with alone(self.folder):
+                return True
+        except MMCTRError:
+            return False
 
     def require_same(self, dataset: Dataset) -> None:
         """Raise RunError unless the dataset is the very one that training began with."""
@@ -318,26 +343,30 @@ class UnfinishedRun:
                 return groups, json.loads(file.metadata()["values"])
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(
-                f"{path} is damaged ({first_line(error)}): train the model again."
+                f"{path} is damaged ({first_line(error)}): delete its folder and train again."
             ) from error
 
     @contextmanager
     def in_training(self) -> Iterator[None]:
         """Keep the folder for a block that trains and writes the run; delete it at its end.
 
-        An interruption from the keyboard becomes a RunError that says how to go on.
+        An interruption from the keyboard becomes a RunError that says how to go on. Raises
+        MMCTRError if another process trains it.
         """
-        try:
-            yield
-        except KeyboardInterrupt:
-            raise RunError(
-                f"Training was stopped and {self.folder} keeps it as of its last validation: "
-                f"go on with mmctr train --resume {shlex.quote(str(self.folder))}."
-            ) from None
-        except ConfigError:  # it has diverged, and would again
+        self.load(self.folder)
+        with alone(self.folder, "being trained by"):
+            self.load(self.folder)  # another process may have finished it just before
+            try:
+                yield
+            except KeyboardInterrupt:
+                raise RunError(
+                    f"Training was stopped and {self.folder} keeps it as of its last validation: "
+                    f"go on with mmctr train --resume {shlex.quote(str(self.folder))}."
+                ) from None
+            except ConfigError:  # it has diverged, and would again
+                shutil.rmtree(self.folder, ignore_errors=True)
+                raise
             shutil.rmtree(self.folder, ignore_errors=True)
-            raise
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def save_run(
@@ -357,6 +386,7 @@ def save_run(
     summary = {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "dataset": describe(dataset),
+        "config": config,
         "parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
         **summary,
         **provenance(),
@@ -428,6 +458,8 @@ def provenance() -> dict[str, Any]:
         "hardware": {
             "machine": platform.machine(),
             "system": platform.system(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "gpu": gpu,
         },
@@ -509,6 +541,25 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def _processor() -> str | None:
+    """The processor's name, where the system tells it."""
+    try:
+        facts = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or None
+    names = [line.split(":", 1)[1].strip() for line in facts.split("\n") if "model name" in line]
+    return names[0] if names else None
+
+
+def _source_hash() -> str:
+    """A hash of the library's code, which a commit with changes does not tell."""
+    root = Path(mmctr.__file__).parent
+    digest = sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def _git_commit() -> dict[str, Any] | None:

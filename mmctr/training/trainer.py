@@ -232,7 +232,8 @@ def train(
     """Train on the train split, choose on valid, and write a new run folder below `runs`.
 
     Until then a folder that ends in -unfinished keeps the state of each validation for `resume`;
-    an interruption from the keyboard becomes a RunError that says so.
+    an interruption from the keyboard becomes a RunError that says so. A training that was begun
+    exactly like this and killed is gone on with: it ends as a new one would.
     Raises ConfigError for a strategy that the data cannot serve, an absent device or training
     that diverges, DataError for a split in which all labels are equal. Under torchrun all processes
     train together; the first one writes the run, and the others return None. Nothing is kept there
@@ -335,7 +336,7 @@ def fit(
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise RunError(
                 f"{unfinished.folder} has a state that does not fit its parameters "
-                f"({first_line(error)}): train the model again."
+                f"({first_line(error)}): delete it and train again."
             ) from error
         generator.set_state(progress.shuffling)
     rows = config.epochs * len(batches)
