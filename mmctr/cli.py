@@ -249,10 +249,13 @@ def verify_command(
     from mmctr.training.verify import verify
 
     found = Run.load(find(run))
-    differing = verify(found, Dataset.load(find(data or Path(found.summary["dataset"]["folder"]))))
+    dataset = Dataset.load(find(data or Path(found.summary["dataset"]["folder"])))
+    differing, remarks = verify(found, dataset)
     if differing:
         raise MMCTRError(f"{found.folder} does not verify. {' '.join(differing)}")
-    print(f"{found.folder}: metrics, predictions and weights are as it says.")
+    print(
+        "\n".join([*remarks, f"{found.folder}: metrics, predictions and weights are as it says."])
+    )
 
 
 @app.command("rerun")

@@ -11,9 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from mmctr.errors import MMCTRError
 
 DEMO = Path("data/demo")  # below `home`
+LOCK = ".lock"
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}  # whatever file they name
 
 
@@ -76,6 +79,32 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def alone(folder: Path, say: str = "in use by") -> Iterator[None]:
+    """Keep other processes out of a folder, made if it is not there; a killed one lets go.
+
+    Raises MMCTRError if another process is in it, or if it cannot be written.
+    """
+    lock = FileLock(folder / LOCK)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise MMCTRError(
+            f"{folder} is {say} another process: wait for it, or choose another folder."
+        ) from None
+    except OSError as error:
+        raise MMCTRError(
+            f"{folder} cannot be written ({error.strerror or error}): choose a folder that you may "
+            "write to."
+        ) from error
+    try:
+        yield
+    finally:
+        (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
 
 
 def write_json(path: Path, value: Any) -> None:

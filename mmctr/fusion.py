@@ -6,6 +6,7 @@ one function to STRATEGIES: notebooks, reports, command line and tests pick it u
 """
 
 from collections.abc import Callable
+from hashlib import sha256
 
 import numpy as np
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
@@ -90,6 +91,18 @@ def embed(catalog: Catalog, strategy: str, dim: int = 128) -> tuple[np.ndarray, 
     result = np.zeros((catalog.n_items + 1, fitted.shape[1]), dtype=np.float32)
     result[1:] = fitted
     return result, transformer
+
+
+def embedding_hash(embedding: np.ndarray | None) -> str | None:
+    """SHA-256 of an item embedding's shape and float32 values; None for none.
+
+    It stands for all that a strategy fitted, whatever the strategy is made of. Another CPU or
+    library may round the last bits otherwise, and so give another hash.
+    """
+    if embedding is None:
+        return None
+    values = np.ascontiguousarray(embedding, dtype="<f4")
+    return sha256(f"{values.shape}".encode() + values.tobytes()).hexdigest()
 
 
 def explained_variance(transformer: TransformerMixin) -> dict[str, np.ndarray]:

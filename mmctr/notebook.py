@@ -113,6 +113,28 @@ def table(frame: pd.DataFrame, **formats: object) -> Styler:
     return frame.style.hide().format(**formats, escape="html").format_index(escape="html", axis=1)
 
 
+def origin(run: Run) -> Styler:
+    """A table of what a run's numbers come from: data, parameters, software, machine, time."""
+    summary, model, training = run.summary, run.config["model"], run.config["training"]
+    git, hardware, seconds = (summary.get(k) or {} for k in ("git", "hardware", "seconds"))
+    facts = {
+        "run": run.name,
+        "date": summary.get("date"),
+        "fusion and training (seconds)": f"{seconds['fusion']:.1f} and {seconds['training']:.1f}",
+        "data's fingerprint": summary["dataset"]["fingerprint"],
+        "strategy": run.strategy,
+        "SHA-256 of its item embedding": summary.get("item_embedding_sha256"),
+        "weights that are trained": f"{summary['parameters']:,}",
+        "best epoch": summary.get("best_epoch"),
+        "parameters of the model": _listed(model),
+        "parameters of training": _listed(training),
+        "versions": _listed(summary.get("versions", {})),
+        "git commit": f"{git.get('commit')}{', with changes' if git.get('dirty') else ''}",
+        "machine": _listed({"device": summary.get("device")} | hardware),
+    }
+    return table(pd.DataFrame(facts.items(), columns=["fact", "value"]))
+
+
 def covers(catalog: Catalog, items: np.ndarray, notes: list[str] | None = None) -> HTML:
     """Items as a strip of covers with titles, and a note below each if given."""
     tiles = [
@@ -121,6 +143,10 @@ def covers(catalog: Catalog, items: np.ndarray, notes: list[str] | None = None) 
     ]
     style = "display:flex;flex-wrap:wrap;gap:10px;margin:6px 0 14px"
     return HTML(f'<div class="covers" style="{style}">{"".join(tiles)}</div>')
+
+
+def _listed(values: dict[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def _tile(catalog: Catalog, item: int, note: str) -> str:

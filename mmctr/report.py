@@ -9,15 +9,13 @@ library and the runs that it reads. A report that was killed, or is asked for ag
 folder; a new one takes over the pages whose inputs are those of an earlier one.
 """
 
-import fcntl
 import json
 import os
 import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from hashlib import sha256
@@ -32,7 +30,7 @@ from mmctr.compare import run_table, strategy_table
 from mmctr.data.dataset import Dataset
 from mmctr.errors import ConfigError, MMCTRError, RunError
 from mmctr.figures import assign_colors, strategy_color
-from mmctr.files import atomic_path, home, write_json
+from mmctr.files import alone, atomic_path, home, write_json
 from mmctr.fusion import available_strategies, check_strategy
 from mmctr.search import find_studies
 from mmctr.training.checkpoint import Run, describe, provenance
@@ -171,7 +169,7 @@ def make_report(
         changed = {"seeds": ",".join(map(str, seeds)), "epochs": (parameters or {}).get("epochs")}
         pages.append(Page("06_ablation", "06_ablation", {"data": str(dataset.folder)} | changed))
     report = _begin(dataset, strategies, seeds, out, notebooks, pages + _studies(dataset))
-    with _alone(report.folder):
+    with alone(report.folder, "being made by"):
         _write_assets(out)
         if not (report.folder / MANIFEST).exists():
             _publish(report, out)
@@ -406,22 +404,6 @@ def _source(notebook: Path) -> list[str]:
     return ["".join(cell["source"]) for cell in cells]
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes from making the same report; the lock ends with the process."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise ConfigError(
-            f"{folder} is being made by another process: wait for it, or write to another folder "
-            "(--out)."
-        ) from None
-    finally:
-        os.close(handle)
-
-
 def _recorded_run(executed: Path) -> Run:
     """The run that an executed notebook recorded; RunError if there is none, or it is damaged."""
     values = recorded(json.loads(executed.read_text(encoding="utf-8")))
@@ -555,6 +537,10 @@ def _summary(
     html = _template("index.html.j2").render(
         report=report,
         results=_results(report, runs),
+        runs=runs,
+        embeddings={
+            run.strategy: sha for run in runs if (sha := run.summary.get("item_embedding_sha256"))
+        },
         references=runs[0].summary["reference_auc"] if runs else {},
         minutes=sum(page.seconds for page in report.pages) / 60,
         history=_history(report, reports or []),

@@ -5,13 +5,11 @@ as it ends. A killed search goes on where it was, and proposes what it would hav
 Trials leave no run folders: the best parameters are for training with several seeds.
 """
 
-import fcntl
 import json
 import re
 import shlex
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +19,14 @@ import torch
 
 from mmctr.data.dataset import Dataset
 from mmctr.errors import ConfigError, RunError
-from mmctr.files import write_json
+from mmctr.files import alone, write_json
 from mmctr.fusion import item_embeddings
 from mmctr.model.din import DIN
 from mmctr.training.checkpoint import describe
 from mmctr.training.hardware import find_device
 from mmctr.training.trainer import configs, fit, reference_aucs, require_both_labels
 
-FACTS, TRIALS, LOCK = "study.json", "trials.db", ".lock"
+FACTS, TRIALS = "study.json", "trials.db"
 # Lowest and highest value, and whether the scale is logarithmic.
 RANGES = {
     "learning_rate": (5e-4, 1e-2, True),
@@ -213,7 +211,7 @@ def search(
             trial.set_user_attr("diverged", True)
             raise optuna.TrialPruned from None
 
-    with _alone(folder):
+    with alone(folder, "being searched by"):
         study = _begin(folder, dataset, strategy, fixed)
         # An epoch tells little of small learning rates, hence nobody is pruned within the first.
         warmup = train_config.validations
@@ -353,27 +351,6 @@ def _state(trial: Any) -> str:
 
 def _as_word(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a study; a killed process lets go by itself."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("w")
-    except OSError as error:
-        raise RunError(
-            f"{folder} cannot be written ({error.strerror}): choose another folder with --out."
-        ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(
-                f"{folder} is being searched by another process: wait for it, or choose another "
-                "folder with --out."
-            ) from None
-        yield
 
 
 def _import_optuna() -> Any:

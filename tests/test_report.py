@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from mmctr import report as reports
 from mmctr.cli import app
 from mmctr.data.dataset import Dataset
-from mmctr.errors import ConfigError, DataError, RunError
+from mmctr.errors import ConfigError, DataError, MMCTRError, RunError
+from mmctr.files import alone
 from mmctr.report import Report, latest_report, make_report, write_single_file
 from mmctr.training.trainer import configs, train
 
@@ -394,8 +395,8 @@ def test_a_changed_library_runs_everything(again, monkeypatch):
 def test_two_processes_do_not_make_the_same_report(again):
     report, _ = again()
     with (
-        reports._alone(report.folder),
-        pytest.raises(ConfigError, match="is being made by another process"),
+        alone(report.folder),
+        pytest.raises(MMCTRError, match="is being made by another process"),
     ):
         again()
     assert again()[1] == []

@@ -21,6 +21,7 @@ from typing import Any
 
 from mmctr.data.schema import COVER_SUFFIXES, NESTED_FOLDER
 from mmctr.errors import ConfigError, DataError, MMCTRError
+from mmctr.files import alone
 
 BASE_URL = "https://recsys.westlake.edu.cn/MicroLens_1M_MMCTR/"
 NOTICE = (
@@ -71,7 +72,7 @@ def download(
     """Fetch what `out` lacks of the public files, unpack the covers and return `out`.
 
     Raises ConfigError unless the terms are accepted, DataError for a file that is not there, broke
-    off or is not the published one, MMCTRError if it cannot be written.
+    off or is not the published one, MMCTRError if it cannot be written or another process is at it.
     """
     import pooch
     import requests
@@ -85,7 +86,7 @@ def download(
     images = out / "item_images"
     try:
         (out / NESTED_FOLDER).mkdir(parents=True, exist_ok=True)
-        with requests.Session() as session:
+        with alone(out, "being downloaded by"), requests.Session() as session:
             # Sizes and ranges count the bytes of the file, not of a compressed transfer.
             session.headers["Accept-Encoding"] = "identity"
             find = partial(_find, session, base_url, out)
@@ -97,8 +98,8 @@ def download(
             for file in files.values():
                 if file and not file.path.exists():
                     _fetch(session, file)
-        if covers:
-            _unpack(covers.path, images, say)
+            if covers:
+                _unpack(covers.path, images, say)
     except OSError as error:
         raise MMCTRError(
             f"{error.filename or out} could not be written ({error.strerror or error}): free some "

@@ -12,7 +12,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -28,7 +28,7 @@ from mmctr.data import schema
 from mmctr.data.dataset import existing_folder, load_catalog
 from mmctr.errors import ConfigError, DataError, first_line
 from mmctr.features import image, text
-from mmctr.files import atomic_path, write_json
+from mmctr.files import alone, atomic_path, write_json
 
 SHARD = 512
 WORK = ".extraction"
@@ -88,33 +88,37 @@ def extract(
 
     Unreadable media get a zero vector and a row in extraction_errors.parquet. Under torchrun each
     rank encodes its share, and rank 0 writes the files. Raises DataError for a folder without
-    titles and covers, ModelNotFoundError for a model that cannot be had, ConfigError without one.
+    titles and covers, ModelNotFoundError for a model that cannot be had, ConfigError without one,
+    MMCTRError if another process extracts there.
     """
     if not text_model and not image_model:
         raise ConfigError("Text and image model are both none: name at least one of them.")
     folder = existing_folder(folder)
-    path = schema.find_file(folder, "item_feature.parquet")
-    if path is None:
-        raise DataError(f"{folder} has no item_feature.parquet: choose the folder of a dataset.")
-    catalog, table = load_catalog(folder), pq.read_table(path)
-    ids = table["item_id"].to_numpy().astype(np.int64)
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    speak = say if rank == 0 else lambda _: None
-    inputs: dict[str, list[Any]] = {}
-    # Covers first: workers are forked before the tokenizer has started its threads.
-    if image_model and catalog.covers:
-        inputs[image.MEDIUM] = [catalog.covers.get(item) for item in ids.tolist()]
-    elif image_model:
-        speak(f"{folder} has no covers in item_images, so only the titles are extracted.")
-    if text_model and "item_title" in table.column_names:
-        inputs[text.MEDIUM] = catalog.titles[ids].tolist()
-    elif text_model:
-        speak(f"{path} has no column item_title, so only the covers are extracted.")
-    if not inputs:
-        raise DataError(f"{folder} has no medium to extract: add item_title or item_images.")
-    device = _own_device(torch.device(device))
-    results = {}
-    with _group(world):
+    # One lock for all ranks, which share the work.
+    with alone(folder, "being extracted by") if rank == 0 else nullcontext(), _group(world):
+        path = schema.find_file(folder, "item_feature.parquet")
+        if path is None:
+            raise DataError(
+                f"{folder} has no item_feature.parquet: choose the folder of a dataset."
+            )
+        catalog, table = load_catalog(folder), pq.read_table(path)
+        ids = table["item_id"].to_numpy().astype(np.int64)
+        speak = say if rank == 0 else lambda _: None
+        inputs: dict[str, list[Any]] = {}
+        # Covers first: workers are forked before the tokenizer has started its threads.
+        if image_model and catalog.covers:
+            inputs[image.MEDIUM] = [catalog.covers.get(item) for item in ids.tolist()]
+        elif image_model:
+            speak(f"{folder} has no covers in item_images, so only the titles are extracted.")
+        if text_model and "item_title" in table.column_names:
+            inputs[text.MEDIUM] = catalog.titles[ids].tolist()
+        elif text_model:
+            speak(f"{path} has no column item_title, so only the covers are extracted.")
+        if not inputs:
+            raise DataError(f"{folder} has no medium to extract: add item_title or item_images.")
+        device = _own_device(torch.device(device))
+        results = {}
         for medium, values in inputs.items():
             if medium == image.MEDIUM:
                 encoder = image.ImageEncoder(image_model, image_pretrained, device)
@@ -129,7 +133,7 @@ def extract(
         if rank == 0:
             _merge(folder, path, table, ids, results)
         _gather(None, world)  # nobody returns before the files are there
-    return Summary(len(ids), {medium: summary for medium, (_, _, summary) in results.items()})
+        return Summary(len(ids), {medium: summary for medium, (_, _, summary) in results.items()})
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from mmctr.model.layers import (
     SENet,
     gather,
 )
+from mmctr.model.pretrained import Pretrained
 
 
 class DINConfig(Config):
@@ -72,13 +73,15 @@ class Batch:
         return len(self.target)
 
 
-class DIN(nn.Module):
+class DIN(Pretrained, nn.Module):
     """Unified embedding, target attention, SENet, bilinear interaction, cross network, DNN.
 
     With `attention="mlp"`, one head, `content_dim=128` and the other switches off this is the
     official baseline DIN. Built from sizes alone, so that a run can be loaded without its data;
     `DIN.for_catalog` fills in what is known of the items.
     """
+
+    config_type = DINConfig
 
     def __init__(
         self,

@@ -10,10 +10,11 @@ import subprocess
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,27 +27,27 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PositiveInt,
     ValidationError,
 )
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 import mmctr
 from mmctr.data import schema
 from mmctr.data.dataset import Catalog, Dataset
 from mmctr.errors import ConfigError, DataError, MMCTRError, RunError, first_line
-from mmctr.files import atomic_path, write_json
-from mmctr.fusion import available_strategies, item_embeddings
-from mmctr.model.din import DIN, DINConfig
+from mmctr.files import LOCK, alone, atomic_path, write_json
+from mmctr.fusion import available_strategies, embedding_hash, item_embeddings
+from mmctr.model.din import DIN
+from mmctr.model.pretrained import CONFIG, WEIGHTS, Sizes, Whole
+from mmctr.training.card import run_card
 
-CONFIG, SUMMARY, WEIGHTS = "config.json", "summary.json", "model.safetensors"
+SUMMARY = "summary.json"
 HISTORY, PREDICTIONS = "metrics.jsonl", "predictions.parquet"
 CHECKPOINT = "checkpoint.safetensors"  # of an unfinished run
 State = tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]  # tensors by group, and values
 CONTENT_TOLERANCE = 1e-2  # share of the mean square by which the same embedding may differ
 
-Whole = Annotated[int, Field(ge=0, lt=2**63)]
 # JSON has no NaN: a measure that could not be taken is written as null.
 Measure = Annotated[float, BeforeValidator(lambda value: np.nan if value is None else value)]
 
@@ -61,18 +62,11 @@ class _Training(_Group):
     seed: Whole
 
 
-class _Sizes(_Group):
-    n_items: Whole
-    tags_per_item: PositiveInt
-    n_tags: PositiveInt
-    content_width: PositiveInt | None
-
-
 class _Config(_Group):
     strategy: str
     model: dict[str, Any]
     training: _Training
-    sizes: _Sizes
+    sizes: Sizes
 
 
 class _Metrics(_Group):
@@ -86,6 +80,8 @@ class _Metrics(_Group):
 class _Source(_Group):
     folder: str
     fingerprint: str
+    name: str = ""
+    simulated: bool = False
     rows: dict[str, Whole] = Field(default_factory=dict)
 
 
@@ -106,6 +102,9 @@ class _Summary(_Group):
     seconds: _Seconds
     cost: _Cost = _Cost()  # older runs have none
     reference_auc: dict[str, Measure] = Field(default_factory=dict)
+    item_embedding_sha256: str | None = None  # nor this
+    versions: dict[str, str | None] = Field(default_factory=dict)
+    git: dict[str, Any] | None = None
 
 
 class _Begun(_Group):
@@ -184,26 +183,13 @@ class Run:
     def model(self) -> DIN:
         """The trained model, on the CPU and ready to predict.
 
-        Raises RunError unless the weights are those of the configuration; no memory is taken for
-        it before their shapes are known to fit.
+        Its card says what the run knows. Raises RunError unless the weights are those of the
+        configuration; no memory is taken for it before their shapes are known to fit.
         """
-        sizes = {name: self.config["sizes"][name] for name in _Sizes.model_fields}
-        try:
-            config = DINConfig.of(**self.config["model"])
-            # On the meta device a model has shapes, but no memory, however large it claims to be.
-            with torch.device("meta"):
-                expected = _forms(DIN.of_sizes(config, **sizes).state_dict())
-            weights = load_file(self.folder / WEIGHTS)
-            _require_same(expected, _forms(weights))
-            _require_sound(weights)
-            model = DIN.of_sizes(config, **sizes)
-            model.load_state_dict(weights)
-        except (SafetensorError, TypeError, RuntimeError, ValueError, OSError, MMCTRError) as error:
-            raise RunError(
-                f"{self.folder}: {WEIGHTS} does not fit {CONFIG} "
-                f"({first_line(error)}): train the model again."
-            ) from error
-        return model.eval()
+        sizes = {name: self.config["sizes"][name] for name in Sizes.model_fields}
+        model = DIN.load(self.folder, self.config["model"], sizes)
+        model.card = run_card(self.config, self.summary)
+        return model
 
     def require_fit(self, dataset: Dataset) -> None:
         """Raise RunError unless the dataset has the very items that the run was trained on.
@@ -223,14 +209,14 @@ class Run:
         if not np.array_equal(self._tensor("embedding.item_tags"), catalog.tags):
             other = "tags"
         elif self.summary["dataset"]["fingerprint"] != dataset.fingerprint:
-            other = "content" if self._has_other_content(catalog) else None
+            other = "content" if self.has_other_content(catalog) else None
         if other:
             raise RunError(
                 f"{self.folder} was trained on items with other {other} than those of "
                 f"{dataset.folder}: {own}"
             )
 
-    def _has_other_content(self, catalog: Catalog) -> bool:
+    def has_other_content(self, catalog: Catalog) -> bool:
         """Whether the run's strategy makes other item embeddings of a catalog than the run has.
 
         Embeddings that training changed, and those that the catalog has no features for, pass.
@@ -257,6 +243,10 @@ class Run:
             for shift in (0, 1)
         )
 
+    def content_hash(self) -> str:
+        """`embedding_hash` of the item embedding that the weights hold."""
+        return embedding_hash(self._tensor("embedding.content"))
+
     def _tensor(self, name: str) -> np.ndarray:
         """One array of the weights; the others are not read."""
         try:
@@ -278,9 +268,21 @@ class UnfinishedRun:
 
     @classmethod
     def begin(cls, runs: Path, dataset: Dataset, config: dict[str, Any]) -> "UnfinishedRun":
-        """Make its folder below `runs`; RunError if that cannot be written."""
+        """Its folder below `runs`: one left by a training begun exactly like this, or a new one.
+
+        Exactly means the same parameters, data, library, versions and machine, so that going on
+        ends as training again would. Raises RunError if a new one cannot be written.
+        """
+        config = config | {"dataset": describe(dataset), "source": _source_hash(), **provenance()}
+        config = json.loads(json.dumps(config))  # as it is read back
+        for folder in sorted(runs.glob("*-unfinished*")):
+            with suppress(MMCTRError):
+                left = cls.load(folder)
+                # Without a lock and a state it is one that is just being begun.
+                was_killed = (folder / LOCK).exists()
+                if left.config == config and (left.saved() or was_killed) and left.is_free():
+                    return left
         name = f"{_name(dataset, config)}-unfinished"
-        config = config | {"dataset": describe(dataset)}
         with _new_folder(runs, name) as temporary:
             write_json(temporary / CONFIG, config)
             return cls(_move_to_free_name(temporary, runs / name), config)
@@ -295,6 +297,14 @@ class UnfinishedRun:
                 "below runs, with a name that ends in -unfinished."
             )
         return cls(folder, _read_json(folder / CONFIG, _Begun))
+
+    def is_free(self) -> bool:
+        """Whether no process trains it just now."""
+        try:
+            with alone(self.folder):
+                return True
+        except MMCTRError:
+            return False
 
     def require_same(self, dataset: Dataset) -> None:
         """Raise RunError unless the dataset is the very one that training began with."""
@@ -333,26 +343,30 @@ class UnfinishedRun:
                 return groups, json.loads(file.metadata()["values"])
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(
-                f"{path} is damaged ({first_line(error)}): train the model again."
+                f"{path} is damaged ({first_line(error)}): delete its folder and train again."
             ) from error
 
     @contextmanager
     def in_training(self) -> Iterator[None]:
         """Keep the folder for a block that trains and writes the run; delete it at its end.
 
-        An interruption from the keyboard becomes a RunError that says how to go on.
+        An interruption from the keyboard becomes a RunError that says how to go on. Raises
+        MMCTRError if another process trains it.
         """
-        try:
-            yield
-        except KeyboardInterrupt:
-            raise RunError(
-                f"Training was stopped and {self.folder} keeps it as of its last validation: "
-                f"go on with mmctr train --resume {shlex.quote(str(self.folder))}."
-            ) from None
-        except ConfigError:  # it has diverged, and would again
+        self.load(self.folder)
+        with alone(self.folder, "being trained by"):
+            self.load(self.folder)  # another process may have finished it just before
+            try:
+                yield
+            except KeyboardInterrupt:
+                raise RunError(
+                    f"Training was stopped and {self.folder} keeps it as of its last validation: "
+                    f"go on with mmctr train --resume {shlex.quote(str(self.folder))}."
+                ) from None
+            except ConfigError:  # it has diverged, and would again
+                shutil.rmtree(self.folder, ignore_errors=True)
+                raise
             shutil.rmtree(self.folder, ignore_errors=True)
-            raise
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def save_run(
@@ -372,6 +386,7 @@ def save_run(
     summary = {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "dataset": describe(dataset),
+        "config": config,
         "parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
         **summary,
         **provenance(),
@@ -443,6 +458,8 @@ def provenance() -> dict[str, Any]:
         "hardware": {
             "machine": platform.machine(),
             "system": platform.system(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "gpu": gpu,
         },
@@ -461,31 +478,6 @@ def _move_to_free_name(folder: Path, wanted: Path) -> Path:
             if not target.exists():
                 raise
             number += 1
-
-
-def _forms(tensors: dict[str, torch.Tensor]) -> dict[str, tuple]:
-    """The shape and type of each tensor."""
-    return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
-
-
-def _require_same(expected: dict[str, tuple], found: dict[str, tuple]) -> None:
-    """Raise ValueError that names the first tensor that is missing, unknown or of another form."""
-    for name in [*expected, *found]:
-        wanted, there = expected.get(name, "absent"), found.get(name, "absent")
-        if there != wanted:
-            raise ValueError(f"{name} is {there}, expected {wanted}")
-
-
-def _require_sound(weights: dict[str, torch.Tensor]) -> None:
-    """Raise ValueError for weights that are not finite, and for tags or levels out of range."""
-    for name, weight in weights.items():
-        if weight.is_floating_point() and not weight.isfinite().all():
-            raise ValueError(f"{name} holds NaN or infinity")
-    n_tags = len(weights["embedding.tags.weight"])
-    for name, stop in (("embedding.item_tags", n_tags), ("embedding.item_levels", schema.LEVELS)):
-        values = weights[name]
-        if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < stop:
-            raise ValueError(f"{name} holds numbers that are not in 0 to {stop - 1}")
 
 
 def _read_json(path: Path, form: type[_Group]) -> dict[str, Any]:
@@ -549,6 +541,25 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def _processor() -> str | None:
+    """The processor's name, where the system tells it."""
+    try:
+        facts = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or None
+    names = [line.split(":", 1)[1].strip() for line in facts.split("\n") if "model name" in line]
+    return names[0] if names else None
+
+
+def _source_hash() -> str:
+    """A hash of the library's code, which a commit with changes does not tell."""
+    root = Path(mmctr.__file__).parent
+    digest = sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def _git_commit() -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from mmctr.config import Config
 from mmctr.data.dataset import Dataset, Impressions
 from mmctr.errors import ConfigError, DataError, RunError, first_line
-from mmctr.fusion import item_embeddings
+from mmctr.fusion import embedding_hash, item_embeddings
 from mmctr.model.din import DIN, Batch, DINConfig
 from mmctr.training import parallel
 from mmctr.training.batches import Batches
@@ -232,7 +232,8 @@ def train(
     """Train on the train split, choose on valid, and write a new run folder below `runs`.
 
     Until then a folder that ends in -unfinished keeps the state of each validation for `resume`;
-    an interruption from the keyboard becomes a RunError that says so.
+    an interruption from the keyboard becomes a RunError that says so. A training that was begun
+    exactly like this and killed is gone on with: it ends as a new one would.
     Raises ConfigError for a strategy that the data cannot serve, an absent device or training
     that diverges, DataError for a split in which all labels are equal. Under torchrun all processes
     train together; the first one writes the run, and the others return None. Nothing is kept there
@@ -294,6 +295,7 @@ def _train(
         summary = {
             "metrics": metrics,
             "reference_auc": reference_aucs(dataset, rows),
+            "item_embedding_sha256": embedding_hash(embedding),
             "best_epoch": max(progress.records, key=lambda record: record["auc"])["epoch"],
             "seconds": {"fusion": fused - started, "training": training},
             "cost": progress.cost(device),
@@ -334,7 +336,7 @@ def fit(
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise RunError(
                 f"{unfinished.folder} has a state that does not fit its parameters "
-                f"({first_line(error)}): train the model again."
+                f"({first_line(error)}): delete it and train again."
             ) from error
         generator.set_state(progress.shuffling)
     rows = config.epochs * len(batches)

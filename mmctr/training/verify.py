@@ -1,12 +1,15 @@
 """Whether a run's numbers are those of its predictions, its data and its weights."""
 
+import json
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from mmctr.data.dataset import Dataset
 from mmctr.errors import RunError
+from mmctr.fusion import available_strategies, embedding_hash, item_embeddings
 from mmctr.model.din import DINConfig
 from mmctr.training.checkpoint import Run
 from mmctr.training.metrics import bootstrap_auc, evaluate, interval
@@ -16,14 +19,50 @@ from mmctr.training.trainer import TrainConfig, train
 TOLERANCE = 1e-4  # of a probability: other machines, threads and precisions round otherwise
 
 
-def verify(run: Run, dataset: Dataset) -> list[str]:
-    """What differs, a sentence each; an empty list if all is as the run says.
+class Verdict(NamedTuple):
+    """What of a run differs, and what could not be compared exactly; a sentence each."""
 
-    Compares the data's fingerprint, the rows of predictions.parquet with the valid split, the
-    metrics of summary.json with those of the predictions, and the predictions with new ones from
-    the weights. Raises RunError for a dataset that has other items.
+    differing: list[str]
+    remarks: list[str]
+
+
+def verify(run: Run, dataset: Dataset) -> Verdict:
+    """Whether all is as the run says.
+
+    Compares the data's fingerprint, config.json and the item embedding with what summary.json says
+    of them, the rows of predictions.parquet with the valid split, the metrics with those of the
+    predictions, and the predictions with new ones from the weights. Raises RunError for a dataset
+    that has other items.
     """
     run.require_fit(dataset)
+    differing, remarks = _embedding(run, dataset)
+    if json.loads(json.dumps(run.summary.get("config", run.config))) != run.config:
+        differing.append("summary.json states other parameters than config.json.")
+    return Verdict(differing + _numbers(run, dataset), remarks)
+
+
+def _embedding(run: Run, dataset: Dataset) -> tuple[list[str], list[str]]:
+    """Compare the strategy's item embedding with its hash: in the weights, and fitted again."""
+    if (stated := run.summary.get("item_embedding_sha256")) is None:
+        return [], []
+    differing, remarks = [], []
+    if run.config["model"].get("content") != "finetuned" and run.content_hash() != stated:
+        differing.append("The weights hold another item embedding than summary.json states.")
+    if run.strategy not in available_strategies(dataset.catalog):
+        remarks.append(f"The data have no features to fit {run.strategy} again.")
+    elif embedding_hash(item_embeddings(dataset.catalog, run.strategy)) != stated:
+        if run.has_other_content(dataset.catalog):
+            differing.append(f"{run.strategy} fits another item embedding to these data.")
+        else:
+            remarks.append(
+                f"{run.strategy}, fitted again, gives the same item embedding but for rounding, as "
+                "another processor or version does."
+            )
+    return differing, remarks
+
+
+def _numbers(run: Run, dataset: Dataset) -> list[str]:
+    """Compare fingerprint, rows, metrics and predictions."""
     rows, predictions, found = dataset.valid, run.predictions, []
     if (stated := run.summary["dataset"]["fingerprint"]) != dataset.fingerprint:
         found.append(f"The data's fingerprint is {dataset.fingerprint}, the run's {stated}.")

@@ -1,6 +1,8 @@
 """A run folder is whole or absent, reads back exactly, and refuses what does not fit."""
 
 import json
+import os
+import platform
 import re
 import shutil
 import subprocess
@@ -20,6 +22,7 @@ from mmctr.compare import strategy_table
 from mmctr.data.dataset import Dataset
 from mmctr.data.demo import write_demo
 from mmctr.errors import MMCTRError, RunError
+from mmctr.fusion import embedding_hash, item_embeddings
 from mmctr.training import checkpoint
 from mmctr.training.checkpoint import Run
 from mmctr.training.prediction import predict
@@ -62,6 +65,12 @@ def test_the_summary_says_what_a_result_rests_on(tiny, tiny_run):
     }
     for package in ("torch", "numpy", "pandas", "scikit-learn"):
         assert summary["versions"][package] == version(package)
+    assert summary["versions"]["python"] == platform.python_version()
+    assert summary["versions"]["mmctr"] == version("mmctr")
+    assert set(summary["git"] or {"commit", "dirty"}) == {"commit", "dirty"}
+    assert summary["hardware"]["cores"] == os.cpu_count()
+    assert summary["item_embedding_sha256"] == embedding_hash(item_embeddings(tiny.catalog, "v4"))
+    assert summary["config"] == config
     learned = [weight for weight in tiny_run.model().parameters() if weight.requires_grad]
     assert summary["parameters"] == sum(weight.numel() for weight in learned)
     low, high = summary["metrics"]["auc_interval"]

@@ -228,3 +228,110 @@ def test_seconds_add_up(monkeypatch, tiny, tmp_path):
     assert before < 1000 < min(after)
     assert run.summary["seconds"]["training"] > 1000
     assert run.summary["cost"]["seconds"]["forward"] > 1000
+
+
+# Trains with the library as it is, but waits at a step until a file named "go" is there.
+WAITING = """
+import sys, time
+from pathlib import Path
+import torch
+from mmctr import cli
+from mmctr.training import trainer
+torch.set_num_threads(1)
+place, step = Path(sys.argv[1]), int(sys.argv[2])
+sys.argv = ["mmctr", *sys.argv[3:]]
+real, steps = trainer.update, 0
+def update(*arguments):
+    global steps
+    steps += 1
+    if steps == step:
+        print("waiting", flush=True)
+        while not (place / "go").exists():
+            time.sleep(0.01)
+    return real(*arguments)
+trainer.update = update
+cli.main()
+"""
+SMALL = [word for name in ("epochs=1", "hidden=[8]", "batch_size=128") for word in ("-p", name)]
+
+
+@pytest.fixture
+def process(tmp_path):
+    """Start `mmctr` in a process of its own that waits at its tenth step; killed at the end."""
+    begun = []
+
+    def start(*words):
+        command = [sys.executable, "-c", WAITING, tmp_path, 10, *words]
+        environment = dict(os.environ, MMCTR_HOME=str(tmp_path), OMP_NUM_THREADS="1")
+        one = subprocess.Popen(
+            [str(word) for word in command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        begun.append(one)
+        return one
+
+    yield start
+    for one in begun:
+        one.kill()
+        one.communicate()
+
+
+def test_trainings_of_one_moment_have_folders_of_their_own(process, tiny_folder, tmp_path):
+    words = ("train", "--data", tiny_folder, "--strategy", "v1", *SMALL)
+    both = [process(*words) for _ in range(2)]
+    for one in both:
+        assert one.stdout.readline() == "waiting\n", one.stderr.read()
+    left = list((tmp_path / "runs").iterdir())
+    assert len(left) == 2
+    done = process("train", "--resume", left[0])
+    out, error = done.communicate()
+    assert (done.returncode, out) == (1, "")
+    assert error.strip().endswith(
+        f"{left[0]} is being trained by another process: wait for it, or choose another folder."
+    )
+    (tmp_path / "go").touch()
+    finished = {one.communicate()[0].splitlines()[-1] for one in both}
+    assert [one.returncode for one in both] == [0, 0]
+    assert finished == {str(path) for path in (tmp_path / "runs").iterdir()}
+    require_equal(*map(Run.load, finished))
+
+
+def test_the_same_command_goes_on_with_what_was_killed(process, tiny_folder, tiny, tmp_path):
+    words = ("train", "--data", tiny_folder, "--strategy", "v1", *SMALL)
+    killed = process(*words)
+    assert killed.stdout.readline() == "waiting\n", killed.stderr.read()
+    killed.kill()
+    killed.communicate()
+    (left,) = (tmp_path / "runs").iterdir()
+    assert UnfinishedRun.load(left).is_free(), "a lock does not outlive its process"
+    reached = UnfinishedRun.load(left).saved()[1]["step"]
+    (tmp_path / "go").touch()
+    other = process(*words, "-p", "learning_rate=0.004")
+    assert other.communicate()[1] and other.returncode == 0
+    assert left.exists(), "other parameters are another training"
+    again = process(*words)
+    out, error = again.communicate()
+    assert again.returncode == 0, error
+    assert not left.exists()
+    resumed = Run.load(out.splitlines()[-1])
+    assert reached > 0
+    assert resumed.history["seconds"].is_monotonic_increasing
+    whole = process(*words)
+    require_equal(resumed, Run.load(whole.communicate()[0].splitlines()[-1]))
+
+
+def test_what_was_begun_otherwise_or_is_damaged_is_left_alone(monkeypatch, tiny, tmp_path):
+    config = {"strategy": "v1", "model": {}, "training": {"seed": 1}}
+    begun = UnfinishedRun.begin(tmp_path, tiny, config)
+    assert UnfinishedRun.begin(tmp_path, tiny, config) != begun, "it may be just starting"
+    begun.save(({"weights": {"a": torch.ones(1)}}, {"step": 1}))
+    assert UnfinishedRun.begin(tmp_path, tiny, config) == begun
+    assert UnfinishedRun.begin(tmp_path, tiny, config | {"strategy": "v2"}) != begun
+    with monkeypatch.context() as patch:
+        patch.setattr("mmctr.training.checkpoint._source_hash", lambda: "other code")
+        assert UnfinishedRun.begin(tmp_path, tiny, config) != begun
+    (begun.folder / CHECKPOINT).write_bytes(b"damaged")
+    assert UnfinishedRun.begin(tmp_path, tiny, config) != begun

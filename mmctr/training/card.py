@@ -1,0 +1,83 @@
+"""The model card of a run: what whoever finds the model must know of it."""
+
+import json
+from typing import Any
+
+CARD = """---
+library_name: mmctr
+tags: [click-through-rate]
+---
+# {data}, strategy {strategy}
+A Deep Interest Network for click-through-rate prediction (arXiv 2504.18961), trained with mmctr.
+{warning}
+## How well it predicts
+On {rows} impressions of the valid split, which also chose the best epoch:
+
+| metric | value |
+|---|---|
+{metrics}
+
+## What it was trained on
+{facts}
+
+## How to use it
+```python
+from mmctr.data.dataset import Dataset
+from mmctr.model.din import DIN
+from mmctr.training.prediction import predict
+
+model = DIN.from_pretrained("NAME")  # of a model on the hub, or of a folder
+dataset = Dataset.load("FOLDER")  # the model's own items, in their order
+probability = predict(model, dataset.split("test"))
+```
+
+It knows the items of its training data only, by their row numbers: on other items its predictions
+mean nothing. The weights hold the items' tags, popularity levels and embeddings, so that the terms
+of the data hold for the weights too.
+
+## Parameters
+```json
+{parameters}
+```
+"""
+SIMULATED = """
+**The clicks are simulated: its figures prove nothing about real ones.**
+"""
+
+
+def run_card(config: dict[str, Any], summary: dict[str, Any]) -> str:
+    """Markdown with a run's data, metrics and parameters; no paths of the machine."""
+    data, metrics = summary["dataset"], summary["metrics"]
+    low, high = metrics["auc_interval"]
+    lines = {
+        "AUC": metrics["auc"],
+        "AUC, 95% interval from": low,
+        "AUC, 95% interval to": high,
+        "GAUC": metrics["gauc"],
+        "logloss (nats)": metrics["logloss"],
+        "calibration error": metrics.get("calibration_error", float("nan")),
+        **{f"AUC of {name}": value for name, value in summary.get("reference_auc", {}).items()},
+    }
+    rows = data.get("rows", {})
+    git = summary.get("git") or {}
+    facts = {
+        "data": f"{data.get('name')}, fingerprint `{data['fingerprint']}`",
+        "items": f"{config['sizes']['n_items']:,}",
+        "rows": ", ".join(f"{name} {count:,}" for name, count in rows.items()),
+        "strategy": f"{config['strategy']}, SHA-256 of the item embedding "
+        f"`{summary.get('item_embedding_sha256')}`",
+        "seed": config["training"]["seed"],
+        "date": summary.get("date"),
+        "versions": ", ".join(f"{k} {v}" for k, v in summary.get("versions", {}).items()),
+        "git commit": f"{git.get('commit')}{', with changes' if git.get('dirty') else ''}",
+    }
+    parameters = {name: config[name] for name in ("strategy", "model", "training")}
+    return CARD.format(
+        data=data.get("name"),
+        strategy=config["strategy"],
+        warning=SIMULATED if data.get("simulated") else "",
+        rows=f"{rows['valid']:,}" if "valid" in rows else "all",
+        metrics="\n".join(f"| {name} | {value:.6f} |" for name, value in lines.items()),
+        facts="\n".join(f"- {name}: {value}" for name, value in facts.items()),
+        parameters=json.dumps(parameters, indent=2),
+    )
