@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 from mmctr.errors import MMCTRError
 
@@ -128,11 +129,12 @@ def _writing(path: Path, temporary: Path | None = None) -> Iterator[None]:
     """Turn errors of writing `path` into a sentence; with `temporary`, those that concern it."""
     try:
         yield
-    except OSError as error:
-        if temporary is not None and not _concerns(error, temporary):
+    except (OSError, SafetensorError) as error:  # which safetensors raises for a full disk too
+        is_named = isinstance(error, OSError)
+        if is_named and temporary is not None and not _concerns(error, temporary):
             raise
         raise MMCTRError(
-            f"{path} could not be written ({error.strerror or error}): "
+            f"{path} could not be written ({getattr(error, 'strerror', None) or error}): "
             "free some space or choose a folder that you may write to."
         ) from error
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmctr.errors import MMCTRError
-from mmctr.files import atomic_folder, atomic_path, write_json
+from mmctr.files import alone, atomic_folder, atomic_path, write_json
 
 
 def test_the_file_appears_only_at_the_end(tmp_path):
@@ -153,3 +155,33 @@ def test_numbers_that_json_lacks_become_null(tmp_path):
 
     read = json.loads((tmp_path / "a.json").read_text(), parse_constant=refuse)
     assert read == {"gauc": None, "deep": [{"a": [None, 1.5, None]}]}
+
+
+def test_a_folder_in_work_is_refused_until_its_process_is_gone(tmp_path):
+    code = (
+        "import pathlib, sys; from mmctr.files import alone\n"
+        "with alone(pathlib.Path(sys.argv[1])): print(flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    for end in ("kill", "close"):
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            assert other.stdout.readline()
+            for _ in range(2):
+                with (
+                    pytest.raises(MMCTRError, match=f"{tmp_path} is in use by another process"),
+                    alone(tmp_path),
+                ):
+                    pass
+            if end == "kill":
+                other.kill()
+        with alone(tmp_path), pytest.raises(MMCTRError, match="in use"), alone(tmp_path):
+            pass
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_left_when_work_in_it_fails_or_deletes_it(tmp_path):
+    with pytest.raises(ValueError, match="stop"), alone(tmp_path / "new"):
+        raise ValueError("stop")
+    with alone(tmp_path / "new"):
+        shutil.rmtree(tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []

@@ -1,8 +1,13 @@
 """Reports end to end on small notebooks; the real ones are run in tests/notebooks."""
 
+import contextlib
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -438,3 +443,65 @@ def test_the_command_writes_the_single_file_if_asked(made, tiny_folder, monkeypa
         assert (str(single) in result.stdout.splitlines()) == written == single.exists()
         assert result.stdout.splitlines()[-1] == str(report.index)
         single.unlink(missing_ok=True)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from mmctr.report import make_report
+data, notebooks, out = map(Path, sys.argv[1:])
+report = make_report(data, ["v1"], [1], out, notebooks=notebooks)
+print(*[page.error for page in report.failed], sep="")
+"""
+# Waits at its tenth step, after a validation, until the file "go" is there.
+TRAIN = f"""
+import os, signal
+from pathlib import Path
+from mmctr.data.dataset import Dataset
+from mmctr.training import trainer
+home = Path(os.environ["MMCTR_HOME"])
+real, steps = trainer.update, iter(range(1, 1000))
+def update(*arguments):
+    if next(steps) == 10 and not (home / "go").exists():
+        (home / "waiting").write_text(str(os.getpid()))
+        signal.pause()
+    return real(*arguments)
+trainer.update = update
+small = trainer.configs(seed=seed, epochs=1, hidden=(8,), batch_size=128)
+run = trainer.train(Dataset.load(data), strategy, *small, home / "runs")
+display({{{reports.RECORD!r}: {{"run": str(run.folder)}}, "text/plain": "Recorded: "}}, raw=True)
+"""
+
+
+def test_a_report_killed_in_training_goes_on_there(tiny_folder, tmp_path):
+    """With kill -9, to it and to its kernel."""
+    first = "open(__import__('os').environ['MMCTR_HOME'] + '/first', 'a').write('x')"
+    notebooks = write_notebooks(tmp_path / "notebooks", **{"01_explore": first, "03_train": TRAIN})
+    command = [sys.executable, "-c", KILLED, tiny_folder, notebooks, tmp_path / "reports"]
+    options = {
+        "env": dict(os.environ, MMCTR_HOME=str(tmp_path)),
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+    }
+    command = [str(word) for word in command]
+    with subprocess.Popen(command, **options) as process:
+        try:
+            while not (tmp_path / "waiting").exists() and process.poll() is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(0.05)
+        finally:
+            process.kill()
+        kernel = int((tmp_path / "waiting").read_text())
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(kernel, signal.SIGKILL)
+    (left,) = (tmp_path / "runs").iterdir()
+    assert left.name.endswith("-unfinished")
+    (tmp_path / "go").touch()
+    done = subprocess.run(command, **options)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+    assert (tmp_path / "first").read_text() == "x", "a finished notebook is not run again"
+    (run,) = (tmp_path / "runs").iterdir()  # the one left was gone on with
+    folder = latest_report(tmp_path / "reports")
+    assert [one.folder for one in Report.load(folder).load_runs()] == [run]
+    assert not list(folder.glob(".lock"))

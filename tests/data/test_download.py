@@ -363,3 +363,17 @@ def test_a_rar_without_a_program_stays_packed(server, tmp_path, monkeypatch):
     assert re.search(r"No program for rar was found.*unpack .*item_images by hand", said)
     assert (tmp_path / "data" / COVERS[0]).exists()
     assert not (tmp_path / "data" / "item_images").exists()
+
+
+def test_a_second_download_into_the_folder_is_refused(server, tmp_path, monkeypatch):
+    out, refused, fetch_file = tmp_path / "data", [], module._fetch
+
+    def meanwhile(session, file):
+        with pytest.raises(MMCTRError, match=f"{out} is being downloaded by another process"):
+            download(out, base_url=server.url, accept_terms=True, say=refused.append)
+        fetch_file(session, file)
+
+    monkeypatch.setattr(module, "_fetch", meanwhile)
+    fetch(server, out)
+    assert refused
+    assert not list(out.rglob(".lock"))

@@ -17,7 +17,7 @@ import torch
 from mmctr.data import schema
 from mmctr.data.dataset import load_catalog
 from mmctr.data.importer import Recipe, import_dataset
-from mmctr.errors import ConfigError, DataError
+from mmctr.errors import ConfigError, DataError, MMCTRError
 from mmctr.features import extract as module
 from mmctr.features.extract import extract
 from mmctr.features.image import ImageEncoder
@@ -233,6 +233,8 @@ def test_killed_at_several_moments_and_resumed_gives_the_same_bytes(
         )
         for _ in range(shards_before):
             assert process.stdout.readline() == "shard\n"
+        with pytest.raises(MMCTRError, match=f"{killed} is being extracted by another process"):
+            run(killed)
         time.sleep(0.1)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()

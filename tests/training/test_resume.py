@@ -230,24 +230,21 @@ def test_seconds_add_up(monkeypatch, tiny, tmp_path):
     assert run.summary["cost"]["seconds"]["forward"] > 1000
 
 
-# Trains with the library as it is, but waits at a step until a file named "go" is there.
+# Trains with the library as it is, but waits at its tenth step until its input ends.
 WAITING = """
-import sys, time
-from pathlib import Path
+import sys
 import torch
 from mmctr import cli
 from mmctr.training import trainer
 torch.set_num_threads(1)
-place, step = Path(sys.argv[1]), int(sys.argv[2])
-sys.argv = ["mmctr", *sys.argv[3:]]
+sys.argv = ["mmctr", *sys.argv[1:]]
 real, steps = trainer.update, 0
 def update(*arguments):
     global steps
     steps += 1
-    if steps == step:
+    if steps == 10:
         print("waiting", flush=True)
-        while not (place / "go").exists():
-            time.sleep(0.01)
+        sys.stdin.read()
     return real(*arguments)
 trainer.update = update
 cli.main()
@@ -257,14 +254,15 @@ SMALL = [word for name in ("epochs=1", "hidden=[8]", "batch_size=128") for word 
 
 @pytest.fixture
 def process(tmp_path):
-    """Start `mmctr` in a process of its own that waits at its tenth step; killed at the end."""
+    """Start `mmctr` in a process of its own that waits in the midst; killed at the end."""
     begun = []
 
     def start(*words):
-        command = [sys.executable, "-c", WAITING, tmp_path, 10, *words]
+        command = [sys.executable, "-c", WAITING, *words]
         environment = dict(os.environ, MMCTR_HOME=str(tmp_path), OMP_NUM_THREADS="1")
         one = subprocess.Popen(
             [str(word) for word in command],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -279,48 +277,38 @@ def process(tmp_path):
         one.communicate()
 
 
-def test_trainings_of_one_moment_have_folders_of_their_own(process, tiny_folder, tmp_path):
+def test_trainings_of_one_moment_have_folders_of_their_own(process, tiny_folder, tiny, tmp_path):
     words = ("train", "--data", tiny_folder, "--strategy", "v1", *SMALL)
     both = [process(*words) for _ in range(2)]
     for one in both:
         assert one.stdout.readline() == "waiting\n", one.stderr.read()
     left = list((tmp_path / "runs").iterdir())
     assert len(left) == 2
-    done = process("train", "--resume", left[0])
-    out, error = done.communicate()
-    assert (done.returncode, out) == (1, "")
-    assert error.strip().endswith(
-        f"{left[0]} is being trained by another process: wait for it, or choose another folder."
-    )
-    (tmp_path / "go").touch()
+    for folder in left:
+        with pytest.raises(MMCTRError, match=f"{folder} is being trained by another process: wait"):
+            resume(folder, tiny)
     finished = {one.communicate()[0].splitlines()[-1] for one in both}
     assert [one.returncode for one in both] == [0, 0]
     assert finished == {str(path) for path in (tmp_path / "runs").iterdir()}
     require_equal(*map(Run.load, finished))
 
 
-def test_the_same_command_goes_on_with_what_was_killed(process, tiny_folder, tiny, tmp_path):
-    words = ("train", "--data", tiny_folder, "--strategy", "v1", *SMALL)
-    killed = process(*words)
+def test_the_same_training_goes_on_with_what_was_killed(
+    process, one_thread, tiny_folder, tiny, tmp_path
+):
+    killed = process("train", "--data", tiny_folder, "--strategy", "v1", *SMALL)
     assert killed.stdout.readline() == "waiting\n", killed.stderr.read()
     killed.kill()
     killed.communicate()
     (left,) = (tmp_path / "runs").iterdir()
     assert UnfinishedRun.load(left).is_free(), "a lock does not outlive its process"
-    reached = UnfinishedRun.load(left).saved()[1]["step"]
-    (tmp_path / "go").touch()
-    other = process(*words, "-p", "learning_rate=0.004")
-    assert other.communicate()[1] and other.returncode == 0
+    assert UnfinishedRun.load(left).saved()[1]["step"] > 0
+    parameters = {"epochs": 1, "hidden": (8,), "batch_size": 128}
+    train(tiny, "v1", *configs(**parameters, learning_rate=0.004), tmp_path / "runs")
     assert left.exists(), "other parameters are another training"
-    again = process(*words)
-    out, error = again.communicate()
-    assert again.returncode == 0, error
+    resumed = train(tiny, "v1", *configs(**parameters), tmp_path / "runs")
     assert not left.exists()
-    resumed = Run.load(out.splitlines()[-1])
-    assert reached > 0
-    assert resumed.history["seconds"].is_monotonic_increasing
-    whole = process(*words)
-    require_equal(resumed, Run.load(whole.communicate()[0].splitlines()[-1]))
+    require_equal(resumed, train(tiny, "v1", *configs(**parameters), tmp_path / "runs"))
 
 
 def test_what_was_begun_otherwise_or_is_damaged_is_left_alone(monkeypatch, tiny, tmp_path):
