@@ -17,7 +17,7 @@ report: setup  ## data -> all notebooks -> reports/index.html
 test: setup lint
 	$(BIN)/python -m pytest
 
-soak: setup  ## many spoilt datasets, logs, runs and commands; CASES=2000 of each
+soak: setup  ## many spoilt inputs, CASES=2000 of each kind, and killed trainings
 	$(BIN)/python -m tests.fuzz.soak $(CASES) $(FIRST)
 
 lab: setup

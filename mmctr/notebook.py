@@ -125,7 +125,7 @@ def origin(run: Run) -> Styler:
         "strategy": run.strategy,
         "SHA-256 of its item embedding": summary.get("item_embedding_sha256"),
         "weights that are trained": f"{summary['parameters']:,}",
-        "best epoch": summary.get("best_epoch"),
+        "best epoch": str(summary.get("best_epoch")),
         "parameters of the model": _listed(model),
         "parameters of training": _listed(training),
         "versions": _listed(summary.get("versions", {})),

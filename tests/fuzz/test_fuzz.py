@@ -15,7 +15,7 @@ from mmctr.data.dataset import Dataset
 from mmctr.data.importer import Recipe, import_dataset
 from mmctr.errors import MMCTRError
 from mmctr.training.checkpoint import Run
-from tests.fuzz import datasets, runs
+from tests.fuzz import datasets, kills, runs
 from tests.fuzz.cases import KINDS, MUTATIONS, Case, run
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -68,6 +68,11 @@ def test_sound_input_is_loaded(kind):
     verdicts = [run(Case(kind, (), seed)) for seed in range(12)]
     # A random log may have a user who clicked everything, or no clicks left for a split.
     assert verdicts.count("loaded") >= (7 if kind == "log" else 12), verdicts
+
+
+def test_trainings_that_are_killed_or_run_at_once_lose_nothing():
+    assert kills.killed(1) >= 1  # the long half is `make soak`
+    assert kills.at_once(0) >= 2
 
 
 UNSAFE = (
