@@ -196,18 +196,15 @@ def parts(rows: Impressions, size: int) -> Iterator[Impressions]:
     return cycle([rows.select(slice(start, start + size)) for start in starts])
 
 
-def latency(requests: int) -> dict[str, dict[str, float]]:
-    """Milliseconds of scoring the candidates for one user, on one thread, by clicks in history."""
+def latency(clicks: int, precision: str, requests: int) -> dict[str, float]:
+    """Milliseconds of scoring the candidates for one user with so many clicks, on one thread."""
     torch.set_num_threads(1)
     model = DIN.for_catalog(DINConfig(), shape.catalog(), shape.item_embedding()).eval()
-    random, result = np.random.default_rng(0), {}
-    for clicks, precision in product(HISTORIES, ("float32", "bfloat16")):
-        users = [candidates(random, clicks) for _ in range(WARM_UP + requests)]
-        score = Scorer(model, precision)
-        times = [milliseconds(partial(score, *user)) for user in users]
-        p50, p99 = np.percentile(times[WARM_UP:], [50, 99]).round(2)
-        result[f"{clicks} clicks, {precision}"] = {"p50_ms": float(p50), "p99_ms": float(p99)}
-    return result
+    random, score = np.random.default_rng(0), Scorer(model, precision)
+    users = [candidates(random, clicks) for _ in range(WARM_UP + requests)]
+    times = [milliseconds(partial(score, *user)) for user in users]
+    p50, p99 = np.percentile(times[WARM_UP:], [50, 99]).round(2)
+    return {"p50_ms": float(p50), "p99_ms": float(p99)}
 
 
 def candidates(random: np.random.Generator, clicks: int) -> tuple[np.ndarray, np.ndarray]:
@@ -284,8 +281,19 @@ def measure(plan: Plan) -> dict[str, Any]:
             systems[name] |= worker("quality", demo)
     for worker in workers.values():
         worker.process.shutdown()
-    with ProcessPoolExecutor(1, get_context("forkserver")) as process:
-        return {"systems": systems, "latency": process.submit(latency, plan.requests).result()}
+    return {"systems": systems, "latency": latencies(plan.requests)}
+
+
+def latencies(requests: int) -> dict[str, dict[str, float]]:
+    """`latency` by clicks and precision, each in a process of its own, as a server would be."""
+    context = get_context("forkserver")
+    with ProcessPoolExecutor(1, context, max_tasks_per_child=1) as processes:
+        return {
+            f"{clicks} clicks, {precision}": processes.submit(
+                latency, clicks, precision, requests
+            ).result()
+            for clicks, precision in product(HISTORIES, ("float32", "bfloat16"))
+        }
 
 
 def compared(own: dict[str, list[float]], base: dict[str, list[float]]) -> dict[str, Any]:

@@ -121,7 +121,8 @@ def test_other_trainings_resume_too(monkeypatch, one_thread, tiny, tmp_path, cha
             train(tiny, "v1", *parameters, tmp_path / "again")
     (left,) = (tmp_path / "again").iterdir()
     with monkeypatch.context() as patch:
-        stop_at(patch, 22, KeyboardInterrupt())  # from step 6: in the second epoch
+        # From step 6: in the second epoch, and before patience can be at an end.
+        stop_at(patch, 17, KeyboardInterrupt())
         with pytest.raises(RunError):
             resume(left, tiny)
     require_equal(whole, resume(left, tiny))
