@@ -70,9 +70,8 @@ def test_sound_input_is_loaded(kind):
     assert verdicts.count("loaded") >= (7 if kind == "log" else 12), verdicts
 
 
-def test_trainings_that_are_killed_or_run_at_once_lose_nothing():
-    assert kills.killed(1) >= 1  # the long half is `make soak`
-    assert kills.at_once(0) >= 2
+def test_trainings_that_run_at_once_lose_nothing():
+    assert kills.at_once(0) >= 2  # `make soak` does many, and kills at random moments
 
 
 UNSAFE = (
