@@ -41,7 +41,7 @@ def only_run(home):
 
 @pytest.mark.parametrize(
     "parameters",
-    [{}, {"row_updates": True, "attention": "mlp", "batch_norm": False}],
+    [{}, {"row_updates": True, "batch_norm": False}, {"attention": "mlp", "batch_norm": False}],
 )
 def test_two_processes_equal_one(tiny_folder, tmp_path, parameters):
     homes = [tmp_path / "one", tmp_path / "two"]
