@@ -59,7 +59,7 @@ class Scorer:
         model.train(training)
         # The item vectors stand for the embedding tables, which are not copied.
         self.model = copy.deepcopy(model, {id(model.embedding): None}).eval()
-        self.model.dnn = nn.Sequential(*_without_batch_norm(model.dnn))
+        self.model.dnn = nn.Sequential(*_without_batch_norm(self.model.dnn))
         self.model.to(dtype)
 
     @torch.inference_mode()
@@ -119,9 +119,9 @@ def write_submission(path: Path, probability: np.ndarray) -> None:
 
 
 def _without_batch_norm(layers: nn.Sequential) -> list[nn.Module]:
-    """Copies for prediction, each batch normalisation taken into the layer before it."""
+    """Layers for prediction, each batch normalisation taken into a copy of the one before it."""
     kept: list[nn.Module] = []
-    for layer in copy.deepcopy(layers).eval():
+    for layer in layers:
         if isinstance(layer, nn.BatchNorm1d):
             kept[-1] = fuse_linear_bn_eval(kept[-1], layer)
         else:
