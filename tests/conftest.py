@@ -18,6 +18,13 @@ settings.load_profile("mmctr")
 ATTACKS = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>')
 
 
+def pytest_collection_modifyitems(items):
+    """One worker has all tests of the report, which takes a minute to make."""
+    for item in items:
+        if "tiny_report" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("report"))
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory):
     """A small demo dataset on disk; do not write into it."""

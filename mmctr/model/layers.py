@@ -149,7 +149,7 @@ class MultiHeadTargetAttention(nn.Module):
         self, width: int, heads: int, head_dim: int, value_dim: int, max_age: int = 0
     ) -> None:
         super().__init__()
-        rate = torch.linspace(0, 1, heads)
+        rate = torch.arange(heads) / max(1, heads - 1)
         decay = -torch.arange(1, max_age + 1).log().unsqueeze(1) * rate
         self.recency = nn.Parameter(decay) if max_age else None
         self.heads, self.head_dim, self.value_dim = heads, head_dim, value_dim

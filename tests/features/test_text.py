@@ -129,3 +129,17 @@ def test_offline_a_missing_model_is_one_sentence(tmp_path):
         "google-bert/bert-base-uncased` where there is a network, or name a folder with "
         "--text-model."
     )
+
+
+def test_a_run_loads_in_a_process_that_read_a_text_model(bert, tiny_run):
+    # transformers replaces torch.linspace while it loads, and PyTorch remembers the substitute.
+    code = (
+        "import sys, pathlib, torch\n"
+        "from mmctr.features.text import TextEncoder\n"
+        "from mmctr.training.checkpoint import Run\n"
+        "TextEncoder(sys.argv[1], 'cls', torch.device('cpu'))\n"
+        "Run.load(pathlib.Path(sys.argv[2])).model()\n"
+    )
+    command = [sys.executable, "-c", code, str(bert), str(tiny_run.folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,6 +1,7 @@
 """A run folder is whole or absent, reads back exactly, and refuses what does not fit."""
 
 import json
+import mmap
 import os
 import platform
 import re
@@ -264,6 +265,11 @@ def test_the_memory_limit_of_these_tests_bites():
     with limited_memory(), pytest.raises(MemoryError):
         np.ones(1 << 30, dtype=np.uint8)
     assert np.ones(1 << 30, dtype=np.uint8).nbytes == 1 << 30
+
+
+def test_the_memory_limit_does_not_count_addresses_that_threads_reserve():
+    with limited_memory(), mmap.mmap(-1, 1 << 30, prot=mmap.PROT_READ) as reserved:
+        assert len(reserved) == 1 << 30
 
 
 def test_a_measure_that_could_not_be_taken_is_written_as_null_and_read_as_nan(tmp_path, save):
