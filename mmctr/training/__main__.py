@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("-p", action="append", metavar="KEY=VALUE", dest="pairs")
     arguments = parser.parse_args()
+    status = 0
     try:
         with parallel.joined():
             model, training = configs(**{"seed": arguments.seed, **parse_pairs(arguments.pairs)})
@@ -36,7 +37,8 @@ def main() -> None:
                 print(f"valid AUC {run.summary['metrics']['auc']:.4f}\n{run.folder}")
     except MMCTRError as error:
         print(f"mmctr: {error}", file=sys.stderr)
-        sys.exit(1)
+        status = 1
+    parallel.leave(status)
 
 
 def _load_in_turn(data: Path) -> Dataset:

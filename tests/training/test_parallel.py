@@ -18,7 +18,14 @@ PARAMETERS |= {"embedding_dim": 8, "heads": 2, "hidden": [16], "validations": 3,
 
 
 def train(data, home, *, processes, **parameters):
-    """Run `python -m mmctr.training` on its own or by torchrun; the finished process."""
+    """Run `python -m mmctr.training` on its own or by torchrun; the finished process.
+
+    Of two processes the second would abort at the end of its interpreter, as it does now and then.
+    """
+    home.mkdir(exist_ok=True)
+    (home / "sitecustomize.py").write_text(
+        "import atexit, os\nif os.environ.get('RANK') == '1': atexit.register(os.abort)\n"
+    )
     pairs = [f"-p{name}={json.dumps(value)}" for name, value in (PARAMETERS | parameters).items()]
     starter = [sys.executable, "-m"]
     if processes > 1:
@@ -27,7 +34,7 @@ def train(data, home, *, processes, **parameters):
     environment = os.environ | {
         "MMCTR_HOME": str(home),
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(home)]),
     }
     command = [*starter, "mmctr.training", "--data", str(data), *pairs]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
