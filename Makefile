@@ -15,7 +15,7 @@ report: setup  ## data -> all notebooks -> reports/index.html
 	$(BIN)/mmctr report --data $(DATA) --strategies $(STRATEGIES) --seeds $(SEEDS)
 
 test: setup lint
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 soak: setup  ## many spoilt inputs, CASES=2000 of each kind, and killed trainings
 	$(BIN)/python -m tests.fuzz.soak $(CASES) $(FIRST)

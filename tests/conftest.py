@@ -1,9 +1,11 @@
 """Fixtures that several test modules share."""
 
+import os
 import shutil
 
 import pandas as pd
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 from mmctr.data.dataset import Dataset
@@ -16,13 +18,6 @@ settings.register_profile("mmctr", deadline=None, max_examples=60)
 settings.load_profile("mmctr")
 
 ATTACKS = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>')
-
-
-def pytest_collection_modifyitems(items):
-    """One worker has all tests of the report, which takes a minute to make."""
-    for item in items:
-        if "tiny_report" in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group("report"))
 
 
 @pytest.fixture(scope="session")
@@ -50,13 +45,20 @@ def tiny_report(tmp_path_factory, tiny_folder):
 
     Every second title is an attack: whatever shows titles must show them as text.
     """
-    home = tmp_path_factory.mktemp("report_home")
-    data = shutil.copytree(tiny_folder, home / "tiny")
-    features = pd.read_parquet(data / "item_feature.parquet")
-    for number, attack in enumerate(ATTACKS):
-        features.loc[features.index % 4 == 2 * number, "item_title"] = attack
-    features.to_parquet(data / "item_feature.parquet")
-    quick = {"epochs": 1, "embedding_dim": 8, "heads": 2}
-    with pytest.MonkeyPatch.context() as patch:
+    place = tmp_path_factory.getbasetemp()
+    # Of several test processes the first makes it, and the others find its pages finished.
+    home = (place.parent if "PYTEST_XDIST_WORKER" in os.environ else place) / "report_home"
+    with FileLock(home.with_suffix(".lock")), pytest.MonkeyPatch.context() as patch:
+        if not home.exists():
+            attack(shutil.copytree(tiny_folder, home / "tiny"))
         patch.setenv("MMCTR_HOME", str(home))
-        return make_report(data, ["v1", "v4"], [1], home / "reports", parameters=quick)
+        quick = {"epochs": 1, "embedding_dim": 8, "heads": 2}
+        return make_report(home / "tiny", ["v1", "v4"], [1], home / "reports", parameters=quick)
+
+
+def attack(data):
+    """Put HTML that runs a script into titles of a dataset."""
+    features = pd.read_parquet(data / "item_feature.parquet")
+    for number, title in enumerate(ATTACKS):
+        features.loc[features.index % 4 == 2 * number, "item_title"] = title
+    features.to_parquet(data / "item_feature.parquet")

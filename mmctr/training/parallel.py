@@ -32,7 +32,7 @@ def joined() -> Iterator[None]:
 def leave(status: int) -> NoReturn:
     """End this process.
 
-    Of torchrun's at once: DistributedDataParallel keeps gloo's threads alive for good, and with them
+    Of torchrun's at once: DistributedDataParallel keeps gloo's threads alive for good, with which
     Python's own way out aborts now and then, upon which torchrun kills the other processes.
     """
     if "WORLD_SIZE" in os.environ:
