@@ -26,10 +26,13 @@ def predict(
 ) -> np.ndarray:
     """Click probabilities of impressions, float32 [n]; precision as for training.
 
-    Rows that all share one history, as the candidates for one user do, share its keys.
+    Rows that all share one history, as the candidates for one user do, share its keys. Raises
+    DataError for an item that the model does not know.
     """
     if not len(rows):
         return np.zeros(0, dtype=np.float32)
+    for ids in (rows.target, rows.history_items):
+        _require_known(ids, model.n_items)
     was_training = model.training
     model.eval()
     start, end = rows.history_start, rows.history_end
@@ -82,12 +85,7 @@ class Scorer:
 
     def _ids(self, ids: np.ndarray) -> torch.Tensor:
         ids = np.asarray(ids, dtype=np.int64)
-        if len(ids) and not 1 <= ids.min() <= ids.max() <= self.n_items:
-            wrong = ids.min() if ids.min() < 1 else ids.max()
-            raise DataError(
-                f"Found item id {wrong}, expected 1 to {self.n_items}, the items that the model "
-                "was trained on: leave out the others."
-            )
+        _require_known(ids, self.n_items)
         return torch.from_numpy(ids).to(self.device)
 
 
@@ -116,6 +114,16 @@ def write_submission(path: Path, probability: np.ndarray) -> None:
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
     ):
         archive.writestr("prediction.csv", text.getvalue())
+
+
+def _require_known(ids: np.ndarray, n_items: int) -> None:
+    """Raise DataError for an id outside 1 to n_items."""
+    if len(ids) and not 1 <= ids.min() <= ids.max() <= n_items:
+        wrong = ids.min() if ids.min() < 1 else ids.max()
+        raise DataError(
+            f"Found item id {wrong}, expected 1 to {n_items}, the items that the model was trained "
+            "on: leave out the others."
+        )
 
 
 def _without_batch_norm(layers: nn.Sequential) -> list[nn.Module]:

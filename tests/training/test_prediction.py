@@ -1,6 +1,7 @@
 """Scores are written in the forms that people and the challenge read."""
 
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -136,3 +137,11 @@ def test_a_scorer_refuses_items_that_are_not_in_the_catalog(tiny, wrong):
     scorer = prediction.Scorer(DIN.for_catalog(DINConfig(), tiny.catalog, None))
     with pytest.raises(DataError, match=f"item id {wrong}, expected 1 to {tiny.catalog.n_items}"):
         scorer(np.array([1]), np.array([wrong, 1]))
+
+
+@pytest.mark.parametrize("field", ["target", "history_items"])
+def test_rows_of_another_catalog_are_refused(tiny, tiny_run, field):
+    items = getattr(tiny.valid, field).copy()
+    items[-1] = tiny.catalog.n_items + 1
+    with pytest.raises(DataError, match=f"item id {items[-1]}, expected 1 to {items[-1] - 1}"):
+        prediction.predict(tiny_run.model(), replace(tiny.valid, **{field: items}))
