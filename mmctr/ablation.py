@@ -120,11 +120,11 @@ def ablation_verdict(table: pd.DataFrame, dataset: Dataset) -> str:
     for part, text in (
         (changed[clear & (changed["difference"] < 0)], "Worse by more than chance"),
         (changed[clear & (changed["difference"] > 0)], "Better by more than chance"),
-        (changed[~clear], "Not shown to differ"),
     ):
-        named = [f"{line.variation} ({line.difference:+.4f})" for line in part.itertuples()]
+        ordered = part.sort_values("difference", key=abs, ascending=False)
+        named = [f"{line.variation} ({line.difference:+.4f})" for line in ordered.itertuples()]
         words += f" {text}: {', '.join(named)}." if named else ""
-    return words
+    return words + f" Not shown to differ: {(~clear).sum()} of {len(changed)} changes."
 
 
 def _finished(dataset: Dataset, folder: Path) -> dict[str, Run]:

@@ -361,19 +361,20 @@ def auc_against_time(table: pd.DataFrame) -> go.Figure:
 def differences(table: pd.DataFrame, baseline: str) -> go.Figure:
     """Paired differences of AUC with interval; a hollow mark where the difference could be chance.
 
-    Columns: strategy, difference, low, high, p_holm.
+    Columns: strategy, difference, low, high, p_holm; color where the names are no strategies.
     """
     figure = _figure(f"Valid AUC minus that of {as_text(baseline)}", "")
     figure.add_vline(0, line={"color": QUIET, "dash": "dot"})
     for line in table.iloc[::-1].to_dict("records"):
         part = pd.DataFrame([line])
         symbol = "circle" if line["p_holm"] < 0.05 else "circle-open"
+        color = line.get("color") or strategy_color(line["strategy"])
         figure.add_scatter(
             x=part["difference"],
             y=[as_text(line["strategy"])],
             error_x=_interval(part["difference"], part["low"], part["high"]),
             mode="markers",
-            marker={"size": 11, "symbol": symbol, "color": strategy_color(line["strategy"])},
+            marker={"size": 11, "symbol": symbol, "color": color},
             hovertemplate=f"%{{x:.4f}}, corrected p = {line['p_holm']:.3f}<extra></extra>",
         )
     figure.update_yaxes(ticksuffix="  ", range=[-0.6, len(table) - 0.4])
