@@ -363,7 +363,7 @@ def differences(table: pd.DataFrame, baseline: str) -> go.Figure:
 
     Columns: strategy, difference, low, high, p_holm; color where the names are no strategies.
     """
-    figure = _figure(f"Valid AUC minus that of {as_text(baseline)}", "")
+    figure = _figure(f"AUC minus that of {as_text(baseline)}", "")
     figure.add_vline(0, line={"color": QUIET, "dash": "dot"})
     for line in table.iloc[::-1].to_dict("records"):
         part = pd.DataFrame([line])
