@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -260,3 +261,28 @@ def test_two_ranks_give_the_same_bytes_as_one_process(make_items, run, command, 
     assert results(shared) == results(alone)
     assert done.stdout.count("shard") == 2 * ITEMS / 4
     assert f"{ITEMS}" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
+@pytest.mark.parametrize(("shard", "room"), [(ITEMS, 3_000), (4, 4_000)], ids=["shard", "table"])
+def test_a_full_disk_leaves_the_items_as_they_were_and_extraction_goes_on(
+    monkeypatch, make_items, run, tmp_path, shard, room
+):
+    monkeypatch.setattr(module, "SHARD", shard)
+    folder = make_items(tmp_path / "items")
+    before = (folder / "item_feature.parquet").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(MMCTRError, match=rf"{folder}.*could not be written .*\.$") as error:
+            run(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert ("item_feature.parquet" in str(error.value)) == (shard == 4)
+    assert (folder / "item_feature.parquet").read_bytes() == before
+    whole = make_items(tmp_path / "whole")
+    for target in (folder, whole):
+        run(target)
+    assert results(folder) == results(whole)
