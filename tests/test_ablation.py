@@ -81,3 +81,14 @@ def test_differences_are_means_over_seeds(rows):
     words = ablation_verdict(table.reset_index(), dataset)
     assert "Worse by more than chance: worse (-" in words
     assert words.endswith("Not shown to differ: 1 of 2 changes.")
+
+
+def test_a_clear_difference_is_shown_however_many_changes_there_are(rows, tiny):
+    rng = np.random.default_rng(2)
+    found = {
+        name: [fake_run(rows.label, (name == DEFAULT) * 2 * rows.label + rng.normal(size=600))]
+        for name in variations(tiny)
+    }
+    table = ablation_table(found, rows)
+    assert (table["high"][1:] < 0).all()
+    assert (table["p_holm"][1:] < 0.05).all()
