@@ -14,6 +14,7 @@ FUXICTR := fuxictr==2.3.10
 report: setup  ## data -> all notebooks -> reports/index.html
 	$(BIN)/mmctr report --data $(DATA) --strategies $(STRATEGIES) --seeds $(SEEDS)
 
+# A process for each core, hence one thread for each.
 test: setup lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 

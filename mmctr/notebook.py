@@ -18,6 +18,7 @@ from mmctr.files import find, home
 from mmctr.fusion import available_strategies
 from mmctr.report import ANSWER, CAPTION, FIGURE, RECORD, Report, latest_report
 from mmctr.search import Study, find_studies
+from mmctr.training.card import commit
 from mmctr.training.checkpoint import Run
 from mmctr.training.trainer import configs, train
 from mmctr.widgets import THUMBNAIL, thumbnail
@@ -116,7 +117,7 @@ def table(frame: pd.DataFrame, **formats: object) -> Styler:
 def origin(run: Run) -> Styler:
     """A table of what a run's numbers come from: data, parameters, software, machine, time."""
     summary, model, training = run.summary, run.config["model"], run.config["training"]
-    git, hardware, seconds = (summary.get(k) or {} for k in ("git", "hardware", "seconds"))
+    hardware, seconds = (summary.get(name) or {} for name in ("hardware", "seconds"))
     facts = {
         "run": run.name,
         "date": summary.get("date"),
@@ -129,7 +130,7 @@ def origin(run: Run) -> Styler:
         "parameters of the model": _listed(model),
         "parameters of training": _listed(training),
         "versions": _listed(summary.get("versions", {})),
-        "git commit": f"{git.get('commit')}{', with changes' if git.get('dirty') else ''}",
+        "git commit": commit(summary),
         "machine": _listed({"device": summary.get("device")} | hardware),
     }
     return table(pd.DataFrame(facts.items(), columns=["fact", "value"]))

@@ -105,6 +105,10 @@ class Pretrained(ModelHubMixin):
             ) from error
         return loaded.eval()
 
+    def save_weights(self, path: Path) -> None:
+        """Write all weights and what is known of the items as safetensors."""
+        save_file({name: value.contiguous() for name, value in self.state_dict().items()}, path)
+
     def generate_model_card(self, *_: Any, **__: Any) -> "ModelCard":
         """The card, as the hub shows it."""
         return ModelCard(self.card)
@@ -114,7 +118,7 @@ class Pretrained(ModelHubMixin):
             save_directory / CONFIG, {"model": self.config.model_dump(), "sizes": self.sizes}
         )
         with atomic_path(save_directory / WEIGHTS) as temporary:
-            save_file({k: v.contiguous() for k, v in self.state_dict().items()}, temporary)
+            self.save_weights(temporary)
         # Always: the mixin keeps the card of whatever model was here before.
         with atomic_path(save_directory / CARD) as temporary:
             temporary.write_text(self.card, encoding="utf-8")

@@ -59,7 +59,6 @@ def run_card(config: dict[str, Any], summary: dict[str, Any]) -> str:
         **{f"AUC of {name}": value for name, value in summary.get("reference_auc", {}).items()},
     }
     rows = data.get("rows", {})
-    git = summary.get("git") or {}
     facts = {
         "data": f"{data.get('name')}, fingerprint `{data['fingerprint']}`",
         "items": f"{config['sizes']['n_items']:,}",
@@ -69,7 +68,7 @@ def run_card(config: dict[str, Any], summary: dict[str, Any]) -> str:
         "seed": config["training"]["seed"],
         "date": summary.get("date"),
         "versions": ", ".join(f"{k} {v}" for k, v in summary.get("versions", {}).items()),
-        "git commit": f"{git.get('commit')}{', with changes' if git.get('dirty') else ''}",
+        "git commit": commit(summary),
     }
     parameters = {name: config[name] for name in ("strategy", "model", "training")}
     return CARD.format(
@@ -81,3 +80,9 @@ def run_card(config: dict[str, Any], summary: dict[str, Any]) -> str:
         facts="\n".join(f"- {name}: {value}" for name, value in facts.items()),
         parameters=json.dumps(parameters, indent=2),
     )
+
+
+def commit(summary: dict[str, Any]) -> str:
+    """The git commit that a run was trained with, and whether the code had other changes."""
+    git = summary.get("git") or {}
+    return f"{git.get('commit')}{', with changes' if git.get('dirty') else ''}"

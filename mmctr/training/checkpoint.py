@@ -396,8 +396,7 @@ def save_run(
         {"user": rows.user, "target": rows.target, "label": rows.label, "probability": probability}
     )
     with _new_folder(runs, name) as temporary:
-        weights = {key: value.contiguous() for key, value in model.state_dict().items()}
-        save_file(weights, temporary / WEIGHTS)
+        model.save_weights(temporary / WEIGHTS)
         predictions.to_parquet(temporary / PREDICTIONS, index=False)
         pd.DataFrame(records).to_json(temporary / HISTORY, orient="records", lines=True)
         write_json(temporary / CONFIG, config)

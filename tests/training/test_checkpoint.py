@@ -154,7 +154,7 @@ def test_a_taken_name_is_never_written_over(tmp_path):
 @pytest.mark.parametrize(
     "step",
     [
-        "mmctr.training.checkpoint.save_file",
+        "mmctr.model.pretrained.save_file",
         "pandas.DataFrame.to_parquet",
         "pandas.DataFrame.to_json",
         "mmctr.training.checkpoint.write_json",
