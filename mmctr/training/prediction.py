@@ -15,7 +15,6 @@ from mmctr.data.dataset import Impressions
 from mmctr.errors import DataError, RunError
 from mmctr.files import atomic_path
 from mmctr.model.din import DIN
-from mmctr.model.layers import Histories
 from mmctr.training.batches import Batches
 from mmctr.training.hardware import autocast, number_format, tuned
 
@@ -47,9 +46,9 @@ def predict(
 class Scorer:
     """Scores the candidates for one user after another, as a recommender serves them.
 
-    All that depends on an item alone is computed once, and kept for as long as the scorer lives:
-    a vector an item, [n_items + 1, width]. It is a copy: later training leaves it as it is.
-    precision as for training.
+    All that depends on an item alone is computed once, and kept for as long as the scorer lives,
+    [n_items + 1, width] each: its vector, and what it is to the attention as a target and as a
+    click. They are copies: later training leaves them as they are. precision as for training.
     """
 
     @torch.inference_mode()
@@ -58,12 +57,15 @@ class Scorer:
         self.precision, self.device, self.n_items = precision, model.device, model.n_items
         dtype = number_format(self.device, precision)
         model.eval()
-        self.vectors = torch.cat([model.embedding(part).to(dtype) for part in items.split(65_536)])
+        vectors = torch.cat([model.embedding(part).to(dtype) for part in items.split(65_536)])
         model.train(training)
         # The item vectors stand for the embedding tables, which are not copied.
         self.model = copy.deepcopy(model, {id(model.embedding): None}).eval()
         self.model.dnn = nn.Sequential(*_without_batch_norm(self.model.dnn))
         self.model.to(dtype)
+        attention, seen = self.model.attention, vectors[:, : model.history_width]
+        self.vectors, self.targets = vectors, attention.as_targets(seen)
+        self.clicks = attention.as_clicks(seen)
 
     @torch.inference_mode()
     def __call__(self, history: np.ndarray, candidates: np.ndarray) -> np.ndarray:
@@ -74,13 +76,12 @@ class Scorer:
         """
         if not len(candidates):
             return np.zeros(0, dtype=np.float32)
-        clicks = self._ids(history[-self.model.config.max_history :])
-        target = self.vectors.index_select(0, self._ids(candidates))
-        length = torch.tensor([len(clicks)], device=self.device)
-        one = Histories.of(torch.arange(len(clicks), device=self.device), length)
+        ids, clicked = self._ids(candidates), self._ids(history[-self.model.config.max_history :])
+        vectors, targets = self.vectors.index_select(0, ids), self.targets.index_select(0, ids)
         with tuned(self.device), autocast(self.device, self.precision):
-            fields = self.model.with_interest(target, self.vectors.index_select(0, clicks), one)
-            logits = self.model.score(fields)
+            clicks = self.clicks.index_select(0, clicked)
+            interest = self.model.attention.of_one_history(targets, clicks)
+            logits = self.model.score(torch.cat([vectors, interest], dim=1))
         return logits.float().sigmoid().cpu().numpy()
 
     def _ids(self, ids: np.ndarray) -> torch.Tensor:
