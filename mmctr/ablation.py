@@ -25,6 +25,7 @@ SWITCHES = {
     "cross network": ("cross_layers", 0, 1),
     "levels in history": ("levels_in_history", False, True),
     "weight averaging": ("averaging", 0.0, 0.97),
+    "fresh negatives": ("fresh_negatives", False, True),
 }
 
 
@@ -37,6 +38,8 @@ def variations(dataset: Dataset) -> dict[str, dict[str, Any]]:
     default = model.model_dump() | training.model_dump()
     changes: dict[str, dict[str, Any]] = {DEFAULT: {}}
     for words, (name, off, on) in SWITCHES.items():
+        if name == "fresh_negatives" and dataset.negative_sampling is None:
+            continue  # it would change nothing
         is_off = default[name] == off
         changes[f"{'with' if is_off else 'without'} {words}"] = {name: on if is_off else off}
     heads = {f"{n} head{'s' if n > 1 else ''}": {"heads": n} for n in (1, 2, 4, 8)}

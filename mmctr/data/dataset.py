@@ -167,6 +167,19 @@ class Dataset:
         return files_fingerprint(self.folder)
 
     @cached_property
+    def negative_sampling(self) -> str | None:
+        """How mmctr data import drew the train negatives; None if they were really shown."""
+        path = schema.find_file(self.folder, "train.parquet")
+        metadata = schema.open_parquet(path).schema_arrow.metadata if path else None
+        sampling = (metadata or {}).get(schema.NEGATIVES, b"").decode(errors="replace")
+        if sampling not in ("", *schema.SAMPLINGS):
+            raise DataError(
+                f"{path} has metadata {schema.NEGATIVES.decode()} {sampling!r}, expected one of "
+                f"{', '.join(schema.SAMPLINGS)}: import the log again."
+            )
+        return sampling or None
+
+    @cached_property
     def encoders(self) -> dict[str, dict[str, object]]:
         """What is known of the encoders that made the features, by column; mostly nothing."""
         path = schema.find_file(self.folder, "item_feature.parquet")

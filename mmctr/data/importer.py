@@ -21,6 +21,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from mmctr.config import Config
 from mmctr.data import schema
 from mmctr.data.dataset import slice_positions
+from mmctr.data.negatives import NegativeSampler
 from mmctr.errors import ConfigError, DataError, first_line
 from mmctr.files import atomic_folder, write_json
 
@@ -127,7 +128,7 @@ def import_dataset(
         for name in schema.SPLITS:
             rows = np.flatnonzero(split == name)
             path = nested / f"{name}.parquet"
-            _write_split(path, clicks, rows, negatives, level, recipe.max_history)
+            _write_split(path, clicks, rows, negatives, level, recipe)
         ids = pa.table({"item_id": np.arange(1, len(original) + 1), "original_id": original})
         pq.write_table(ids, temporary / "item_ids.parquet")
         if users is not None:
@@ -163,37 +164,18 @@ def sample_negatives(clicks: Clicks, train_clicks: np.ndarray, recipe: Recipe) -
     train_clicks: int64 [items + 1]. Raises ConfigError for a user who clicked every item that
     could be drawn.
     """
+    number = np.cumsum(clicks.start == np.arange(len(clicks.start))) - 1
+    sampler = NegativeSampler.of(recipe.sampling, train_clicks, number, clicks.item)
     rng = np.random.default_rng(recipe.seed)
-    n_items = len(train_clicks) - 1
-    weight = train_clicks[1:] if recipe.sampling == "popularity" else np.ones(n_items)
-    cumulated = np.cumsum(weight, dtype=np.float64)
-    user_number = np.cumsum(clicks.start == np.arange(len(clicks.start))) - 1
-    clicked = np.sort(user_number * (n_items + 1) + clicks.item)
-    shape = (len(clicks.item), recipe.negatives)
-    result = np.zeros(shape[0] * shape[1], dtype=np.int64)
-    owner = np.repeat(user_number, recipe.negatives)
-    open_rows = np.arange(len(result))
-    for _ in range(30):
-        draw = np.searchsorted(cumulated, rng.random(len(open_rows)) * cumulated[-1], "right") + 1
-        result[open_rows] = draw
-        key = owner[open_rows] * (n_items + 1) + draw
-        place = np.minimum(np.searchsorted(clicked, key), len(clicked) - 1)
-        open_rows = open_rows[clicked[place] == key]
-        if not len(open_rows):
-            return result.reshape(shape)
-    # Users who clicked nearly everything: draw from what is left to them.
-    for number in np.unique(owner[open_rows]):
-        mine = open_rows[owner[open_rows] == number]
-        left = weight.astype(np.float64)
-        left[clicks.item[user_number == number] - 1] = 0
-        if not left.sum():
-            user = clicks.user[user_number == number][0]
-            raise ConfigError(
-                f"User {user} clicked every item, so there are no negatives to draw: leave the "
-                "user out, or import with --negatives 0."
-            )
-        result[mine] = rng.choice(n_items, size=len(mine), p=left / left.sum()) + 1
-    return result.reshape(shape)
+    drawn = sampler.draw(np.repeat(number, recipe.negatives), rng)
+    drawn = drawn.reshape(len(number), recipe.negatives)
+    nothing_left = np.flatnonzero((drawn == 0).any(axis=1))
+    if len(nothing_left):
+        raise ConfigError(
+            f"User {clicks.user[nothing_left[0]]} clicked every item, so there are no negatives to "
+            "draw: leave the user out, or import with --negatives 0."
+        )
+    return drawn
 
 
 def _clicks(
@@ -283,17 +265,18 @@ def _write_split(
     rows: np.ndarray,
     negatives: np.ndarray,
     level: np.ndarray,
-    max_history: int,
+    recipe: Recipe,
 ) -> None:
     """Write one split, group after group: the click first, then its negatives."""
     types = [("user_id", pa.int64()), ("item_seq", pa.list_(pa.int32())), ("item_id", pa.int64())]
     types += [("likes_level", pa.int8()), ("views_level", pa.int8()), ("label", pa.int8())]
-    form = pa.schema(types)
+    drawn = {schema.NEGATIVES: recipe.sampling.encode()} if recipe.negatives else None
+    form = pa.schema(types, metadata=drawn)
     shown = 1 + negatives.shape[1]
     label = np.arange(shown) == 0
     with pq.ParquetWriter(path, form, compression="zstd") as writer:
         for part in np.array_split(rows, max(1, -(-len(rows) // CHUNK))):
-            first = np.maximum(clicks.start[part], clicks.before[part] - max_history)
+            first = np.maximum(clicks.start[part], clicks.before[part] - recipe.max_history)
             lengths = np.repeat(clicks.before[part] - first, shown)
             offsets = np.r_[0, np.cumsum(lengths)]
             flat = slice_positions(np.repeat(first, shown), lengths)

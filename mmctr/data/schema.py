@@ -28,6 +28,8 @@ LEVELS = 11  # likes_level and views_level: 0 = unknown, 1..10
 TEXT_COLUMN = "txt_emb_BERT"
 IMAGE_COLUMN = "img_emb_CLIPRN50"
 EXTRACTION_ERRORS = "extraction_errors.parquet"  # item, medium, reason
+NEGATIVES = b"mmctr.negatives"  # metadata key of a split whose negatives were drawn: how
+SAMPLINGS = ("uniform", "popularity")
 ENCODERS = b"mmctr.encoders"  # metadata key of item_feature.parquet: JSON, facts by column
 COVER_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 

@@ -32,6 +32,10 @@ class Batches:
     def __len__(self) -> int:
         return len(self.target)
 
+    def show(self, target: np.ndarray) -> None:
+        """From now on the rows have other targets, int32 [n]."""
+        self.target = self._tensor(target)
+
     def of(self, index: Tensor, clicks: int | None = None, *, one_history: bool = False) -> Batch:
         """The batch of the given rows, int64 [n].
 

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from mmctr.config import Config
 from mmctr.data.dataset import Dataset, Impressions
+from mmctr.data.negatives import FreshNegatives
 from mmctr.errors import ConfigError, DataError, RunError, first_line
 from mmctr.fusion import embedding_hash, item_embeddings
 from mmctr.model.din import DIN, Batch, DINConfig
@@ -35,7 +36,13 @@ AVERAGE_EVERY = 4  # steps
 # ours, "din" is the challenge's official baseline.
 PRESETS: dict[str, dict[str, object]] = {
     "default": {},
-    "paper": {"senet": True, "cross_layers": 2, "recency": False, "averaging": 0.0},
+    "paper": {
+        "senet": True,
+        "cross_layers": 2,
+        "recency": False,
+        "averaging": 0.0,
+        "fresh_negatives": False,
+    },
     "din": {
         "embedding_dim": 64,
         "content_dim": 128,
@@ -53,6 +60,7 @@ PRESETS: dict[str, dict[str, object]] = {
         "batch_size": 8192,
         "embedding_l2": 1e-6,
         "averaging": 0.0,
+        "fresh_negatives": False,
     },
 }
 RESUMED = ("epoch", "step", "samples", "records", "best_auc", "since_best")  # of Progress
@@ -66,9 +74,11 @@ class TrainConfig(Config):
     epoch. patience: validations without a better AUC before training stops; half of it before the
     learning rate is cut to a third. averaging: share that a moving average of the weights keeps
     every 4 steps; valid is scored with the average, and a run keeps it; 0 takes the weights as they
-    are. row_updates: the tables of ids and of finetuned content change
-    only in the rows that a batch names, which catalogs of millions of items need. precision: of
-    matrix products; "auto" is "bfloat16" on CUDA and "float32" elsewhere.
+    are. fresh_negatives: train negatives that mmctr data import drew, because the log does not know
+    what else was shown, are drawn anew for every epoch after the first. row_updates: the tables of
+    ids and of finetuned content change only in the rows that a batch names, which catalogs of
+    millions of items need. precision: of matrix products; "auto" is "bfloat16" on CUDA and
+    "float32" elsewhere.
     """
 
     seed: int = Field(1, ge=0)
@@ -81,6 +91,7 @@ class TrainConfig(Config):
     patience: PositiveInt = 4
     max_gradient_norm: PositiveFloat = 10.0
     averaging: float = Field(0.97, ge=0, lt=1)
+    fresh_negatives: bool = True
     row_updates: bool = False
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -318,7 +329,9 @@ def fit(
     Progress.records has an entry for each validation: epoch, train_loss, auc, logloss,
     learning_rate, seconds; on_validation is called with each as soon as it is known.
     """
-    batches = Batches(dataset.train, model)
+    batches, fresh = Batches(dataset.train, model), None
+    if config.fresh_negatives and (sampling := dataset.negative_sampling):
+        fresh = FreshNegatives(dataset.train, dataset.catalog.n_items, sampling)
     steps = batches.count(config.batch_size)
     parts = range(1, config.validations + 1)
     validate_after = {round(steps * part / config.validations) for part in parts}
@@ -350,6 +363,8 @@ def fit(
     )
     with tuned(model.device), bar:
         for epoch in range(progress.epoch, config.epochs):
+            if fresh and epoch:
+                batches.show(fresh.targets(np.random.default_rng((config.seed, epoch))))
             first = progress.step if epoch == progress.epoch else 0
             progress.epoch, progress.shuffling = epoch, generator.get_state()
             shuffled = batches.shuffled(config.batch_size, generator, (number, processes), first)

@@ -1,5 +1,6 @@
 """A training that is killed at any step and resumed is bit for bit the one that was left alone."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -126,6 +127,22 @@ def test_other_trainings_resume_too(monkeypatch, one_thread, tiny, tmp_path, cha
         with pytest.raises(RunError):
             resume(left, tiny)
     require_equal(whole, resume(left, tiny))
+
+
+def test_fresh_negatives_are_the_same_when_resumed(monkeypatch, one_thread, tiny, tmp_path):
+    drawn = dataclasses.replace(tiny)
+    vars(drawn)["fingerprint"] = tiny.fingerprint
+    parameters = configs(**PARAMETERS)
+    shown = train(tiny, "v1", *parameters, tmp_path / "shown")
+    vars(drawn)["negative_sampling"] = "uniform"
+    whole = train(drawn, "v1", *parameters, tmp_path / "whole")
+    assert not shown.history.equals(whole.history), "they matter"
+    with monkeypatch.context() as patch:
+        stop_at(patch, 17, KeyboardInterrupt())
+        with pytest.raises(RunError):
+            train(drawn, "v1", *parameters, tmp_path / "again")
+    (left,) = (tmp_path / "again").iterdir()
+    require_equal(whole, resume(left, drawn))
 
 
 def test_every_step_can_be_the_last(monkeypatch, one_thread, tiny, tmp_path):

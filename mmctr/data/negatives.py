@@ -1,0 +1,81 @@
+"""Draw negatives for logs that say what was clicked, but not what else was shown."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmctr.data.dataset import Impressions
+
+BLOCK = 1 << 22  # negatives that are drawn at once
+
+
+@dataclass(frozen=True)
+class NegativeSampler:
+    """Draws items that a user never clicked, each as likely as its weight says.
+
+    weight: float [n_items + 1], 0 for padding. clicked: int64, sorted, a key of each click:
+    user number * (n_items + 1) + item.
+    """
+
+    weight: np.ndarray
+    clicked: np.ndarray
+
+    @classmethod
+    def of(cls, sampling: str, train_clicks: np.ndarray, user: np.ndarray, item: np.ndarray):
+        """From the users' numbers and items of all clicks, int64 [clicks].
+
+        sampling: "uniform", or "popularity" by train_clicks, int64 [n_items + 1].
+        """
+        weight = np.ones(len(train_clicks)) if sampling == "uniform" else train_clicks.copy()
+        weight[0] = 0
+        return cls(weight, np.sort(user * len(weight) + item))
+
+    def draw(self, user: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """An item for each user number, int64 [n]; 0 for a user who clicked all there are."""
+        result = np.zeros(len(user), dtype=np.int64)
+        for start in range(0, len(user), BLOCK):
+            part = slice(start, start + BLOCK)
+            result[part] = self._draw(user[part], rng)
+        return result
+
+    def _draw(self, user: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        cumulated, n_items = np.cumsum(self.weight, dtype=np.float64), len(self.weight)
+        result, open_rows = np.zeros(len(user), dtype=np.int64), np.arange(len(user))
+        for _ in range(30):
+            point = rng.random(len(open_rows)) * cumulated[-1]
+            drawn = np.searchsorted(cumulated, point, "right")
+            result[open_rows] = drawn
+            key = user[open_rows] * n_items + drawn
+            place = np.minimum(np.searchsorted(self.clicked, key), len(self.clicked) - 1)
+            open_rows = open_rows[self.clicked[place] == key]
+            if not len(open_rows):
+                return result
+        # Users who clicked nearly everything: draw from what is left to them.
+        for number in np.unique(user[open_rows]):
+            mine = open_rows[user[open_rows] == number]
+            first, stop = np.searchsorted(self.clicked, (number * n_items, (number + 1) * n_items))
+            left = self.weight.astype(np.float64)
+            left[self.clicked[first:stop] - number * n_items] = 0
+            total = left.sum()
+            result[mine] = rng.choice(n_items, size=len(mine), p=left / total) if total else 0
+        return result
+
+
+class FreshNegatives:
+    """Train rows whose negatives can be drawn anew, in the way in which they were drawn before."""
+
+    def __init__(self, rows: Impressions, n_items: int, sampling: str) -> None:
+        number = np.unique(rows.user, return_inverse=True)[1]
+        clicked = rows.label == 1
+        item = rows.target[clicked].astype(np.int64)
+        clicks = np.bincount(item, minlength=n_items + 1)
+        self.sampler = NegativeSampler.of(sampling, clicks, number[clicked], item)
+        self.rows, self.negatives = rows, np.flatnonzero(~clicked)
+        self.user = number[self.negatives]
+
+    def targets(self, rng: np.random.Generator) -> np.ndarray:
+        """The target of each row, int32 [n]: that of a click stays, a negative is another item."""
+        target = self.rows.target.copy()
+        drawn = self.sampler.draw(self.user, rng)
+        target[self.negatives] = np.where(drawn > 0, drawn, target[self.negatives])
+        return target
