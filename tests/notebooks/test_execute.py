@@ -11,11 +11,13 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 
 from mmctr.data.dataset import Dataset
+from mmctr.errors import RunError
 from mmctr.fusion import STRATEGIES
 from mmctr.report import FIGURE, recorded
 from mmctr.training.checkpoint import Run
 from mmctr.training.metrics import auc
 from mmctr.training.trainer import configs, train
+from tests.training.test_resume import require_equal, stop_at
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 
@@ -120,6 +122,20 @@ def test_compare(tiny_report):
     assert values["auc"] == pytest.approx(expected)
     assert values["best"] == max(expected, key=expected.get)
     assert figures(notebook) == 4
+
+
+def test_an_unfinished_run_is_gone_on_with(monkeypatch, workplace, tiny, tiny_folder, tmp_path):
+    small = configs(epochs=2, embedding_dim=8, heads=2, hidden=(16,), batch_size=256)
+    whole = train(tiny, "v1", *small, tmp_path)
+    with monkeypatch.context() as patch:
+        # In the second epoch, whose first validation is behind it.
+        steps = -(-len(tiny.train) // 256)
+        stop_at(patch, steps + steps // 2, KeyboardInterrupt())
+        with pytest.raises(RunError, match="go on with"):
+            train(tiny, "v1", *small, workplace / "unfinished")
+    (left,) = (workplace / "unfinished").iterdir()
+    _, values = execute("03_train", workplace, data=str(tiny_folder), resume=str(left))
+    require_equal(whole, Run.load(values["run"]))
 
 
 def test_train_without_senet_then_attention_takes_that_run(workplace, tiny_folder):
