@@ -4,7 +4,9 @@ Usage: python -m benchmarks.quality DATASET --out FOLDER [--seeds 1,2,3] [--max-
 [--systems "FuxiCTR DIN,mmctr default"] [--test]. DATASET is a folder that mmctr data import has
 written. Every system and seed is kept in FOLDER as it is finished, so that a broken run goes on
 with the next; of a system stopped between two epochs, what it had reached is shown as unfinished.
-Everything is chosen on valid; --test scores the test split too, for the final table.
+Only mmctr's default draws the train negatives of an imported log anew in later epochs; "mmctr,
+fixed negatives" learns from those in the file, as all others do. Everything is chosen on valid;
+--test scores the test split too, for the final table.
 """
 
 import argparse
@@ -145,6 +147,7 @@ SYSTEMS: dict[str, Callable[[Task], Iterator[Outcome]]] = {
     REFERENCE: fuxictr,
     "mmctr as that DIN": mmctr_model(preset="din", epochs=EPOCHS, validations=1, patience=PATIENCE),
     "mmctr paper": mmctr_model(preset="paper"),
+    "mmctr, fixed negatives": mmctr_model(fresh_negatives=False),
     "mmctr default": mmctr_model(),
 }
 ONE_SEED = ("popularity", "logistic regression")

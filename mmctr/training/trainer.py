@@ -82,7 +82,7 @@ class TrainConfig(Config):
     """
 
     seed: int = Field(1, ge=0)
-    epochs: PositiveInt = 4
+    epochs: PositiveInt = 8
     batch_size: int = Field(1024, ge=3)  # batches of at most 2 can leave a row alone
     learning_rate: PositiveFloat = 3e-3
     embedding_l2: NonNegativeFloat = 1e-3
