@@ -166,8 +166,9 @@ def make_report(
     assign_colors(available_strategies(dataset.catalog))
     pages = _plan(dataset.folder, strategies, seeds, parameters or {})
     if ablation:
-        changed = {"seeds": ",".join(map(str, seeds)), "epochs": (parameters or {}).get("epochs")}
-        pages.append(Page("06_ablation", "06_ablation", {"data": str(dataset.folder)} | changed))
+        chosen = {"data": str(dataset.folder), "seeds": ",".join(map(str, seeds))}
+        chosen |= {name: (parameters or {}).get(name) for name in ("epochs", "max_history")}
+        pages.append(Page("06_ablation", "06_ablation", chosen))
     report = _begin(dataset, strategies, seeds, out, notebooks, pages + _studies(dataset))
     with alone(report.folder, "being made by"):
         _write_assets(out)

@@ -173,7 +173,7 @@ def test_attention_to_short_histories(workplace, tiny_folder, tiny, tmp_path, lo
 
 
 def test_ablation_trains_what_is_named_and_takes_finished_runs_as_they_are(workplace, tiny_folder):
-    chosen = {"data": str(tiny_folder), "seeds": "1", "epochs": 1}
+    chosen = {"data": str(tiny_folder), "seeds": "1", "epochs": 1, "max_history": 7}
     _, first = execute("06_ablation", workplace, **chosen, names="without recency,strategy ids")
     runs = workplace / "runs" / "ablation"
     assert len(list(runs.iterdir())) == 3
@@ -183,7 +183,9 @@ def test_ablation_trains_what_is_named_and_takes_finished_runs_as_they_are(workp
     assert again["default"] == first["default"]
     assert again["changes"]["strategy ids"] == first["changes"]["strategy ids"]
     assert figures(notebook) == 1
-    aucs = {run.strategy: run.summary["metrics"]["auc"] for run in map(Run.load, runs.iterdir())}
+    trained = [Run.load(folder) for folder in runs.iterdir()]
+    assert {run.config["model"]["max_history"] for run in trained} == {7}
+    aucs = {run.strategy: run.summary["metrics"]["auc"] for run in trained}
     assert again["changes"]["strategy ids"] == pytest.approx(aucs["ids"] - again["default"])
 
 
