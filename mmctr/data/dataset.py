@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -170,12 +171,12 @@ class Dataset:
     def negative_sampling(self) -> str | None:
         """How mmctr data import drew the train negatives; None if they were really shown."""
         path = schema.find_file(self.folder, "train.parquet")
-        metadata = schema.open_parquet(path).schema_arrow.metadata if path else None
-        sampling = (metadata or {}).get(schema.NEGATIVES, b"").decode(errors="replace")
-        if sampling not in ("", *schema.SAMPLINGS):
+        sampling = schema.metadata(path, schema.NEGATIVES).decode(errors="replace")
+        known = get_args(schema.Sampling)
+        if sampling not in ("", *known):
             raise DataError(
                 f"{path} has metadata {schema.NEGATIVES.decode()} {sampling!r}, expected one of "
-                f"{', '.join(schema.SAMPLINGS)}: import the log again."
+                f"{', '.join(known)}: import the log again."
             )
         return sampling or None
 
@@ -183,9 +184,9 @@ class Dataset:
     def encoders(self) -> dict[str, dict[str, object]]:
         """What is known of the encoders that made the features, by column; mostly nothing."""
         path = schema.find_file(self.folder, "item_feature.parquet")
-        metadata = schema.open_parquet(path).schema_arrow.metadata if path else None
+        found = schema.metadata(path, schema.ENCODERS, b"{}")
         try:
-            return dict(json.loads((metadata or {}).get(schema.ENCODERS, b"{}")))
+            return dict(json.loads(found))
         except (ValueError, TypeError, RecursionError) as error:
             raise DataError(
                 f"{path} has damaged metadata {schema.ENCODERS.decode()} ({error}): "

@@ -53,7 +53,7 @@ class Recipe(Config):
     valid_from: int | None = None
     test_from: int | None = None
     negatives: NonNegativeInt = 3
-    sampling: Literal["uniform", "popularity"] = "uniform"
+    sampling: schema.Sampling = "uniform"
     max_history: PositiveInt = 100
     seed: int = Field(0, ge=0)
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmctr.data.dataset import Impressions
+from mmctr.data import schema
+from mmctr.data.dataset import Dataset
 
 BLOCK = 1 << 22  # negatives that are drawn at once
 
@@ -21,7 +22,13 @@ class NegativeSampler:
     clicked: np.ndarray
 
     @classmethod
-    def of(cls, sampling: str, train_clicks: np.ndarray, user: np.ndarray, item: np.ndarray):
+    def of(
+        cls,
+        sampling: schema.Sampling,
+        train_clicks: np.ndarray,
+        user: np.ndarray,
+        item: np.ndarray,
+    ) -> "NegativeSampler":
         """From the users' numbers and items of all clicks, int64 [clicks].
 
         sampling: "uniform", or "popularity" by train_clicks, int64 [n_items + 1].
@@ -64,12 +71,16 @@ class NegativeSampler:
 class FreshNegatives:
     """Train rows whose negatives can be drawn anew, in the way in which they were drawn before."""
 
-    def __init__(self, rows: Impressions, n_items: int, sampling: str) -> None:
+    def __init__(self, dataset: Dataset) -> None:
+        rows = dataset.train
         number = np.unique(rows.user, return_inverse=True)[1]
         clicked = rows.label == 1
-        item = rows.target[clicked].astype(np.int64)
-        clicks = np.bincount(item, minlength=n_items + 1)
-        self.sampler = NegativeSampler.of(sampling, clicks, number[clicked], item)
+        self.sampler = NegativeSampler.of(
+            dataset.negative_sampling,
+            dataset.train_clicks(),
+            number[clicked],
+            rows.target[clicked].astype(np.int64),
+        )
         self.rows, self.negatives = rows, np.flatnonzero(~clicked)
         self.user = number[self.negatives]
 

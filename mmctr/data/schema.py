@@ -6,6 +6,7 @@ folder. Every check raises DataError with file, column and row (counted from 0).
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +30,7 @@ TEXT_COLUMN = "txt_emb_BERT"
 IMAGE_COLUMN = "img_emb_CLIPRN50"
 EXTRACTION_ERRORS = "extraction_errors.parquet"  # item, medium, reason
 NEGATIVES = b"mmctr.negatives"  # metadata key of a split whose negatives were drawn: how
-SAMPLINGS = ("uniform", "popularity")
+Sampling = Literal["uniform", "popularity"]  # as likely as any other item, or as train clicks
 ENCODERS = b"mmctr.encoders"  # metadata key of item_feature.parquet: JSON, facts by column
 COVER_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -78,6 +79,12 @@ def open_parquet(path: Path) -> pq.ParquetFile:
             f"{path} is not a readable parquet file ({first_line(error)}): "
             "write or download it again."
         ) from error
+
+
+def metadata(path: Path | None, key: bytes, default: bytes = b"") -> bytes:
+    """What a parquet file says of itself under a key; the default if it is silent or absent."""
+    found = open_parquet(path).schema_arrow.metadata if path else None
+    return (found or {}).get(key, default)
 
 
 def read_columns(

@@ -172,7 +172,7 @@ class MultiHeadTargetAttention(nn.Module):
     def weights(self, targets: Tensor, table: Tensor, histories: Histories) -> Tensor:
         """Attention weights [clicks, heads]; they sum to 1 over each row's clicks."""
         histories = histories.for_rows(len(targets))
-        queries = gather(self.query(targets) / self.head_dim**0.5, histories.rows)
+        queries = gather(self.as_targets(targets), histories.rows)
         keys = gather(self.key(table), histories.items)
         scores = (queries * keys).view(-1, self.heads, self.head_dim).sum(-1)
         if self.recency is not None:
@@ -203,7 +203,7 @@ class MultiHeadTargetAttention(nn.Module):
         return self.query(items) / self.head_dim**0.5
 
     def as_clicks(self, items: Tensor) -> Tensor:
-        """All that matters of items as clicks: keys and values, [m, heads * (head_dim + ...)]."""
+        """All that matters of items as clicks: keys and values, [m, width of both]."""
         return torch.cat([self.key(items), self.value(items)], dim=1)
 
     def of_one_history(self, targets: Tensor, clicks: Tensor) -> Tensor:

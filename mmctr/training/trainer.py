@@ -329,9 +329,9 @@ def fit(
     Progress.records has an entry for each validation: epoch, train_loss, auc, logloss,
     learning_rate, seconds; on_validation is called with each as soon as it is known.
     """
-    batches, fresh = Batches(dataset.train, model), None
-    if config.fresh_negatives and (sampling := dataset.negative_sampling):
-        fresh = FreshNegatives(dataset.train, dataset.catalog.n_items, sampling)
+    batches = Batches(dataset.train, model)
+    draws = config.fresh_negatives and dataset.negative_sampling is not None
+    fresh = FreshNegatives(dataset) if draws else None
     steps = batches.count(config.batch_size)
     parts = range(1, config.validations + 1)
     validate_after = {round(steps * part / config.validations) for part in parts}

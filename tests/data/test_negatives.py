@@ -138,24 +138,21 @@ def test_training_draws_anew_in_every_later_epoch(drawn):
 
 
 def test_fresh_negatives_can_be_switched_off(drawn):
-    assert all((targets == drawn.train.target).all() for targets in shown(drawn, **OFF))
+    off = shown(drawn, fresh_negatives=False)
+    assert all((targets == drawn.train.target).all() for targets in off)
     assert all(not configs(preset)[1].fresh_negatives for preset in ("paper", "din"))
-
-
-OFF = {"fresh_negatives": False}
 
 
 def test_a_row_keeps_its_negative_when_nothing_else_is_left(drawn):
     rows = drawn.train
-    mine = rows.user == rows.user[0]
+    number = np.flatnonzero(rows.user == rows.user[0])
     # Someone who clicked every item.
     every = np.arange(1, drawn.catalog.n_items + 1, dtype=np.int32)
-    number = np.flatnonzero(mine)
     row = np.r_[np.repeat(number[:1], len(every)), number[rows.label[number] == 0][:1]]
     changed = dataclasses.replace(
         rows.select(row),
         target=np.r_[every, rows.target[row[-1]]],
         label=np.r_[np.ones(len(every)), 0].astype(np.float32),
     )
-    fresh = FreshNegatives(changed, drawn.catalog.n_items, "uniform")
+    fresh = FreshNegatives(dataclasses.replace(drawn, splits={"train": changed}))
     assert (fresh.targets(np.random.default_rng(0)) == changed.target).all()
