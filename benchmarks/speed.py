@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -32,7 +33,7 @@ from tqdm.auto import tqdm
 from benchmarks import microlens_shape as shape
 from mmctr.data.dataset import Catalog, Dataset, Impressions
 from mmctr.data.demo import write_demo
-from mmctr.errors import MMCTRError
+from mmctr.errors import ConfigError, MMCTRError
 from mmctr.files import write_json
 from mmctr.fusion import item_embeddings
 from mmctr.model.din import DIN, DINConfig
@@ -196,11 +197,11 @@ def parts(rows: Impressions, size: int) -> Iterator[Impressions]:
     return cycle([rows.select(slice(start, start + size)) for start in starts])
 
 
-def latency(clicks: int, precision: str, requests: int) -> dict[str, float]:
+def latency(clicks: int, precision: str, compiled: bool, requests: int) -> dict[str, float]:
     """Milliseconds of scoring the candidates for one user with so many clicks, on one thread."""
     torch.set_num_threads(1)
     model = DIN.for_catalog(DINConfig(), shape.catalog(), shape.item_embedding()).eval()
-    random, score = np.random.default_rng(0), Scorer(model, precision)
+    random, score = np.random.default_rng(0), Scorer(model, precision, compiled)
     users = [candidates(random, clicks) for _ in range(WARM_UP + requests)]
     times = [milliseconds(partial(score, *user)) for user in users]
     p50, p99 = np.percentile(times[WARM_UP:], [50, 99]).round(2)
@@ -285,15 +286,19 @@ def measure(plan: Plan) -> dict[str, Any]:
 
 
 def latencies(requests: int) -> dict[str, dict[str, float]]:
-    """`latency` by clicks and precision, each in a process of its own, as a server would be."""
-    context = get_context("forkserver")
+    """`latency` by clicks, precision and compilation, each in a process of its own, as a server.
+
+    Compiled only where there is a compiler.
+    """
+    context, found = get_context("forkserver"), {}
+    ways = [("float32", False), ("bfloat16", False), ("float32", True), ("bfloat16", True)]
     with ProcessPoolExecutor(1, context, max_tasks_per_child=1) as processes:
-        return {
-            f"{clicks} clicks, {precision}": processes.submit(
-                latency, clicks, precision, requests
-            ).result()
-            for clicks, precision in product(HISTORIES, ("float32", "bfloat16"))
-        }
+        for clicks, (precision, compiled) in product(HISTORIES, ways):
+            task = processes.submit(latency, clicks, precision, compiled, requests)
+            with suppress(ConfigError):
+                name = f"{clicks} clicks, {precision}{', compiled' if compiled else ''}"
+                found[name] = task.result()
+    return found
 
 
 def compared(own: dict[str, list[float]], base: dict[str, list[float]]) -> dict[str, Any]:

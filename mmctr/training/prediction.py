@@ -3,16 +3,18 @@
 import copy
 import io
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch._dynamo.exc import BackendCompilerFailed
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
 from mmctr.data.dataset import Impressions
-from mmctr.errors import DataError, RunError
+from mmctr.errors import ConfigError, DataError, RunError, first_line
 from mmctr.files import atomic_path
 from mmctr.model.din import DIN
 from mmctr.training.batches import Batches
@@ -49,10 +51,12 @@ class Scorer:
     All that depends on an item alone is computed once, and kept for as long as the scorer lives,
     [n_items + 1, width] each: its vector, and what it is to the attention as a target and as a
     click. They are copies: later training leaves them as they are. precision as for training.
+    compiled: have torch.compile join what lies between the matrix products: on a CPU up to a fifth
+    less time. The first call for each number of candidates takes seconds, and 8 are compiled.
     """
 
     @torch.inference_mode()
-    def __init__(self, model: DIN, precision: str = "auto") -> None:
+    def __init__(self, model: DIN, precision: str = "auto", compiled: bool = False) -> None:
         training, items = model.training, torch.arange(model.n_items + 1, device=model.device)
         self.precision, self.device, self.n_items = precision, model.device, model.n_items
         dtype = number_format(self.device, precision)
@@ -66,28 +70,52 @@ class Scorer:
         attention, seen = self.model.attention, vectors[:, : model.history_width]
         self.vectors, self.targets = vectors, attention.as_targets(seen)
         self.clicks = attention.as_clicks(seen)
+        self.logits = _compiled(self._logits) if compiled else self._logits
 
     @torch.inference_mode()
     def __call__(self, history: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """Click probabilities of the candidates, float32 [n], for one user.
 
         history: item ids, int [clicks], the latest last, of which max_history are read;
-        candidates: item ids, int [n]. Raises DataError for an id that is not in the catalog.
+        candidates: item ids, int [n]. Raises DataError for an id that is not in the catalog,
+        ConfigError if the compiler that compiled=True needs is not there.
         """
         if not len(candidates):
             return np.zeros(0, dtype=np.float32)
         ids, clicked = self._ids(candidates), self._ids(history[-self.model.config.max_history :])
         vectors, targets = self.vectors.index_select(0, ids), self.targets.index_select(0, ids)
         with tuned(self.device), autocast(self.device, self.precision):
-            clicks = self.clicks.index_select(0, clicked)
-            interest = self.model.attention.of_one_history(targets, clicks)
-            logits = self.model.score(torch.cat([vectors, interest], dim=1))
+            logits = self.logits(vectors, targets, self.clicks.index_select(0, clicked))
         return logits.float().sigmoid().cpu().numpy()
+
+    def _logits(self, vectors: Tensor, targets: Tensor, clicks: Tensor) -> Tensor:
+        interest = self.model.attention.of_one_history(targets, clicks)
+        return self.model.score(torch.cat([vectors, interest], dim=1))
 
     def _ids(self, ids: np.ndarray) -> torch.Tensor:
         ids = np.asarray(ids, dtype=np.int64)
         _require_known(ids, self.n_items)
         return torch.from_numpy(ids).to(self.device)
+
+
+def _compiled(logits: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The same function of vectors, targets and clicks, compiled."""
+    compiled = torch.compile(logits)
+
+    def run(vectors: Tensor, targets: Tensor, clicks: Tensor) -> Tensor:
+        # Products of matrices of any height are compiled to code that takes four times as long.
+        for candidates in (vectors, targets):
+            torch._dynamo.mark_static(candidates, 0)
+        torch._dynamo.maybe_mark_dynamic(clicks, 0)
+        try:
+            return compiled(vectors, targets, clicks)
+        except BackendCompilerFailed as error:
+            raise ConfigError(
+                "Scorer(compiled=True) found no compiler that works for torch.compile "
+                f"({first_line(error)}): install one, such as g++, or leave compiled out."
+            ) from error
+
+    return run
 
 
 def write_predictions(path: Path, rows: Impressions, probability: np.ndarray) -> None:

@@ -1,5 +1,6 @@
 """Scores are written in the forms that people and the challenge read."""
 
+import shutil
 import zipfile
 from dataclasses import replace
 
@@ -7,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch._inductor import config as inductor
 
-from mmctr.errors import DataError, MMCTRError, RunError
+from mmctr.errors import ConfigError, DataError, MMCTRError, RunError
 from mmctr.fusion import item_embeddings
 from mmctr.model.din import DIN, DINConfig
 from mmctr.training import prediction
@@ -130,6 +132,32 @@ def test_a_scorer_needs_no_history_and_leaves_its_model_alone(tiny):
     with torch.no_grad():
         model.embedding.id.weight.add_(1)
     np.testing.assert_array_equal(scorer(nothing, np.array([1, 2])), scores)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("attention", ["dot", "mlp"])
+def test_a_compiled_scorer_gives_the_same_scores(tiny, attention):
+    torch._dynamo.reset()  # it compiles a function for eight shapes at most
+    torch.manual_seed(0)
+    config = DINConfig.of(attention=attention, hidden=[16, 8])
+    model = DIN.for_catalog(config, tiny.catalog, item_embeddings(tiny.catalog, "v1"))
+    plain, compiled = prediction.Scorer(model), prediction.Scorer(model, compiled=True)
+    candidates = np.array([1, 2, 3])
+    for clicks in (0, 1, 2, 5):
+        history = np.arange(1, clicks + 1)
+        expected = plain(history, candidates)
+        np.testing.assert_allclose(compiled(history, candidates), expected, atol=1e-6)
+
+
+def test_a_compiled_scorer_says_that_there_is_no_compiler(tiny):
+    torch._dynamo.reset()
+    scorer = prediction.Scorer(DIN.for_catalog(DINConfig(), tiny.catalog, None), compiled=True)
+    none = {"cpp.cxx": (None, "/none"), "force_disable_caches": True}
+    with (
+        inductor.patch(none),
+        pytest.raises(ConfigError, match=r"found no compiler .*: install one, such as g\+\+"),
+    ):
+        scorer(np.array([1]), np.array([1, 2]))
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 2**40])
