@@ -1,7 +1,9 @@
 """Imports never leak, keep what they were given, and refuse what they cannot use."""
 
 import json
+import math
 import tempfile
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +87,7 @@ def test_nothing_leaks(log, sampling, max_history):
             for split in ("train", "valid", "test")
         }
         users = pd.read_parquet(out / "user_ids.parquet").set_index("user_id")["original_id"]
-        levels = pd.read_parquet(out / "item_feature.parquet").set_index("item_id")["views_level"]
+        items = pd.read_parquet(out / "item_feature.parquet").set_index("item_id")
     time_of = first_clicks(log)
     rows = pd.concat(frames.values(), ignore_index=True)
     positives = rows[rows["label"] == 1]
@@ -109,10 +111,11 @@ def test_nothing_leaks(log, sampling, max_history):
     assert (rows.groupby(np.arange(len(rows)) // 3)["label"].sum() == 1).all()
     assert (rows["label"].to_numpy()[::3] == 1).all()
     train = frames["train"]
-    counts = train[train["label"] == 1]["item_id"].value_counts().reindex(levels.index).fillna(0)
-    expected = popularity_levels(np.r_[0, counts.to_numpy()])[1:]
-    assert levels.tolist() == expected.tolist(), "levels know of train clicks only"
-    assert set(rows["views_level"] - levels[rows["item_id"]].to_numpy()) == {0}
+    counts = train[train["label"] == 1]["item_id"].value_counts().reindex(items.index).fillna(0)
+    expected = popularity_levels(counts.to_numpy())
+    for name, levels in zip(("likes_level", "views_level"), expected, strict=True):
+        assert items[name].tolist() == levels.tolist(), "levels know of train clicks only"
+        assert rows[name].tolist() == items[name][rows["item_id"]].tolist()
     for user in set(users[rows["user_id"]]):
         mine = sum(1 for name, _ in time_of if name == user)
         held = [
@@ -191,14 +194,17 @@ def test_one_seed_gives_one_dataset(tmp_path):
     assert prints[0] == prints[1] != prints[2]
 
 
-def test_levels_are_deciles_of_what_was_clicked():
-    clicks = np.array([0, 5, 0, *range(1, 21)])
-    levels = popularity_levels(clicks)
-    assert levels[0] == levels[2] == 0
-    order = np.argsort(clicks)
-    assert (np.diff(levels[order]) >= 0).all(), "more clicks, no lower level"
-    assert all(2 <= count <= 3 for count in np.bincount(levels)[1:]), "21 clicked items, ten levels"
-    assert levels[1] == levels[7], "equally popular items have one level"
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=60))
+def test_levels_cut_the_items_and_the_clicks_into_tenths(clicks):
+    likes, views = popularity_levels(np.array(clicks))
+    popular = [count for count in clicks if count]
+    for item, count in enumerate(clicks):
+        if not count:
+            assert likes[item] == views[item] == 0
+            continue
+        upto = [other for other in popular if other <= count]
+        assert likes[item] == math.ceil(Fraction(10 * len(upto), len(popular)))
+        assert views[item] == math.ceil(Fraction(10 * sum(upto), sum(popular)))
 
 
 def test_popular_items_are_drawn_more_often(tmp_path):
