@@ -27,7 +27,7 @@ from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
 from mmctr.data.dataset import Dataset, Impressions
-from mmctr.errors import MMCTRError
+from mmctr.errors import ConfigError, MMCTRError
 from mmctr.files import atomic_path, write_json
 from mmctr.fusion import item_embeddings
 from mmctr.model.din import DIN
@@ -147,7 +147,7 @@ SYSTEMS: dict[str, Callable[[Task], Iterator[Outcome]]] = {
     REFERENCE: fuxictr,
     "mmctr as that DIN": mmctr_model(preset="din", epochs=EPOCHS, validations=1, patience=PATIENCE),
     "mmctr paper": mmctr_model(preset="paper"),
-    "mmctr, fixed negatives": mmctr_model(fresh_negatives=False),
+    "mmctr fixed negatives": mmctr_model(fresh_negatives=False),
     "mmctr default": mmctr_model(),
 }
 ONE_SEED = ("popularity", "logistic regression")
@@ -217,7 +217,12 @@ def main() -> None:
         dataset = Dataset.load(arguments.dataset)
         embedding = item_embeddings(dataset.catalog, STRATEGY)
         arguments.out.mkdir(parents=True, exist_ok=True)
-        for name in arguments.systems.split(","):
+        systems = arguments.systems.split(",")
+        if unknown := [name for name in systems if name not in SYSTEMS]:
+            raise ConfigError(
+                f"System {unknown[0]!r} is unknown: choose of {', '.join(map(repr, SYSTEMS))}."
+            )
+        for name in systems:
             for seed in seeds[:1] if name in ONE_SEED else seeds:
                 if not _facts(arguments.out, name, seed).get("finished"):
                     task = Task(dataset, embedding, arguments.max_history, seed)

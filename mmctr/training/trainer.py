@@ -331,7 +331,7 @@ def fit(
     """
     batches = Batches(dataset.train, model)
     draws = config.fresh_negatives and dataset.negative_sampling is not None
-    fresh = FreshNegatives(dataset) if draws else None
+    fresh = FreshNegatives(dataset) if draws and config.epochs > 1 else None
     steps = batches.count(config.batch_size)
     parts = range(1, config.validations + 1)
     validate_after = {round(steps * part / config.validations) for part in parts}
@@ -363,7 +363,7 @@ def fit(
     )
     with tuned(model.device), bar:
         for epoch in range(progress.epoch, config.epochs):
-            if fresh and epoch:
+            if fresh and epoch > 0:
                 batches.show(fresh.targets(np.random.default_rng((config.seed, epoch))))
             first = progress.step if epoch == progress.epoch else 0
             progress.epoch, progress.shuffling = epoch, generator.get_state()
