@@ -32,10 +32,10 @@ SAME_DIN = configs("din")[0]  # the very same architecture in mmctr
 class FuxiDIN(BaseModel):
     """DIN over FuxiCTR's FeatureEmbedding, DIN_Attention and MLP_Block."""
 
-    def __init__(self, features: FeatureMap) -> None:
+    def __init__(self, features: FeatureMap, embedding_l2: float) -> None:
         super().__init__(
             features,
-            embedding_regularizer=EMBEDDING_L2,
+            embedding_regularizer=embedding_l2,
             net_regularizer=0,
             verbose=0,
             model_root=gettempdir(),
@@ -73,7 +73,7 @@ class FuxiDIN(BaseModel):
         return batch["label"].view(-1, 1)
 
 
-def build(catalog: Catalog, width: int) -> FuxiDIN:
+def build(catalog: Catalog, width: int, embedding_l2: float = EMBEDDING_L2) -> FuxiDIN:
     """The baseline for a catalog whose item embedding has `width` columns."""
     items, n_tags = catalog.n_items + 1, int(catalog.tags.max()) + 1
     features = FeatureMap("benchmark", gettempdir())
@@ -92,7 +92,7 @@ def build(catalog: Catalog, width: int) -> FuxiDIN:
         },
         item_emb_d128={"source": "item", "type": "embedding", "embedding_dim": width},
     )
-    return FuxiDIN(features)
+    return FuxiDIN(features, embedding_l2)
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,15 @@ class PaddedBatches:
 
     def shuffled(self, size: int, seed: int) -> Iterator[dict[str, dict[str, Tensor] | Tensor]]:
         """All rows once, in random order."""
-        order = np.random.default_rng(seed).permutation(len(self.rows))
-        for start in range(0, len(order), size):
-            yield self.of(order[start : start + size])
+        for index in shuffled(len(self.rows), size, seed):
+            yield self.of(index)
+
+
+def shuffled(rows: int, size: int, seed: int) -> Iterator[np.ndarray]:
+    """The numbers of all rows in random order, at most `size` at a time."""
+    order = np.random.default_rng(seed).permutation(rows)
+    for start in range(0, rows, size):
+        yield order[start : start + size]
 
 
 @torch.no_grad()
