@@ -20,7 +20,7 @@ def test_the_stand_in_trains_as_fuxictr_does(tiny, monkeypatch):
     monkeypatch.setattr(fuxictr_din, "DROPOUT", 0.0)
     monkeypatch.setattr(fuxictr_din, "BATCH", 64)
     monkeypatch.setattr(quality, "EPOCHS", 1)
-    # Few and small steps: Adam's first ones turn rounding errors of small gradients into whole steps.
+    # Small steps: the first ones of Adam turn rounding errors of small gradients into whole ones.
     monkeypatch.setattr(fuxictr_din, "LEARNING_RATE", 1e-4)
     few = replace(tiny, splits=tiny.splits | {"train": tiny.train.select(slice(0, 256))})
     task = quality.Task(few, item_embeddings(tiny.catalog, "v1"), max_history=5, seed=1)
