@@ -120,30 +120,37 @@ def fuxictr(batch: int | None = None, embedding_l2: float | None = None) -> Syst
     return run
 
 
-def fuxictr_by_mmctr(task: Task) -> Iterator[Outcome]:
+def fuxictr_by_mmctr(batch: int | None = None, embedding_l2: float | None = None) -> System:
     """That DIN from the same initial weights, on the same batches, computed by mmctr.
 
     For long histories, where an epoch of FuxiCTR takes a quarter of an hour.
     """
-    from benchmarks import fuxictr_din as din
 
-    torch.manual_seed(task.seed)
-    catalog, embedding = task.dataset.catalog, task.item_embedding
-    original = din.build(catalog, embedding.shape[1])
-    same = din.SAME_DIN.model_copy(update={"max_history": task.max_history})
-    model = DIN.for_catalog(same, catalog, embedding)
-    din.copy_weights(original, model)
-    config = TrainConfig(
-        batch_size=din.BATCH, learning_rate=din.LEARNING_RATE, embedding_l2=din.EMBEDDING_L2
-    )
-    batches, original.optimizer = Batches(task.dataset.train, model), make_optimizer(model, config)
+    def run(task: Task) -> Iterator[Outcome]:
+        from benchmarks import fuxictr_din as din
 
-    def epoch(seed: int) -> None:
-        for index in din.shuffled(len(batches), din.BATCH, seed):
-            update(model, original.optimizer, batches.of(torch.from_numpy(index)), config)
+        torch.manual_seed(task.seed)
+        catalog, embedding = task.dataset.catalog, task.item_embedding
+        original = din.build(catalog, embedding.shape[1])
+        same = din.SAME_DIN.model_copy(update={"max_history": task.max_history})
+        model = DIN.for_catalog(same, catalog, embedding)
+        din.copy_weights(original, model)
+        config = TrainConfig(
+            batch_size=batch or din.BATCH,
+            learning_rate=din.LEARNING_RATE,
+            embedding_l2=embedding_l2 or din.EMBEDDING_L2,
+        )
+        original.optimizer = make_optimizer(model, config)
+        batches = Batches(task.dataset.train, model)
 
-    with tuned(model.device):
-        yield from _until_flat(task, epoch, lambda rows: predict(model, rows), original)
+        def epoch(seed: int) -> None:
+            for index in din.shuffled(len(batches), config.batch_size, seed):
+                update(model, original.optimizer, batches.of(torch.from_numpy(index)), config)
+
+        with tuned(model.device):
+            yield from _until_flat(task, epoch, lambda rows: predict(model, rows), original)
+
+    return run
 
 
 def mmctr_model(**parameters: Any) -> System:
@@ -168,7 +175,8 @@ SYSTEMS: dict[str, System] = {
     "logistic regression": logistic_regression,
     REFERENCE: fuxictr(),
     "FuxiCTR DIN searched": fuxictr(batch=1024, embedding_l2=1e-4),
-    "FuxiCTR DIN by mmctr": fuxictr_by_mmctr,
+    "FuxiCTR DIN by mmctr": fuxictr_by_mmctr(),
+    "FuxiCTR DIN searched by mmctr": fuxictr_by_mmctr(batch=1024, embedding_l2=1e-4),
     "mmctr as that DIN": mmctr_model(preset="din", epochs=EPOCHS, validations=1, patience=PATIENCE),
     "mmctr paper": mmctr_model(preset="paper"),
     "mmctr fixed negatives": mmctr_model(fresh_negatives=False),
