@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import BackendCompilerFailed
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
 from mmctr.data.dataset import Impressions
@@ -100,6 +99,9 @@ class Scorer:
 
 def _compiled(logits: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The same function of vectors, targets and clicks, compiled."""
+    # Imported here, because it takes seconds.
+    from torch._dynamo.exc import BackendCompilerFailed
+
     compiled = torch.compile(logits)
 
     def run(vectors: Tensor, targets: Tensor, clicks: Tensor) -> Tensor:
