@@ -291,7 +291,7 @@ def latencies(requests: int) -> dict[str, dict[str, float]]:
     Compiled only where there is a compiler.
     """
     context, found = get_context("forkserver"), {}
-    ways = [("float32", False), ("bfloat16", False), ("float32", True), ("bfloat16", True)]
+    ways = [("float32", False), ("bfloat16", False), ("bfloat16", True)]
     with ProcessPoolExecutor(1, context, max_tasks_per_child=1) as processes:
         for clicks, (precision, compiled) in product(HISTORIES, ways):
             task = processes.submit(latency, clicks, precision, compiled, requests)
