@@ -62,7 +62,7 @@ class Plan:
     demo_users: int = 8000
 
 
-QUICK = Plan(batch=2048, rows=100_000, seconds=1.0, demo_items=1000, demo_users=1000)
+QUICK = Plan(batch=1024, rows=100_000, seconds=0.4, demo_items=1000, demo_users=1000)
 
 
 class System(ABC):
