@@ -4,7 +4,7 @@ Usage: python -m benchmarks.quality DATASET --out FOLDER [--seeds 1,2,3] [--max-
 [--systems "FuxiCTR DIN,mmctr default"] [--test]. DATASET is a folder that mmctr data import has
 written. Every system and seed is kept in FOLDER as it is finished, so that a broken run goes on
 with the next; of a system stopped between two epochs, what it had reached is shown as unfinished.
-Only mmctr's default draws the train negatives of an imported log anew in later epochs; "mmctr,
+Only mmctr's default draws the train negatives of an imported log anew in later epochs; "mmctr
 fixed negatives" learns from those in the file, as all others do. Everything is chosen on valid;
 --test scores the test split too, for the final table.
 """
