@@ -267,10 +267,8 @@ def _begin(folder: Path, dataset: Dataset, strategy: str, fixed: dict[str, Any])
     # Nobody else searches here, so what still runs was killed.
     for trial in study.optuna.get_trials(states=[TrialState.RUNNING]):
         study.optuna.tell(trial.number, state=TrialState.FAIL)
-    defaults = _defaults(study.free, fixed)
-    waiting = study.optuna.get_trials(states=[TrialState.WAITING])
-    if defaults and not study.done and not waiting:
-        study.optuna.enqueue_trial(defaults, user_attrs={"defaults": True})
+    if not study.done and not study.optuna.get_trials(states=[TrialState.WAITING]):
+        study.optuna.enqueue_trial(_defaults(fixed), user_attrs={"defaults": True})
     return study
 
 
@@ -300,12 +298,14 @@ def _open(folder: Path) -> Any:
 
 
 def _propose(trial: Any, fixed: dict[str, Any]) -> dict[str, Any]:
-    for name, (low, high, log) in RANGES.items():
-        if name not in fixed:
-            trial.suggest_float(name, low, high, log=log)
-    for name, choices in CHOICES.items():
-        if name not in fixed:
-            trial.suggest_categorical(name, choices)
+    """Values from the space, which always holds the defaults, those of a preset too."""
+    for name, default in _defaults(fixed).items():
+        if name in RANGES:
+            low, high, log = RANGES[name]
+            trial.suggest_float(name, min(low, default), max(high, default), log=log)
+        else:
+            choices = CHOICES[name]
+            trial.suggest_categorical(name, choices + [default] * (default not in choices))
     return trial.params
 
 
@@ -322,19 +322,15 @@ def _parameters(params: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _defaults(free: list[str], fixed: dict[str, Any]) -> dict[str, Any]:
-    """The parameters that nobody chose, as Optuna stores them; empty if the space lacks one."""
+def _defaults(fixed: dict[str, Any]) -> dict[str, Any]:
+    """What the parameters that are searched are by default, as Optuna stores them."""
     model, training = configs(**fixed)
     values = model.model_dump() | training.model_dump()
-    stored = {
+    return {
         name: json.dumps(values[name]) if isinstance(values[name], tuple) else values[name]
-        for name in free
+        for name in SPACE
+        if name not in fixed
     }
-    inside = [
-        value in CHOICES[name] if name in CHOICES else RANGES[name][0] <= value <= RANGES[name][1]
-        for name, value in stored.items()
-    ]
-    return stored if all(inside) else {}
 
 
 def _ended(study: Any) -> list[Any]:

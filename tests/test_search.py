@@ -173,12 +173,35 @@ def test_one_that_lags_behind_is_pruned_after_the_first_epoch(dataset, tmp_path,
     assert found.done == 8
 
 
-def test_defaults_outside_the_space_are_not_tried(dataset, tmp_path, scripted, monkeypatch):
+def test_the_first_trial_has_the_defaults_of_a_preset_too(dataset, tmp_path, scripted):
+    seen = []
+
+    def remember(model, config):
+        seen.append(model.config.model_dump() | config.model_dump())
+        return [0.6, 0.7]
+
+    scripted(remember)
+    fixed = {"seed": 3, "preset": "din", "epochs": 1, "learning_rate": 1e-3}
+    found = search.search(
+        dataset, "v1", tmp_path / "s", trials=12, fixed=fixed, say=lambda line: None
+    )
+    model, training = configs(**fixed)
+    assert seen[0] == model.model_dump() | training.model_dump()
+    assert found.default_auc == 0.7
+    table = pd.DataFrame(seen)
+    assert set(table["hidden"]) <= {(128, 64), (256, 128), (512, 256), (1024, 512, 256)}
+    assert table["batch_size"].nunique() > 1, "and the others lie in the same space"
+    pairs = parse_pairs([word for word in shlex.split(found.pairs) if word != "-p"])
+    assert pairs["preset"] == "din" and configs(**pairs)[0].attention == "mlp"
+
+
+def test_a_default_outside_its_range_widens_it(dataset, tmp_path, scripted, monkeypatch):
     scripted(lambda model, config: [0.6, 0.7])
     monkeypatch.setitem(search.RANGES, "learning_rate", (5e-3, 1e-2, True))
-    found = searched(dataset, tmp_path / "s", 2)
-    assert found.default_auc is None
-    assert found.trials["learning_rate"].between(5e-3, 1e-2).all()
+    found = searched(dataset, tmp_path / "s", 3)
+    default = configs()[1].learning_rate
+    assert found.trials["learning_rate"][0] == default < 5e-3
+    assert found.trials["learning_rate"].between(default, 1e-2).all()
 
 
 def test_at_the_end_there_is_nothing_to_prune(dataset, tmp_path, scripted):
