@@ -1,9 +1,10 @@
 """The official baseline of the challenge: a DIN of FuxiCTR's own layers, fed padded batches.
 
-Settings as published for MicroLens_1M_x1: embedding_dim 64, attention MLP 512-256 without softmax,
-DNN 1024-512-256 with batch normalisation, dropout 0.1, Adam with learning rate 1e-3, embedding
-regularizer 1e-6, batches of 8,192, the latest 64 clicks. FuxiCTR trains it (`BaseModel`). Batches
-are cut with NumPy here, which is quicker than the official loader's row-wise pandas.
+Its settings, as published for MicroLens_1M_x1, are mmctr's preset "din": embedding_dim 64,
+attention MLP 512-256 without softmax, DNN 1024-512-256 with batch normalisation, dropout 0.1, Adam
+with learning rate 1e-3, embedding regularizer 1e-6, batches of 8,192, the latest 64 clicks.
+FuxiCTR trains it (`BaseModel`). Batches are cut with NumPy here, which is quicker than the official
+loader's row-wise pandas.
 """
 
 from collections import OrderedDict
@@ -20,42 +21,43 @@ from torch import Tensor
 
 from mmctr.data.dataset import Catalog, Impressions
 from mmctr.data.schema import LEVELS
-from mmctr.model.din import DIN
-from mmctr.training.trainer import configs
+from mmctr.model.din import DIN, DINConfig
+from mmctr.training.trainer import TrainConfig, configs
 
-BATCH, MAX_LEN, DIM = 8192, 64, 64
-ATTENTION, DNN, DROPOUT, LEARNING_RATE, EMBEDDING_L2 = (512, 256), (1024, 512, 256), 0.1, 1e-3, 1e-6
+MODEL, TRAINING = configs("din")
 LEVEL_FIELDS = ("likes_level", "views_level")
-SAME_DIN = configs("din")[0]  # the very same architecture in mmctr
 
 
 class FuxiDIN(BaseModel):
     """DIN over FuxiCTR's FeatureEmbedding, DIN_Attention and MLP_Block."""
 
-    def __init__(self, features: FeatureMap, embedding_l2: float) -> None:
+    def __init__(self, features: FeatureMap, settings: DINConfig, training: TrainConfig) -> None:
         super().__init__(
             features,
-            embedding_regularizer=embedding_l2,
+            embedding_regularizer=training.embedding_l2,
             net_regularizer=0,
             verbose=0,
             model_root=gettempdir(),
             metrics=["AUC"],
         )
         items = [spec for spec in features.features.values() if spec["source"] == "item"]
-        self.item_width = sum(spec.get("embedding_dim", DIM) for spec in items)
-        self.embedding_layer = FeatureEmbedding(features, DIM)
+        dim = settings.embedding_dim
+        self.item_width = sum(spec.get("embedding_dim", dim) for spec in items)
+        self.embedding_layer = FeatureEmbedding(features, dim)
         self.attention = DIN_Attention(
-            self.item_width, attention_units=list(ATTENTION), dropout_rate=DROPOUT
+            self.item_width,
+            attention_units=list(settings.attention_hidden),
+            dropout_rate=settings.attention_dropout,
         )
         self.dnn = MLP_Block(
-            input_dim=len(LEVEL_FIELDS) * DIM + 2 * self.item_width,
+            input_dim=len(LEVEL_FIELDS) * dim + 2 * self.item_width,
             output_dim=1,
-            hidden_units=list(DNN),
+            hidden_units=list(settings.hidden),
             output_activation=self.output_activation,
-            dropout_rates=DROPOUT,
+            dropout_rates=settings.dropout,
             batch_norm=True,
         )
-        self.compile("adam", "binary_crossentropy", LEARNING_RATE)
+        self.compile("adam", "binary_crossentropy", training.learning_rate)
         self._max_gradient_norm = 10.0  # the default of BaseModel.fit, which train_step reads
         self.reset_parameters()
 
@@ -73,8 +75,14 @@ class FuxiDIN(BaseModel):
         return batch["label"].view(-1, 1)
 
 
-def build(catalog: Catalog, width: int, embedding_l2: float = EMBEDDING_L2) -> FuxiDIN:
-    """The baseline for a catalog whose item embedding has `width` columns."""
+def build(
+    catalog: Catalog, width: int, settings: DINConfig = MODEL, training: TrainConfig = TRAINING
+) -> FuxiDIN:
+    """The baseline for a catalog whose item embedding has `width` columns.
+
+    Of other settings only these count: embedding_dim, attention_hidden, attention_dropout, hidden,
+    dropout, learning_rate and embedding_l2.
+    """
     items, n_tags = catalog.n_items + 1, int(catalog.tags.max()) + 1
     features = FeatureMap("benchmark", gettempdir())
     level = {"source": "", "type": "categorical", "vocab_size": LEVELS}
@@ -92,7 +100,7 @@ def build(catalog: Catalog, width: int, embedding_l2: float = EMBEDDING_L2) -> F
         },
         item_emb_d128={"source": "item", "type": "embedding", "embedding_dim": width},
     )
-    return FuxiDIN(features, embedding_l2)
+    return FuxiDIN(features, settings, training)
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,7 @@ class PaddedBatches:
     rows: Impressions
     catalog: Catalog
     item_embedding: np.ndarray
-    max_len: int = MAX_LEN
+    max_len: int = MODEL.max_history
 
     def of(self, index: np.ndarray) -> dict[str, dict[str, Tensor] | Tensor]:
         """The batch of the given rows."""
@@ -140,7 +148,7 @@ def shuffled(rows: int, size: int, seed: int) -> Iterator[np.ndarray]:
 
 
 @torch.no_grad()
-def predict(model: FuxiDIN, batches: PaddedBatches, size: int = BATCH) -> np.ndarray:
+def predict(model: FuxiDIN, batches: PaddedBatches, size: int = TRAINING.batch_size) -> np.ndarray:
     """Click probabilities of all rows, float32 [n]."""
     model.eval()
     starts = range(0, len(batches.rows), size)
@@ -152,7 +160,7 @@ def predict(model: FuxiDIN, batches: PaddedBatches, size: int = BATCH) -> np.nda
 
 @torch.no_grad()
 def copy_weights(fuxi: FuxiDIN, ours: DIN) -> None:
-    """Give mmctr's DIN (of `SAME_DIN`) the weights of FuxiCTR's."""
+    """Give mmctr's DIN of the same settings the weights of FuxiCTR's."""
     tables, table = fuxi.embedding_layer.embedding_layer, ours.embedding
     table.id.weight.copy_(tables.embedding_layers["item_id"].weight)
     table.tags.weight.copy_(tables.embedding_layers["item_tags"].weight)
@@ -171,7 +179,7 @@ def copy_weights(fuxi: FuxiDIN, ours: DIN) -> None:
     for source, copy in zip(layers, mine, strict=True):
         copy.load_state_dict(source.state_dict())
     # FuxiCTR's DNN reads the two levels first, ours after the item's other fields.
-    levels, width = len(LEVEL_FIELDS) * DIM, fuxi.item_width
+    levels, width = len(LEVEL_FIELDS) * ours.config.embedding_dim, fuxi.item_width
     first = layers[0].weight
     parts = first.split([levels, width, first.shape[1] - levels - width], dim=1)
     ours.dnn[0].weight.copy_(torch.cat([parts[1], parts[0], parts[2]], dim=1))

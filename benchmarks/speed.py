@@ -255,12 +255,10 @@ def start_workers(plan: Plan) -> dict[str, Worker]:
     """The systems to compare, FuxiCTR's first."""
     from benchmarks import fuxictr_din as din
 
-    same = TrainConfig(
-        batch_size=plan.batch, learning_rate=din.LEARNING_RATE, embedding_l2=din.EMBEDDING_L2
-    )
+    same = din.TRAINING.model_copy(update={"batch_size": plan.batch})
     return {
         FUXICTR: Worker(FuxiCTR, plan),
-        SAME: Worker(MMCTR, plan, din.SAME_DIN, same),
+        SAME: Worker(MMCTR, plan, din.MODEL, same),
         DEFAULT: Worker(MMCTR, plan, DINConfig(), TrainConfig()),
     }
 

@@ -54,7 +54,7 @@ def fuxi():
 
 def same_din(fuxi, **changes):
     """mmctr's DIN with the weights of FuxiCTR's."""
-    config = fuxictr_din.SAME_DIN.model_copy(update=changes)
+    config = fuxictr_din.MODEL.model_copy(update=changes)
     model = DIN.for_catalog(config, CATALOG, CONTENT)
     fuxictr_din.copy_weights(fuxi, model)
     return model

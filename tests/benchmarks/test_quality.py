@@ -12,21 +12,15 @@ from mmctr.fusion import item_embeddings
 
 def test_the_stand_in_trains_as_fuxictr_does(tiny, monkeypatch):
     pytest.importorskip("fuxictr")
-    from benchmarks import fuxictr_din
-
-    # Without dropout, which each draws for itself, nothing is random but weights and batches.
-    same = fuxictr_din.SAME_DIN.model_copy(update={"dropout": 0.0, "attention_dropout": 0.0})
-    monkeypatch.setattr(fuxictr_din, "SAME_DIN", same)
-    monkeypatch.setattr(fuxictr_din, "DROPOUT", 0.0)
-    monkeypatch.setattr(fuxictr_din, "BATCH", 64)
     monkeypatch.setattr(quality, "EPOCHS", 1)
+    # Without dropout, which each draws for itself, nothing is random but weights and batches.
     # Small steps: the first ones of Adam turn rounding errors of small gradients into whole ones.
-    monkeypatch.setattr(fuxictr_din, "LEARNING_RATE", 1e-4)
+    settings = {"dropout": 0.0, "attention_dropout": 0.0, "batch_size": 64, "learning_rate": 1e-4}
+    settings |= {"embedding_dim": 16, "hidden": (64, 32)}
+    systems = quality.fuxictr(**settings), quality.fuxictr_by_mmctr(**settings)
     few = replace(tiny, splits=tiny.splits | {"train": tiny.train.select(slice(0, 256))})
     task = quality.Task(few, item_embeddings(tiny.catalog, "v1"), max_history=5, seed=1)
-    theirs, ours = (
-        next(quality.SYSTEMS[name](task)).valid for name in ("FuxiCTR DIN", "FuxiCTR DIN by mmctr")
-    )
+    theirs, ours = (next(system(task)).valid for system in systems)
     np.testing.assert_allclose(ours, theirs, atol=0.01 * theirs.std())
 
 
@@ -44,6 +38,11 @@ def test_the_table_says_by_how_much_a_system_leads(tiny, tmp_path):
     expected = {name: roc_auc_score(rows.label, score) for name, score in scores.items()}
     for name, score in expected.items():
         assert table["AUC"][name] == pytest.approx(score, abs=1e-6)
+    clicks = np.bincount(tiny.train.target, tiny.train.label, tiny.catalog.n_items + 1)
+    cold = clicks[rows.target] < 5
+    for name, score in scores.items():
+        expected_cold = roc_auc_score(rows.label[cold], score[cold])
+        assert table["cold"][name] == pytest.approx(expected_cold, abs=1e-6)
     line = table.loc["mmctr default"]
     assert line["lead"] == pytest.approx(
         expected["mmctr default"] - expected[quality.REFERENCE], abs=1e-6
