@@ -68,7 +68,7 @@ class Study:
     @property
     def free(self) -> list[str]:
         """The parameters that are searched."""
-        return [name for name in SPACE if name not in self.facts["fixed"]]
+        return _free(self.facts["fixed"])
 
     @property
     def done(self) -> int:
@@ -184,7 +184,7 @@ def search(
     """
     optuna = _import_optuna()
     _, train_config = configs(**fixed)
-    if set(SPACE) <= set(fixed):
+    if not _free(fixed):
         raise ConfigError(
             f"Every parameter of the search is fixed: leave one of {', '.join(SPACE)} out of -p."
         )
@@ -297,6 +297,10 @@ def _open(folder: Path) -> Any:
         ) from error
 
 
+def _free(fixed: dict[str, Any]) -> list[str]:
+    return [name for name in SPACE if name not in fixed]
+
+
 def _propose(trial: Any, fixed: dict[str, Any]) -> dict[str, Any]:
     """Values from the space, which always holds the defaults, those of a preset too."""
     for name, default in _defaults(fixed).items():
@@ -305,7 +309,7 @@ def _propose(trial: Any, fixed: dict[str, Any]) -> dict[str, Any]:
             trial.suggest_float(name, min(low, default), max(high, default), log=log)
         else:
             choices = CHOICES[name]
-            trial.suggest_categorical(name, choices + [default] * (default not in choices))
+            trial.suggest_categorical(name, choices if default in choices else [*choices, default])
     return trial.params
 
 
@@ -328,8 +332,7 @@ def _defaults(fixed: dict[str, Any]) -> dict[str, Any]:
     values = model.model_dump() | training.model_dump()
     return {
         name: json.dumps(values[name]) if isinstance(values[name], tuple) else values[name]
-        for name in SPACE
-        if name not in fixed
+        for name in _free(fixed)
     }
 
 

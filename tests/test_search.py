@@ -74,6 +74,19 @@ def scripted(monkeypatch):
     return replace
 
 
+@pytest.fixture
+def tried(scripted):
+    """All parameters of each trial, in the order in which they are tried."""
+    seen = []
+
+    def remember(model, config):
+        seen.append(model.config.model_dump() | config.model_dump())
+        return [0.6, 0.7]
+
+    scripted(remember)
+    return seen
+
+
 def test_trials_are_what_training_gives(study, dataset, tmp_path):
     table = study.trials
     assert table["trial"].tolist() == [1, 2, 3]
@@ -120,21 +133,14 @@ def test_a_killed_trial_is_trained_again(study, dataset, tmp_path, monkeypatch):
     assert found.default_auc == study.default_auc
 
 
-def test_what_is_fixed_stays_fixed_and_the_rest_lies_in_the_space(dataset, tmp_path, scripted):
-    seen = []
-
-    def remember(model, config):
-        seen.append(model.config.model_dump() | config.model_dump())
-        return [0.6, 0.7]
-
-    scripted(remember)
+def test_what_is_fixed_stays_fixed_and_the_rest_lies_in_the_space(dataset, tmp_path, tried):
     fixed = {"seed": 3, "epochs": 1, "dropout": 0.45, "senet": False}
     found = search.search(
         dataset, "v1", tmp_path / "s", trials=12, fixed=fixed, say=lambda line: None
     )
     assert found.free == [name for name in search.SPACE if name != "dropout"]
-    assert all(fixed.items() <= values.items() for values in seen)
-    table = pd.DataFrame(seen)
+    assert all(fixed.items() <= values.items() for values in tried)
+    table = pd.DataFrame(tried)
     for name in ("learning_rate", "embedding_l2"):
         low, high, _ = search.RANGES[name]
         assert table[name].between(low, high).all()
@@ -173,22 +179,15 @@ def test_one_that_lags_behind_is_pruned_after_the_first_epoch(dataset, tmp_path,
     assert found.done == 8
 
 
-def test_the_first_trial_has_the_defaults_of_a_preset_too(dataset, tmp_path, scripted):
-    seen = []
-
-    def remember(model, config):
-        seen.append(model.config.model_dump() | config.model_dump())
-        return [0.6, 0.7]
-
-    scripted(remember)
+def test_the_first_trial_has_the_defaults_of_a_preset_too(dataset, tmp_path, tried):
     fixed = {"seed": 3, "preset": "din", "epochs": 1, "learning_rate": 1e-3}
     found = search.search(
         dataset, "v1", tmp_path / "s", trials=12, fixed=fixed, say=lambda line: None
     )
     model, training = configs(**fixed)
-    assert seen[0] == model.model_dump() | training.model_dump()
+    assert tried[0] == model.model_dump() | training.model_dump()
     assert found.default_auc == 0.7
-    table = pd.DataFrame(seen)
+    table = pd.DataFrame(tried)
     assert set(table["hidden"]) <= {(128, 64), (256, 128), (512, 256), (1024, 512, 256)}
     assert table["batch_size"].nunique() > 1, "and the others lie in the same space"
     pairs = parse_pairs([word for word in shlex.split(found.pairs) if word != "-p"])
