@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
 
+from mmctr.content.extract import extract
 from mmctr.data.dataset import load_catalog
 from mmctr.data.demo import write_demo
-from mmctr.features.extract import extract
 
 
 def small_bert(folder: Path) -> Path:

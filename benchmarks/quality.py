@@ -27,13 +27,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
+from mmctr.content.strategies import item_embeddings
 from mmctr.data.dataset import Dataset, Impressions
+from mmctr.devices import tuned
 from mmctr.errors import ConfigError, MMCTRError
 from mmctr.files import atomic_path, write_json
-from mmctr.fusion import item_embeddings
 from mmctr.model.din import DIN, DINConfig
 from mmctr.training.batches import Batches
-from mmctr.training.hardware import tuned
 from mmctr.training.metrics import auc, bootstrap_auc, evaluate, interval
 from mmctr.training.prediction import predict
 from mmctr.training.trainer import TrainConfig, configs, fit, make_optimizer, update

@@ -23,11 +23,11 @@ import torch
 from tqdm.auto import tqdm
 
 from benchmarks import microlens_shape as shape
+from mmctr.devices import peak_memory_mb, tuned
 from mmctr.errors import MMCTRError
 from mmctr.files import atomic_path
 from mmctr.model.din import DIN, Batch, DINConfig
 from mmctr.training.batches import Batches
-from mmctr.training.hardware import peak_memory_mb, tuned
 from mmctr.training.trainer import TrainConfig, make_optimizer, update
 
 FIGURE = Path(__file__).with_name("scaling.svg")

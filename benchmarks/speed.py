@@ -31,14 +31,14 @@ import torch
 from tqdm.auto import tqdm
 
 from benchmarks import microlens_shape as shape
+from mmctr.content.strategies import item_embeddings
 from mmctr.data.dataset import Catalog, Dataset, Impressions
 from mmctr.data.demo import write_demo
+from mmctr.devices import peak_memory_mb, tuned
 from mmctr.errors import ConfigError, MMCTRError
 from mmctr.files import write_json
-from mmctr.fusion import item_embeddings
 from mmctr.model.din import DIN, DINConfig
 from mmctr.training.batches import Batches
-from mmctr.training.hardware import peak_memory_mb, tuned
 from mmctr.training.metrics import auc, bootstrap_auc, interval
 from mmctr.training.prediction import Scorer, predict
 from mmctr.training.trainer import TrainConfig, fit, make_optimizer, update

@@ -72,7 +72,7 @@ def data_import(
     parameter: Parameters = None,
 ) -> None:
     """Make a dataset of your own click log; -p sets columns (user_column=...) and the rest."""
-    from mmctr.data.importer import Recipe, import_dataset
+    from mmctr.data.importing.steps import Recipe, import_dataset
 
     options = {"split": split, "negatives": negatives, "min_rating": min_rating}
     recipe = Recipe.of(**options | parse_pairs(parameter))
@@ -120,8 +120,8 @@ def features_extract(
     batch_size: Annotated[int, typer.Option(min=1, help="Items encoded at once.")] = 64,
 ) -> None:
     """Run encoders over titles and covers; a killed run goes on where it was."""
-    from mmctr.features.extract import extract
-    from mmctr.training.hardware import find_device
+    from mmctr.content.extract import extract
+    from mmctr.devices import find_device
 
     summary = extract(
         find(folder),
@@ -148,8 +148,8 @@ def train_command(
 ) -> None:
     """Train a model as 03_train does; the last line printed is the run's folder."""
     from mmctr.data.dataset import Dataset
+    from mmctr.runs.run import UnfinishedRun
     from mmctr.training import trainer
-    from mmctr.training.checkpoint import UnfinishedRun
 
     def given(name: str) -> bool:
         return context.get_parameter_source(name).name != "DEFAULT"
@@ -187,9 +187,9 @@ def predict_command(
 ) -> None:
     """Score a split with a trained model; with labels, print AUC and logloss too."""
     from mmctr.data.dataset import Dataset
+    from mmctr.devices import find_device
+    from mmctr.runs.run import Run
     from mmctr.training import prediction
-    from mmctr.training.checkpoint import Run
-    from mmctr.training.hardware import find_device
     from mmctr.training.metrics import auc, logloss
     from mmctr.training.trainer import reference_aucs
 
@@ -221,8 +221,8 @@ def search_command(
 ) -> None:
     """Search for parameters with Optuna, on valid alone; -p fixes one. Goes on where it was."""
     from mmctr.data.dataset import Dataset
-    from mmctr.report import make_page
-    from mmctr.search import search, study_folder
+    from mmctr.evaluation.search import search, study_folder
+    from mmctr.report.make import make_page
 
     dataset, fixed = Dataset.load(_find_data(data)), {"seed": seed, **parse_pairs(parameter)}
     folder = out.resolve() if out else study_folder(home() / "runs", dataset, strategy)
@@ -245,8 +245,8 @@ def verify_command(
 ) -> None:
     """Compute a run's metrics and predictions again, and say whether they are as it states."""
     from mmctr.data.dataset import Dataset
-    from mmctr.training.checkpoint import Run
-    from mmctr.training.verify import verify
+    from mmctr.runs.run import Run
+    from mmctr.runs.verify import verify
 
     found = Run.load(find(run))
     dataset = Dataset.load(find(data or Path(found.summary["dataset"]["folder"])))
@@ -267,8 +267,8 @@ def rerun_command(
 ) -> None:
     """Train again with a run's parameters and compare; the last line is the new run's folder."""
     from mmctr.data.dataset import Dataset
-    from mmctr.training.checkpoint import Run
-    from mmctr.training.verify import rerun
+    from mmctr.runs.run import Run
+    from mmctr.runs.verify import rerun
 
     found = Run.load(find(run))
     dataset = Dataset.load(find(data or Path(found.summary["dataset"]["folder"])))
@@ -297,7 +297,7 @@ def report_command(
 
     Notebooks that ran before on the same inputs are reused; a killed report goes on.
     """
-    from mmctr.report import make_report, write_single_file
+    from mmctr.report.make import make_report, write_single_file
 
     try:
         seed_numbers = [int(seed) for seed in seeds.split(",")]

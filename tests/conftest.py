@@ -10,7 +10,7 @@ from hypothesis import settings
 
 from mmctr.data.dataset import Dataset
 from mmctr.data.demo import write_demo
-from mmctr.report import make_report
+from mmctr.report.make import make_report
 from mmctr.training.trainer import configs, train
 
 # A deadline would make slow machines fail: speed is measured in benchmarks, not in tests.

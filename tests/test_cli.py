@@ -14,7 +14,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from mmctr import cli
 from mmctr.data.demo import write_demo
 from mmctr.errors import MMCTRError
-from mmctr.training.checkpoint import Run
+from mmctr.runs.run import Run
 
 QUICK = ["-p", "epochs=1", "-p", "embedding_dim=4", "-p", "heads=1", "-p", "hidden=[8]"]
 
@@ -73,7 +73,7 @@ def test_search_prints_what_train_takes(monkeypatch, capsys, tiny_folder, home):
         assert parameters == {"study": str(home / "runs" / "search-tiny-v1")}
         return folder / f"{notebook}.html"
 
-    monkeypatch.setattr("mmctr.report.make_page", make_page)
+    monkeypatch.setattr("mmctr.report.make.make_page", make_page)
     words = ["search", "--data", tiny_folder, "--strategy", "v1", *QUICK, "-p", "batch_size=256"]
     for trials in (1, 2):
         status, out, _ = call(monkeypatch, capsys, *words, "--trials", trials)
@@ -273,7 +273,8 @@ def test_the_core_runs_without_the_notebook_libraries():
     hidden = ("plotly", "papermill", "transformers", "open_clip", "typer", "IPython", "nbconvert")
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({hidden}))\n"
-        "import mmctr.data.demo, mmctr.fusion, mmctr.training.trainer, mmctr.explain, mmctr.compare"
+        "import mmctr.data.demo, mmctr.content.strategies, mmctr.training.trainer\n"
+        "import mmctr.evaluation.explain, mmctr.evaluation.compare"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from mmctr.training.checkpoint import Run
+from mmctr.runs.run import Run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
 # Several command lines in one process: most of a second goes into starting it.

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
 from mmctr.data.dataset import Impressions
+from mmctr.devices import autocast, number_format, tuned
 from mmctr.errors import ConfigError, DataError, RunError, first_line
 from mmctr.files import atomic_path
 from mmctr.model.din import DIN
 from mmctr.training.batches import Batches
-from mmctr.training.hardware import autocast, number_format, tuned
 
 
 @torch.inference_mode()

@@ -18,15 +18,15 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tqdm.auto import tqdm
 
 from mmctr.config import Config
+from mmctr.content.strategies import embedding_hash, item_embeddings
 from mmctr.data.dataset import Dataset, Impressions
-from mmctr.data.negatives import FreshNegatives
+from mmctr.data.importing.negatives import FreshNegatives
+from mmctr.devices import autocast, find_device, peak_memory_mb, tuned
 from mmctr.errors import ConfigError, DataError, RunError, first_line
-from mmctr.fusion import embedding_hash, item_embeddings
 from mmctr.model.din import DIN, Batch, DINConfig
+from mmctr.runs.run import Run, State, UnfinishedRun, save_run
 from mmctr.training import parallel
 from mmctr.training.batches import Batches
-from mmctr.training.checkpoint import Run, State, UnfinishedRun, save_run
-from mmctr.training.hardware import autocast, find_device, peak_memory_mb, tuned
 from mmctr.training.metrics import auc, bootstrap_auc, evaluate, interval, logloss
 from mmctr.training.optimizer import Adam, WeightAverage
 from mmctr.training.prediction import predict

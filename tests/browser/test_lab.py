@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from mmctr import explain, fusion
+from mmctr.content import strategies as fusion
 from mmctr.data.dataset import Dataset, Impressions
 from mmctr.data.demo import write_demo
-from mmctr.report import Report
-from mmctr.training.checkpoint import Run, describe
+from mmctr.evaluation import explain
+from mmctr.report.make import Report
+from mmctr.runs.run import Run, describe
 from mmctr.training.trainer import configs, train
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import sync_playwright
 
-from mmctr.report import write_single_file
+from mmctr.report.make import write_single_file
 from tests.conftest import ATTACKS
 
 ARTIFACTS = Path(__file__).parents[1] / "artifacts"

@@ -16,12 +16,12 @@ from unittest import mock
 import numpy as np
 
 from mmctr import cli
-from mmctr.compare import run_table, strategy_table
 from mmctr.data.audit import describe
 from mmctr.data.dataset import Dataset, check
-from mmctr.data.importer import import_dataset
+from mmctr.data.importing.steps import import_dataset
 from mmctr.errors import ConfigError, MMCTRError
-from mmctr.training.checkpoint import Run
+from mmctr.evaluation.compare import run_table, strategy_table
+from mmctr.runs.run import Run
 from mmctr.training.prediction import predict, write_predictions
 from tests.fuzz import commands, datasets, logs, naive, runs
 

@@ -16,7 +16,7 @@ import torch
 from mmctr.data.dataset import Dataset
 from mmctr.data.demo import write_demo
 from mmctr.errors import MMCTRError
-from mmctr.training.checkpoint import Run, UnfinishedRun
+from mmctr.runs.run import Run, UnfinishedRun
 from mmctr.training.trainer import configs, train
 
 SMALL = {"epochs": 3, "hidden": (16,), "embedding_dim": 8, "heads": 2, "batch_size": 64}

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from mmctr.data.dataset import Dataset
 from mmctr.model.din import DIN
-from mmctr.training.checkpoint import Run, save_run
+from mmctr.runs.run import Run, save_run
 from mmctr.training.metrics import evaluate
 from mmctr.training.trainer import configs
 from tests.fuzz import datasets

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import mmctr
 from mmctr.data.dataset import Dataset
-from mmctr.data.importer import Recipe, import_dataset
+from mmctr.data.importing.steps import Recipe, import_dataset
 from mmctr.errors import MMCTRError
-from mmctr.training.checkpoint import Run
+from mmctr.runs.run import Run
 from tests.fuzz import datasets, kills, runs
 from tests.fuzz.cases import KINDS, MUTATIONS, Case, run
 

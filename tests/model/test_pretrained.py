@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from mmctr.errors import RunError
 from mmctr.model.din import DIN
-from mmctr.training.checkpoint import Run
+from mmctr.runs.run import Run
 from mmctr.training.prediction import predict
 from mmctr.training.trainer import configs
 from tests.fuzz.cases import limited_memory

@@ -10,14 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
+from mmctr.content.strategies import STRATEGIES
 from mmctr.data.dataset import Dataset
 from mmctr.errors import RunError
-from mmctr.fusion import STRATEGIES
-from mmctr.report import FIGURE, recorded
-from mmctr.training.checkpoint import Run
+from mmctr.report.make import FIGURE, recorded
+from mmctr.runs.run import Run
 from mmctr.training.metrics import auc
 from mmctr.training.trainer import configs, train
-from tests.training.test_resume import require_equal, stop_at
+from tests.runs.test_unfinished import require_equal, stop_at
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 

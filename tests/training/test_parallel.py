@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmctr.training.checkpoint import Run
+from mmctr.runs.run import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 # Without dropout, of which each process would draw its own.

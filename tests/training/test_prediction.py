@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch._inductor import config as inductor
 
+from mmctr.content.strategies import item_embeddings
 from mmctr.errors import ConfigError, DataError, MMCTRError, RunError
-from mmctr.fusion import item_embeddings
 from mmctr.model.din import DIN, DINConfig
 from mmctr.training import prediction
 from mmctr.training.trainer import TrainConfig, fit

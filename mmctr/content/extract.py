@@ -1,0 +1,321 @@
+"""Extract title and cover features of a dataset: resumable, and shared by ranks of torchrun.
+
+Items are cut into shards of SHARD rows. A shard's file is named by a hash of all that decides its
+bytes (encoder, batch size, its titles or covers) and appears whole or not at all, so a killed run
+goes on where it was, and a changed title costs one shard. Shards stay in FOLDER/.extraction. On
+the CPU a resumed run gives the very bytes of an uninterrupted one with as many threads.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+
+from mmctr.content import image, text
+from mmctr.data import schema
+from mmctr.data.dataset import existing_folder, load_catalog
+from mmctr.errors import ConfigError, DataError, first_line
+from mmctr.files import alone, atomic_path, write_json
+
+SHARD = 512
+WORK = ".extraction"
+COLUMNS = {text.MEDIUM: schema.TEXT_COLUMN, image.MEDIUM: schema.IMAGE_COLUMN}
+
+
+@dataclass
+class MediumSummary:
+    """What one medium took: items encoded now and found from before, seconds by stage."""
+
+    computed: int = 0
+    reused: int = 0
+    seconds: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
+    errors: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def items_per_second(self) -> float:
+        """Items encoded in this run, by all ranks, per second."""
+        return self.computed / self.seconds if self.seconds else 0.0
+
+
+@dataclass
+class Summary:
+    """What an extraction did, by medium."""
+
+    items: int
+    media: dict[str, MediumSummary]
+
+    def __str__(self) -> str:
+        lines = [f"{'items':<18} {self.items:>12,}"]
+        for name, medium in self.media.items():
+            lines.append(f"{name + ' encoded':<18} {medium.computed:>12,}")
+            if medium.reused:
+                lines.append(f"{name + ' from before':<18} {medium.reused:>12,}")
+            lines.append(f"{name + ' items/s':<18} {medium.items_per_second:>12,.1f}")
+            for stage, seconds in medium.stages.items():
+                lines.append(f"{f'{name} {stage} s':<18} {seconds:>12,.1f}")
+            for reason, count in sorted(medium.errors.items()):
+                lines.append(f"{f'{name}: {reason}':<18} {count:>12,}")
+        return "\n".join(lines)
+
+
+def extract(
+    folder: Path | str,
+    *,
+    text_model: str | None = text.DEFAULT,
+    image_model: str | None = image.DEFAULT,
+    image_pretrained: str | None = image.DEFAULT_PRETRAINED,
+    pooling: str = "cls",
+    device: torch.device | str = "cpu",
+    batch_size: int = 64,
+    workers: int | None = None,
+    say: Callable[[str], object] = print,
+) -> Summary:
+    """Write both feature columns into item_feature.parquet; a model of None leaves a medium out.
+
+    Unreadable media get a zero vector and a row in extraction_errors.parquet. Under torchrun each
+    rank encodes its share, and rank 0 writes the files. Raises DataError for a folder without
+    titles and covers, ModelNotFoundError for a model that cannot be had, ConfigError without one,
+    MMCTRError if another process extracts there.
+    """
+    if not text_model and not image_model:
+        raise ConfigError("Text and image model are both none: name at least one of them.")
+    folder = existing_folder(folder)
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    # One lock for all ranks, which share the work.
+    with alone(folder, "being extracted by") if rank == 0 else nullcontext(), _group(world):
+        path = schema.find_file(folder, "item_feature.parquet")
+        if path is None:
+            raise DataError(
+                f"{folder} has no item_feature.parquet: choose the folder of a dataset."
+            )
+        catalog, table = load_catalog(folder), pq.read_table(path)
+        ids = table["item_id"].to_numpy().astype(np.int64)
+        speak = say if rank == 0 else lambda _: None
+        inputs: dict[str, list[Any]] = {}
+        # Covers first: workers are forked before the tokenizer has started its threads.
+        if image_model and catalog.covers:
+            inputs[image.MEDIUM] = [catalog.covers.get(item) for item in ids.tolist()]
+        elif image_model:
+            speak(f"{folder} has no covers in item_images, so only the titles are extracted.")
+        if text_model and "item_title" in table.column_names:
+            inputs[text.MEDIUM] = catalog.titles[ids].tolist()
+        elif text_model:
+            speak(f"{path} has no column item_title, so only the covers are extracted.")
+        if not inputs:
+            raise DataError(f"{folder} has no medium to extract: add item_title or item_images.")
+        device = _own_device(torch.device(device))
+        results = {}
+        for medium, values in inputs.items():
+            if medium == image.MEDIUM:
+                encoder = image.ImageEncoder(image_model, image_pretrained, device)
+                options = {"workers": _workers(device) if workers is None else workers}
+            else:
+                encoder, options = text.TextEncoder(text_model, pooling, device), {}
+            facts = encoder.facts | {"device": device.type, "batch_size": batch_size}
+            shards = _shards(folder / WORK, medium, facts, ids, values)
+            own = _encode_missing(encoder, shards[rank::world], ids, values, batch_size, options)
+            results[medium] = facts, shards, _gather(own, world)
+            del encoder
+        if rank == 0:
+            _merge(folder, path, table, ids, results)
+        _gather(None, world)  # nobody returns before the files are there
+        return Summary(len(ids), {medium: summary for medium, (_, _, summary) in results.items()})
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """Rows start..stop of item_feature.parquet and the file with their features."""
+
+    rows: slice
+    path: Path
+
+
+def _shards(
+    work: Path, medium: str, facts: dict[str, Any], ids: np.ndarray, values: list[Any]
+) -> list[_Shard]:
+    """All shards of a medium; a cover is known by name, size and time of change."""
+    shards = []
+    for start in range(0, len(ids), SHARD):
+        rows = slice(start, min(start + SHARD, len(ids)))
+        known = [_known(value) for value in values[rows]]
+        key = json.dumps([facts, ids[rows].tolist(), known], sort_keys=True, default=str)
+        name = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+        shards.append(_Shard(rows, work / f"{medium}-{start:08d}-{name}.parquet"))
+    return shards
+
+
+def _known(value: str | Path | None) -> Any:
+    if isinstance(value, Path):
+        stat = value.stat()
+        return value.name, stat.st_size, stat.st_mtime_ns
+    return value
+
+
+def _encode_missing(
+    encoder: Any,
+    shards: list[_Shard],
+    ids: np.ndarray,
+    values: list[Any],
+    batch_size: int,
+    options: dict[str, Any],
+) -> MediumSummary:
+    """Encode the shards that have no file yet, writing each as soon as it is done."""
+    from tqdm.auto import tqdm
+
+    missing = [shard for shard in shards if not shard.path.exists()]
+    total = sum(shard.rows.stop - shard.rows.start for shard in shards)
+    todo = sum(shard.rows.stop - shard.rows.start for shard in missing)
+    medium = text.MEDIUM if isinstance(encoder, text.TextEncoder) else image.MEDIUM
+    stages: Counter[str] = Counter()
+    start = time.perf_counter()
+    with tqdm(
+        total=total,
+        initial=total - todo,
+        desc=medium,
+        unit=" items",
+        disable=os.environ.get("RANK", "0") != "0",
+    ) as bar:
+        parts = [values[shard.rows] for shard in missing]
+        encoded = encoder.encode_shards(parts, batch_size, bar.update, **options)
+        for shard, (features, reasons, seconds) in zip(missing, encoded, strict=True):
+            _write_shard(shard.path, ids[shard.rows], features, reasons)
+            stages.update(seconds)
+    seconds = time.perf_counter() - start
+    return MediumSummary(todo, total - todo, seconds, dict(stages))
+
+
+def _write_shard(
+    path: Path, ids: np.ndarray, features: np.ndarray, reasons: list[str | None]
+) -> None:
+    """One file with item, features and reason; row 0 of a dataset is padding and stays zero."""
+    for row in np.flatnonzero(~np.isfinite(features).all(axis=1)):
+        reasons[row] = "not finite"
+    features[[reason is not None for reason in reasons] | (ids == 0)] = 0
+    reasons = [None if item == 0 else reason for item, reason in zip(ids, reasons, strict=True)]
+    columns = {
+        "item": ids,
+        "features": schema.float_lists(features),
+        "reason": pa.array(reasons, pa.string()),
+    }
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.table(columns), temporary)
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """What dataset.json says, nothing if there is none; DataError if it is damaged."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DataError(
+            f"{path} is damaged ({first_line(error)}): mend or delete it and run again, what was "
+            "encoded is kept."
+        ) from error
+
+
+def _merge(
+    folder: Path,
+    path: Path,
+    table: pa.Table,
+    ids: np.ndarray,
+    results: dict[str, tuple[dict[str, Any], list[_Shard], MediumSummary]],
+) -> None:
+    """Join the shards into item_feature.parquet, extraction_errors.parquet and dataset.json."""
+    facts_path, errors_path = folder / "dataset.json", folder / schema.EXTRACTION_ERRORS
+    about = _facts(facts_path)
+    metadata = dict(table.schema.metadata or {})
+    encoders = json.loads(metadata.get(schema.ENCODERS, b"{}"))
+    errors = {}
+    if errors_path.exists():
+        old = pq.read_table(errors_path)
+        errors = {name: old.filter(pc.equal(old["medium"], name)) for name in COLUMNS}
+    for medium in sorted(results, reverse=True):  # text, then image, as the challenge has them
+        facts, shards, summary = results[medium]
+        for shard in shards:  # ranks on other hosts may have other versions or another disk
+            if not shard.path.exists():
+                raise DataError(
+                    f"{shard.path} is missing: give all ranks one folder and one mmctr."
+                )
+        parts = [pq.read_table(shard.path) for shard in shards]
+        joined = pa.concat_tables(parts).combine_chunks()
+        column, values = COLUMNS[medium], joined["features"]
+        if column in table.column_names:
+            table = table.set_column(table.column_names.index(column), column, values)
+        else:
+            table = table.append_column(column, values)
+        encoders[column] = facts
+        failed = joined.filter(joined["reason"].is_valid())
+        names = pa.array([medium] * len(failed), pa.string())
+        errors[medium] = pa.table(
+            {"item": failed["item"], "medium": names, "reason": failed["reason"]}
+        )
+        summary.errors = dict(Counter(failed["reason"].to_pylist()))
+    metadata[schema.ENCODERS] = json.dumps(encoders, default=str).encode()
+    for unfinished in path.parent.glob(f".{path.name}.*"):  # of a run that was killed
+        unfinished.unlink()
+    with atomic_path(path) as temporary:
+        pq.write_table(table.replace_schema_metadata(metadata), temporary)
+    with atomic_path(errors_path) as temporary:
+        pq.write_table(pa.concat_tables([errors[name] for name in sorted(errors)]), temporary)
+    write_json(facts_path, about | {"encoders": encoders})
+    current = {shard.path for _, shards, _ in results.values() for shard in shards}
+    for stale in (folder / WORK).iterdir():
+        if stale.name.lstrip(".").split("-")[0] in results and stale not in current:
+            stale.unlink()
+
+
+@contextmanager
+def _group(world: int) -> Iterator[None]:
+    """A gloo group of all ranks, for as long as the slowest rank takes."""
+    started = world > 1 and not torch.distributed.is_initialized()
+    if started:
+        torch.distributed.init_process_group("gloo", timeout=timedelta(days=7))
+    try:
+        yield
+    finally:
+        if started:
+            torch.distributed.destroy_process_group()
+
+
+def _gather(own: MediumSummary | None, world: int) -> MediumSummary | None:
+    """The sum of all ranks' summaries, once every rank has come here; seconds of the slowest."""
+    if world == 1:
+        return own
+    every: list[Any] = [None] * world
+    torch.distributed.all_gather_object(every, own)
+    if own is None:
+        return None
+    stages = sum((Counter(one.stages) for one in every), Counter())
+    return MediumSummary(
+        sum(one.computed for one in every),
+        sum(one.reused for one in every),
+        max(one.seconds for one in every),
+        dict(stages),
+    )
+
+
+def _own_device(device: torch.device) -> torch.device:
+    """This rank's GPU, if it is to be a GPU and none is named."""
+    if device.type != "cuda" or device.index is not None:
+        return device
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+
+
+def _workers(device: torch.device) -> int:
+    """Decoding processes of this rank: its cores, of which a CPU encoder keeps half."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    share = (cores or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(1, min(16, share // 2 if device.type == "cpu" else share))

@@ -1,0 +1,217 @@
+"""Covers to vectors, with any open_clip model and its own preprocessing."""
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmctr.content.text import Encoded, fingerprint, first_sentence, inference
+from mmctr.errors import ModelNotFoundError
+
+MEDIUM = "image"
+DEFAULT, DEFAULT_PRETRAINED = "RN50", "openai"
+MAX_PIXELS = 100_000_000  # a picture of more is refused: it would take gigabytes
+MAX_RATIO = 500  # of the sides; resizing the short side would blow up the long one
+# An encoder of fewer weights takes no longer than decoding, so that the two share the cores; beside
+# a larger one (RN50 has 38 million) decoding hardly counts, and every core should encode.
+LIGHT = 5_000_000
+# Pictures by content, whatever the name says. Formats that start programs (EPS) stay out.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF", "MPO", "JPEG2000", "ICO", "PPM")
+
+
+class ImageEncoder:
+    """An open_clip model with its transform; `facts` is all that decides its vectors."""
+
+    def __init__(self, model: str, pretrained: str | None, device: torch.device) -> None:
+        """Load a model of open_clip with a tag or a checkpoint file, or a folder of both.
+
+        model: a name that open_clip knows, hf-hub:NAME, a JSON config, or a folder with
+        open_clip_config.json and weights. Raises ModelNotFoundError if it cannot be had.
+        """
+        clip, self.transform = _load(model, pretrained)
+        self.device, self.visual = device, clip.visual
+        self.facts = {
+            "model": model,
+            "pretrained": None if _own_weights(model) else pretrained,
+            "weights": fingerprint(clip.visual),
+            "preprocess": clip.visual.preprocess_cfg,
+            "open_clip_torch": version("open_clip_torch"),
+            "pillow": version("pillow"),
+            "torch": torch.__version__,
+        }
+        self.light = sum(weight.numel() for weight in clip.visual.parameters()) < LIGHT
+        self.model = clip.eval().to(device)
+        self.width = self._encode(np.zeros((1, *self._shape()), dtype=np.float32)).shape[1]
+        self.facts["width"] = self.width
+
+    def encode_shards(
+        self,
+        shards: list[list[Path | None]],
+        batch_size: int,
+        advance: Callable[[int], object],
+        workers: int,
+    ) -> Iterator[Encoded]:
+        """Yield the vectors of each shard's covers; `advance` hears of items that are done.
+
+        Worker processes decode ahead, also over the border of shards; batches are cut within one.
+        On the CPU a light encoder leaves their cores to them, one at least being its own.
+        Seconds: decode (of all workers), wait (of the encoder for covers), encode.
+        """
+        batches = [s[i : i + batch_size] for s in shards for i in range(0, len(s), batch_size)]
+        threads = torch.get_num_threads()
+        decoded = iter(_loader(batches, self.transform, workers))
+        if self.device.type == "cpu" and self.light:
+            torch.set_num_threads(max(1, threads - workers))
+        try:
+            yield from self._encode_decoded(shards, decoded, advance)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _encode_decoded(
+        self,
+        shards: list[list[Path | None]],
+        decoded: Iterator[tuple[np.ndarray | None, list[str | None], float]],
+        advance: Callable[[int], object],
+    ) -> Iterator[Encoded]:
+        for paths in shards:
+            features = np.zeros((len(paths), self.width), dtype=np.float32)
+            reasons: list[str | None] = []
+            seconds = dict.fromkeys(("decode", "wait", "encode"), 0.0)
+            while len(reasons) < len(paths):
+                start = time.perf_counter()
+                pixels, found, decoding = next(decoded)
+                arrived = time.perf_counter()
+                good = [row for row, reason in enumerate(found, len(reasons)) if reason is None]
+                if good:
+                    features[good] = self._encode(pixels)
+                seconds["decode"] += decoding
+                seconds["wait"] += arrived - start
+                seconds["encode"] += time.perf_counter() - arrived
+                reasons += found
+                advance(len(found))
+            yield features, reasons, seconds
+
+    def _encode(self, pixels: np.ndarray) -> np.ndarray:
+        """Preprocessed pixels [batch, channels, height, width] to float32 [batch, width]."""
+        batch = torch.from_numpy(pixels).to(self.device)
+        with inference(self.device):
+            return self.model.encode_image(batch).float().cpu().numpy()
+
+    def _shape(self) -> tuple[int, ...]:
+        from PIL import Image
+
+        return tuple(self.transform(Image.new("RGB", (8, 8))).shape)
+
+
+def open_cover(path: Path | None) -> Any:
+    """The first frame of a picture in RGB, a PIL image, or the reason why there is none."""
+    from PIL import Image, UnidentifiedImageError
+
+    if path is None or not path.exists():
+        return "no cover"
+    if not path.stat().st_size:
+        return "empty file"
+    try:
+        Image.init()
+        known = [name for name in FORMATS if name in Image.OPEN]
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=known) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                return "decompression bomb"
+            if max(width, height) > MAX_RATIO * min(width, height):
+                return "too narrow"
+            # Before the transform, which would resize a palette's numbers instead of colours.
+            return image.convert("RGB")
+    except Image.DecompressionBombError:
+        return "decompression bomb"
+    except UnidentifiedImageError:
+        return "not a picture"
+    except Exception:  # Pillow's decoders raise nearly anything for damaged files
+        return "truncated or damaged"
+
+
+class _Decoding(torch.utils.data.Dataset):
+    """Batches of covers, decoded: pixels of the good ones, reasons [batch], seconds."""
+
+    def __init__(self, batches: list[list[Path | None]], transform: Callable) -> None:
+        self.batches, self.transform = batches, transform
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray | None, list[str | None], float]:
+        start = time.perf_counter()
+        covers = [open_cover(path) for path in self.batches[number]]
+        pixels = [self.transform(cover).numpy() for cover in covers if not isinstance(cover, str)]
+        reasons = [cover if isinstance(cover, str) else None for cover in covers]
+        return np.stack(pixels) if pixels else None, reasons, time.perf_counter() - start
+
+
+def _loader(
+    batches: list[list[Path | None]], transform: Callable, workers: int
+) -> torch.utils.data.DataLoader:
+    # Arrays pass through a pipe; tensors would need shared memory, of which containers have little.
+    return torch.utils.data.DataLoader(
+        _Decoding(batches, transform),
+        batch_size=None,
+        num_workers=min(workers, len(batches)),
+        prefetch_factor=2 if workers and batches else None,
+        collate_fn=lambda batch: batch,
+    )
+
+
+def _own_weights(model: str) -> bool:
+    return model.startswith(("hf-hub:", "local-dir:")) or Path(model).is_dir()
+
+
+def _load(model: str, pretrained: str | None) -> tuple[Any, Callable]:
+    """The open_clip model in float32 on the CPU, and its transform for inference."""
+    import open_clip
+
+    name = model
+    # open_clip logs what it could not fetch; the error below says it once.
+    logging.disable(logging.ERROR)
+    try:
+        if Path(model).is_dir():
+            name = f"local-dir:{model}"
+        elif Path(model).suffix == ".json":
+            open_clip.add_model_config(Path(model))
+            name = Path(model).stem
+        tag = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else {}
+        clip, _, transform = open_clip.create_model_and_transforms(
+            name,
+            pretrained=None if _own_weights(model) else pretrained,
+            # OpenAI's weights need the activation they were trained with, which only the tag knows.
+            force_quick_gelu=bool(tag.get("quick_gelu")),
+            require_pretrained=True,
+        )
+    except Exception as error:  # a checkpoint that does not fit raises nearly anything
+        raise ModelNotFoundError(_not_found(model, pretrained, error)) from error
+    finally:
+        logging.disable(logging.NOTSET)
+    return clip, transform
+
+
+def _not_found(model: str, pretrained: str | None, error: Exception) -> str:
+    from huggingface_hub import constants
+
+    cause = first_sentence(error)
+    if Path(model).is_dir():
+        return (
+            f"The folder {model} holds no image encoder that open_clip can load ({cause}): put "
+            "open_clip_config.json and open_clip_pytorch_model.bin there."
+        )
+    offline = " while HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
+    call = f"open_clip.create_model('{model}', '{pretrained}')"
+    return (
+        f"The image encoder {model} with weights {pretrained} could not be loaded ({cause}), "
+        f"looked for among local files and in {constants.HF_HUB_CACHE}{offline}: run "
+        f'`python -c "import open_clip; {call}"` where there is a network, or name a folder with '
+        "--image-model or a checkpoint with --image-pretrained."
+    )

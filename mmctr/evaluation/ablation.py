@@ -1,0 +1,148 @@
+"""What each part of the default is worth: the model trained with one thing changed at a time."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from mmctr.content.strategies import IDS, STRATEGIES, available_strategies
+from mmctr.data.dataset import Dataset, Impressions
+from mmctr.errors import ConfigError, MMCTRError
+from mmctr.evaluation.compare import holm, p_value
+from mmctr.runs.run import Run
+from mmctr.training.metrics import bootstrap_auc, interval
+from mmctr.training.trainer import configs, train
+
+DEFAULT, STRATEGY = "default", "v4"
+RESAMPLES = 2000  # of the users: 2 / 2001, the smallest p-value, stays small for twenty changes
+# Each switch, in the words of a figure, and its two settings.
+SWITCHES = {
+    "recency": ("recency", False, True),
+    "bilinear interaction": ("bilinear", "off", "all"),
+    "SENet": ("senet", False, True),
+    "cross network": ("cross_layers", 0, 1),
+    "levels in history": ("levels_in_history", False, True),
+    "weight averaging": ("averaging", 0.0, 0.97),
+    "fresh negatives": ("fresh_negatives", False, True),
+}
+
+
+def variations(dataset: Dataset) -> dict[str, dict[str, Any]]:
+    """What is changed, by name: parameters of `configs`, and the strategy.
+
+    Every switch is flipped once: "without" what the default has, "with" what it has not.
+    """
+    model, training = configs()
+    default = model.model_dump() | training.model_dump()
+    changes: dict[str, dict[str, Any]] = {DEFAULT: {}}
+    for words, (name, off, on) in SWITCHES.items():
+        if name == "fresh_negatives" and dataset.negative_sampling is None:
+            continue  # it would change nothing
+        is_off = default[name] == off
+        changes[f"{'with' if is_off else 'without'} {words}"] = {name: on if is_off else off}
+    heads = {f"{n} head{'s' if n > 1 else ''}": {"heads": n} for n in (1, 2, 4, 8)}
+    changes |= {name: change for name, change in heads.items() if change["heads"] != model.heads}
+    changes["MLP attention, 1 head"] = {"attention": "mlp", "heads": 1}
+    changes["content finetuned"] = {"content": "finetuned"}
+    # A frozen embedding is wider than the other fields, which products of fields cannot take.
+    frozen = {"content": "frozen", "bilinear": "off", "senet": False}
+    changes["content frozen, no products"] = frozen
+    available = [name for name in available_strategies(dataset.catalog) if name in STRATEGIES]
+    for strategy in [*available, IDS]:
+        if strategy != STRATEGY:
+            changes[f"strategy {strategy}"] = {"strategy": strategy}
+    return changes | {f"preset {name}": {"preset": name} for name in ("paper", "din")}
+
+
+def ablate(
+    dataset: Dataset,
+    seeds: list[int],
+    folder: Path,
+    names: list[str] | None = None,
+    **parameters: Any,
+) -> dict[str, list[Run]]:
+    """Train every variation, or those named and the default, with every seed below `folder`.
+
+    parameters: of all of them. Runs that are there already are taken as they are, so that an
+    ablation that broke off goes on. Raises ConfigError for an unknown variation.
+    """
+    changes = variations(dataset)
+    if unknown := [name for name in names or [] if name not in changes]:
+        raise ConfigError(
+            f"Variation {unknown[0]!r} is unknown: choose of {', '.join(map(repr, changes))}."
+        )
+    chosen = [name for name in changes if name == DEFAULT or not names or name in names]
+    there = _finished(dataset, folder)
+    found: dict[str, list[Run]] = {name: [] for name in chosen}
+    for name, seed in tqdm([(name, seed) for seed in seeds for name in chosen], unit="run"):
+        change = dict(changes[name])
+        strategy = change.pop("strategy", STRATEGY)
+        model, training = configs(**parameters | change | {"seed": seed})
+        key = _key(strategy, model.model_dump(mode="json"), training.model_dump(mode="json"))
+        found[name].append(there.get(key) or train(dataset, strategy, model, training, folder))
+    return found
+
+
+def ablation_table(found: dict[str, list[Run]], rows: Impressions) -> pd.DataFrame:
+    """A line a variation in the order given, means over seeds, differences to the default.
+
+    Columns: variation, AUC, difference, low, high (95% interval, users resampled, the same draws
+    for all), p_holm (two-sided, corrected for the number of variations), parameters, seconds (of
+    training); the default's own differences are NaN.
+    """
+    runs = [run for of_one in found.values() for run in of_one]
+    names = np.repeat(list(found), [len(of_one) for of_one in found.values()])
+    scores = np.stack([run.predictions["probability"].to_numpy() for run in runs])
+    draws = bootstrap_auc(rows.user, rows.label, scores, resamples=RESAMPLES)
+    lines = []
+    for name, of_one in found.items():
+        auc = np.mean([run.summary["metrics"]["auc"] for run in of_one])
+        seconds = np.mean([run.summary["seconds"]["training"] for run in of_one])
+        line = {"variation": name, "AUC": auc, "seconds": seconds}
+        line["parameters"] = of_one[0].summary["parameters"]
+        if name != DEFAULT:
+            gap = draws[:, names == name].mean(1) - draws[:, names == DEFAULT].mean(1)
+            line["low"], line["high"] = interval(gap)
+            line |= {"difference": auc - lines[0]["AUC"], "p": p_value(gap)}
+        lines.append(line)
+    table = pd.DataFrame(lines).reindex(
+        columns=["variation", "AUC", "difference", "low", "high", "p", "parameters", "seconds"]
+    )
+    changed = table["variation"] != DEFAULT
+    table.loc[changed, "p_holm"] = holm(table.loc[changed, "p"].to_numpy(np.float64))
+    return table.drop(columns="p")
+
+
+def ablation_verdict(table: pd.DataFrame, dataset: Dataset) -> str:
+    """The answer in words; the table is that of ablation_table."""
+    kind = "simulated, so this says nothing about real clicks" if dataset.simulated else "real"
+    words = f"On {dataset.name} ({kind}) the default has a valid AUC of {table['AUC'].iloc[0]:.4f}."
+    changed = table.iloc[1:]
+    clear = changed["p_holm"] < 0.05
+    for part, text in (
+        (changed[clear & (changed["difference"] < 0)], "Worse by more than chance"),
+        (changed[clear & (changed["difference"] > 0)], "Better by more than chance"),
+    ):
+        ordered = part.sort_values("difference", key=abs, ascending=False)
+        named = [f"{line.variation} ({line.difference:+.4f})" for line in ordered.itertuples()]
+        words += f" {text}: {', '.join(named)}." if named else ""
+    return words + f" Not shown to differ: {(~clear).sum()} of {len(changed)} changes."
+
+
+def _finished(dataset: Dataset, folder: Path) -> dict[str, Run]:
+    """The readable runs on these very data below a folder, by what they were trained with."""
+    runs = {}
+    for path in sorted(folder.glob("*")):
+        try:
+            run = Run.load(path)
+        except MMCTRError:
+            continue
+        if run.summary["dataset"]["fingerprint"] == dataset.fingerprint:
+            runs[_key(run.strategy, run.config["model"], run.config["training"])] = run
+    return runs
+
+
+def _key(strategy: str, model: dict[str, Any], training: dict[str, Any]) -> str:
+    return repr((strategy, sorted(model.items()), sorted(training.items())))

@@ -1,0 +1,200 @@
+"""Runs side by side: tables over strategies and seeds, paired differences, the answer in words."""
+
+import numpy as np
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+from mmctr.data.dataset import Dataset, Impressions
+from mmctr.runs.run import Run
+from mmctr.training.metrics import bootstrap_auc, interval
+
+RESAMPLES = 1000  # of the users: the smallest p-value is 2 / 1001
+TIMES = ["training (s)", "fusion (s)"]
+LEVEL = 0.05  # a corrected p-value below it counts as more than chance
+
+
+def run_table(runs: list[Run]) -> pd.DataFrame:
+    """A line a run: strategy, seed, auc, low, high (95% interval), seconds (fusion, training)."""
+    lines = []
+    for run in runs:
+        metrics, seconds = run.summary["metrics"], run.summary["seconds"]
+        spent = seconds["fusion"] + seconds["training"]
+        lines.append((run.strategy, run.seed, metrics["auc"], *metrics["auc_interval"], spent))
+    return pd.DataFrame(lines, columns=["strategy", "seed", "auc", "low", "high", "seconds"])
+
+
+def strategy_table(runs: list[Run]) -> pd.DataFrame:
+    """A line a strategy, means over its seeds, the best valid AUC first; NaN: not measured.
+
+    The seed spread is the highest AUC of a strategy's seeds minus the lowest.
+    """
+    lines = []
+    for run in runs:
+        metrics, seconds = run.summary["metrics"], run.summary["seconds"]
+        cost = run.summary.get("cost", {})  # older runs have none
+        width = run.config["sizes"]["content_width"] or 0
+        lines.append(
+            {
+                "strategy": run.strategy,
+                "AUC": metrics["auc"],
+                "logloss": metrics["logloss"],
+                "GAUC": metrics["gauc"],
+                "training (s)": round(seconds["training"], 1),
+                "fusion (s)": round(seconds["fusion"], 1),
+                "samples/s": cost.get("samples_per_s", np.nan),
+                "peak memory (MB)": cost.get("peak_memory_mb", np.nan),
+                "parameters": run.summary["parameters"],
+                "embedding (MB)": width * 4 * run.config["sizes"]["n_items"] / 1e6,
+            }
+        )
+    table = pd.DataFrame(lines)
+    seeds = table.groupby("strategy").size().rename("seeds")
+    means = table.groupby("strategy").mean().astype({"parameters": int})
+    means.insert(0, "seeds", seeds)
+    auc = table.groupby("strategy")["AUC"]
+    means.insert(2, "seed spread", (auc.max() - auc.min()).where(seeds > 1))
+    return means.sort_values("AUC", ascending=False).reset_index()
+
+
+QUALITY = ["strategy", "seeds", "AUC", "seed spread", "logloss", "GAUC"]
+COST = ["strategy", "training (s)", "fusion (s)", "samples/s", "peak memory (MB)", "parameters"]
+COST += ["embedding (MB)"]
+
+
+def styled(means: pd.DataFrame) -> Styler:
+    """The strategy table, or columns of it, as a page shows it; a dash: not measured."""
+    formats = dict.fromkeys(["AUC", "seed spread", "logloss", "GAUC"], "{:.4f}")
+    formats |= dict.fromkeys(["training (s)", "fusion (s)", "embedding (MB)"], "{:,.1f}")
+    formats |= dict.fromkeys(["samples/s", "peak memory (MB)", "parameters"], "{:,.0f}")
+    formats = {name: text for name, text in formats.items() if name in means}
+    return means.style.hide().format(formats, na_rep="–", escape="html")
+
+
+def mean_probabilities(runs: list[Run]) -> dict[str, np.ndarray]:
+    """The predicted probabilities of each strategy, averaged over its seeds, float64 [n]."""
+    by_strategy: dict[str, list[np.ndarray]] = {}
+    for run in runs:
+        probability = run.predictions["probability"].to_numpy(np.float64)
+        by_strategy.setdefault(run.strategy, []).append(probability)
+    return {strategy: np.mean(parts, axis=0) for strategy, parts in by_strategy.items()}
+
+
+def paired_differences(runs: list[Run], rows: Impressions) -> pd.DataFrame:
+    """AUC of each strategy minus that of the best, with its 95% interval and p-values.
+
+    Columns: strategy, difference, low, high, p, p_holm; the best is left out. Users are resampled,
+    each draw is the same for all runs, and a strategy's AUC is the mean of its seeds'. p is
+    two-sided; p_holm is corrected for the number of strategies.
+    """
+    scores = np.stack([run.predictions["probability"].to_numpy() for run in runs])
+    samples = bootstrap_auc(rows.user, rows.label, scores, resamples=RESAMPLES)
+    names = np.array([run.strategy for run in runs])
+    auc = strategy_table(runs).set_index("strategy")["AUC"]
+    of_strategy = {name: samples[:, names == name].mean(axis=1) for name in auc.index}
+    best, *others = auc.index
+    lines = []
+    for name in others:
+        draws = of_strategy[name] - of_strategy[best]
+        lines.append((name, auc[name] - auc[best], *interval(draws), p_value(draws)))
+    table = pd.DataFrame(lines, columns=["strategy", "difference", "low", "high", "p"])
+    return table.assign(p_holm=holm(table["p"].to_numpy(np.float64)))
+
+
+def p_value(draws: np.ndarray) -> float:
+    """Two-sided p-value of bootstrap draws of a difference [resamples] against zero.
+
+    Twice the share of draws on the rarer side of zero, counting one more draw than were made, so
+    that it is never 0 (Davison and Hinkley, 1997, section 4.2).
+    """
+    draws = draws[~np.isnan(draws)]
+    rarer = min((draws <= 0).sum(), (draws >= 0).sum())
+    return float(min(1.0, 2 * (1 + rarer) / (1 + len(draws))))
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """P-values [tests] corrected for their number (Holm, 1979), in the order given."""
+    order = np.argsort(p)
+    corrected = np.empty(len(p))
+    factors = len(p) - np.arange(len(p))
+    corrected[order] = np.minimum(1, np.maximum.accumulate(factors * p[order]))
+    return corrected
+
+
+def verdict(
+    means: pd.DataFrame,
+    differences: pd.DataFrame,
+    dataset: Dataset,
+    references: dict[str, float] | None = None,
+) -> str:
+    """The answer in words: which strategy is best, by how much, is it significant, at what cost.
+
+    Tables as of strategy_table and paired_differences; references: AUC of other rankings by name.
+    """
+    best, cheapest = means.iloc[0], means.loc[means[TIMES].sum(axis=1).idxmin()]
+    name = best["strategy"]
+    kind = "simulated, so this says nothing about real clicks" if dataset.simulated else "real"
+    seeds = f"the mean of {best['seeds']} seeds" if best["seeds"] > 1 else "with one seed"
+    words = (
+        f"On {dataset.name} ({kind}) {name} has the highest valid AUC, {best['AUC']:.4f}, {seeds}"
+    )
+    beside = [f"{other} {value:.4f}" for other, value in (references or {}).items()]
+    words += f"; beside it: {_listed(beside)}." if beside else "."
+    clear = differences["p_holm"] < LEVEL
+    if clear.any():
+        words += f" It is better by more than chance than {_leads(differences[clear])}."
+    if not clear.all():
+        close = differences[~clear]
+        words += f" Its lead could be chance over {_leads(close)}: it is not shown to be better."
+    if means["seeds"].max() > 1:
+        words += f" Seeds of one strategy differ by up to {means['seed spread'].max():.4f}."
+    else:
+        words += " How much another seed would change is not known."
+    words += f" A run of {name} takes {best[TIMES].sum():,.1f} s of fusion and training"
+    if cheapest["strategy"] != name:
+        words += f", one of {cheapest['strategy']}, the quickest, {cheapest[TIMES].sum():,.1f} s"
+    return words + "."
+
+
+def _leads(differences: pd.DataFrame) -> str:
+    """The lead of the best over each of the others, in words."""
+    leads = [
+        f"{line.strategy} (by {-line.difference:z.4f}, 95% interval {-line.high:z.4f} to "
+        f"{-line.low:z.4f}, corrected p = {line.p_holm:.3f})"
+        for line in differences.itertuples()
+    ]
+    return _listed(leads)
+
+
+def setting(runs: list[Run], dataset: Dataset) -> str:
+    """What was compared, in words: data, split, seeds, and whether all runs were trained alike."""
+    rows = dataset.valid
+    seeds = sorted({run.seed for run in runs})
+    given = [run.config["model"] | run.config["training"] | {"seed": None} for run in runs]
+    names = set().union(*given)
+    differing = sorted(name for name in names if len({str(one.get(name)) for one in given}) > 1)
+    alike = (
+        f"Beware: the runs also differ in {_listed(differing)}."
+        if differing
+        else "All runs share every parameter but strategy and seed."
+    )
+    return (
+        f"Scored on the valid split of {dataset.name}: {len(rows):,} impressions of "
+        f"{len(np.unique(rows.user)):,} users and {dataset.catalog.n_items:,} items; trained on "
+        f"{len(dataset.train):,} impressions with seed{'s' if len(seeds) > 1 else ''} "
+        f"{_listed(list(map(str, seeds)))}, up to {given[0]['epochs']} "
+        f"epoch{'s' if given[0]['epochs'] > 1 else ''}. {alike}"
+    )
+
+
+def coldest(groups: pd.DataFrame) -> str:
+    """AUC of each system in the first group, in words. Columns as of metrics.auc_by_group."""
+    if groups.empty:
+        return "No group has both clicks and non-clicks."
+    first = groups[groups["group"] == groups["group"].iloc[0]].sort_values("auc", ascending=False)
+    found = [f"{line.system} {line.auc:.3f}" for line in first.itertuples()]
+    return f"In group {first['group'].iloc[0]} ({first['rows'].iloc[0]:,} rows): {_listed(found)}."
+
+
+def _listed(words: list[str]) -> str:
+    """Words as an enumeration: "a, b and c"."""
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)

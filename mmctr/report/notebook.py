@@ -1,0 +1,196 @@
+"""What the notebooks share: opening data and runs, plain error sentences, covers as HTML."""
+
+import json
+from html import escape
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from IPython import get_ipython
+from IPython.display import HTML, display
+from pandas.io.formats.style import Styler
+
+from mmctr.content.strategies import available_strategies
+from mmctr.data.dataset import Catalog, Dataset
+from mmctr.data.demo import find_data
+from mmctr.errors import ConfigError, MMCTRError, RunError
+from mmctr.evaluation.search import Study, find_studies
+from mmctr.files import find, home
+from mmctr.report.figures import assign_colors
+from mmctr.report.make import ANSWER, CAPTION, FIGURE, RECORD, Report, latest_report
+from mmctr.report.widgets import THUMBNAIL, thumbnail
+from mmctr.runs.card import commit
+from mmctr.runs.run import Run
+from mmctr.training.trainer import configs, train
+
+
+def start() -> None:
+    """Prepare a notebook: errors as one sentence, figures as data that a page draws itself."""
+    shell = get_ipython()
+    if shell is not None:
+        shell.set_custom_exc((MMCTRError,), _show_sentence)
+        # plotly's default renderer leaves nbconvert's pages without figures (plotly 6 and later),
+        # and its renderers take seconds to import.
+        shell.display_formatter.ipython_display_formatter.for_type(go.Figure, _show_figure)
+
+
+def open_dataset(data: str) -> Dataset:
+    """Load a dataset; the demo is made first if it is asked for and not there yet."""
+    dataset = Dataset.load(find_data(data, say))
+    assign_colors(available_strategies(dataset.catalog))
+    kind = "simulated: it proves nothing about real clicks" if dataset.simulated else "real clicks"
+    say(f"Data: {dataset.name} ({kind}), fingerprint {dataset.fingerprint}.")
+    return dataset
+
+
+def open_run(run: str, dataset: Dataset) -> Run:
+    """A run by its folder; without one the latest on these data, or else a quick new one."""
+    if run:
+        found = Run.load(find(run))
+        found.require_fit(dataset)
+    else:
+        fitting = [found for found in _finished_runs() if _trained_on(found, dataset)]
+        found = fitting[-1] if fitting else _quick_run(dataset, "v4", seed=1)
+    say(f"Run: {found.name}, strategy {found.strategy}, seed {found.seed}.")
+    return found
+
+
+def open_runs(report: str, dataset: Dataset) -> list[Run]:
+    """The runs of a report folder; without one those of the latest report on these data.
+
+    If there is none either, every strategy is trained quickly with two seeds.
+    """
+    folder = find(report) if report else latest_report(home() / "reports")
+    if folder is not None:
+        runs = Report.load(folder).load_runs()
+        if runs and all(_trained_on(run, dataset) for run in runs):
+            say(f"Report: {folder.name}, {len(runs)} runs.")
+            return runs
+        if report:
+            raise ConfigError(
+                f"Report {folder} has no runs on {dataset.folder}: choose another report or data."
+            )
+    strategies = [name for name in available_strategies(dataset.catalog) if ":" not in name]
+    return [_quick_run(dataset, name, seed) for name in strategies for seed in (1, 2)]
+
+
+def open_study(study: str) -> Study:
+    """A study by its folder; without one the latest below runs."""
+    folders = [find(study)] if study else find_studies(home() / "runs")
+    if not folders:
+        raise RunError("There is no study yet: run mmctr search first.")
+    found = Study.load(folders[-1])
+    data, strategy = found.facts["dataset"], found.facts["strategy"]
+    kind = "simulated: it proves nothing about real clicks" if data["simulated"] else "real clicks"
+    say(f"Study: {found.folder.name}, {found.done} trials of strategy {strategy}.")
+    say(f"Data: {data['name']} ({kind}), fingerprint {data['fingerprint']}.")
+    return found
+
+
+def record(**values: object) -> None:
+    """Keep values in the executed notebook, where the report and tests read them."""
+    text = "Recorded: " + ", ".join(f"{name} = {value}" for name, value in values.items())
+    display({RECORD: values, "text/plain": text}, raw=True)
+
+
+def say(text: str) -> None:
+    """Show a sentence."""
+    display(HTML(f"<p>{escape(text)}</p>"))
+
+
+def answer(text: str) -> None:
+    """Show what the notebook found in one paragraph; a report puts it below the title."""
+    display({ANSWER: text, "text/html": f"<p><b>{escape(text)}</b></p>"}, raw=True)
+
+
+def show(content: object, caption: str) -> None:
+    """Show a figure, a table or covers with a caption that says what to see."""
+    display(content)
+    display({CAPTION: caption, "text/html": f"<p><i>{escape(caption)}</i></p>"}, raw=True)
+
+
+def table(frame: pd.DataFrame, **formats: object) -> Styler:
+    """A table without its index, its texts shown as text; formats as of pandas' Styler.format."""
+    return frame.style.hide().format(**formats, escape="html").format_index(escape="html", axis=1)
+
+
+def origin(run: Run) -> Styler:
+    """A table of what a run's numbers come from: data, parameters, software, machine, time."""
+    summary, model, training = run.summary, run.config["model"], run.config["training"]
+    hardware, seconds = (summary.get(name) or {} for name in ("hardware", "seconds"))
+    facts = {
+        "run": run.name,
+        "date": summary.get("date"),
+        "fusion and training (seconds)": f"{seconds['fusion']:.1f} and {seconds['training']:.1f}",
+        "data's fingerprint": summary["dataset"]["fingerprint"],
+        "strategy": run.strategy,
+        "SHA-256 of its item embedding": summary.get("item_embedding_sha256"),
+        "weights that are trained": f"{summary['parameters']:,}",
+        "best epoch": str(summary.get("best_epoch")),
+        "parameters of the model": _listed(model),
+        "parameters of training": _listed(training),
+        "versions": _listed(summary.get("versions", {})),
+        "git commit": commit(summary),
+        "machine": _listed({"device": summary.get("device")} | hardware),
+    }
+    return table(pd.DataFrame(facts.items(), columns=["fact", "value"]))
+
+
+def covers(catalog: Catalog, items: np.ndarray, notes: list[str] | None = None) -> HTML:
+    """Items as a strip of covers with titles, and a note below each if given."""
+    tiles = [
+        _tile(catalog, int(item), note)
+        for item, note in zip(items, notes or [""] * len(items), strict=True)
+    ]
+    style = "display:flex;flex-wrap:wrap;gap:10px;margin:6px 0 14px"
+    return HTML(f'<div class="covers" style="{style}">{"".join(tiles)}</div>')
+
+
+def _listed(values: dict[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _tile(catalog: Catalog, item: int, note: str) -> str:
+    title = escape(str(catalog.titles[item]) or "(no title)")
+    picture = thumbnail(catalog, item)
+    box = f"width:{THUMBNAIL}px;height:{THUMBNAIL}px;border-radius:6px;overflow:hidden"
+    if picture:
+        cover = f'<img src="{picture}" alt="" style="{box};display:block">'
+    else:
+        # An empty frame stands out among covers; where there are none at all, titles suffice.
+        frame = f'<div style="{box};background:rgba(128,128,128,.18)"></div>'
+        cover = frame if catalog.covers else ""
+    clamp = "display:-webkit-box;-webkit-line-clamp:3;-webkit-box-orient:vertical;overflow:hidden"
+    note = f'<div style="font-size:11px;font-weight:600">{escape(note)}</div>' if note else ""
+    return (
+        f'<div style="width:{THUMBNAIL}px;font-size:11px;line-height:1.3" title="{title}">{cover}'
+        f'<div style="{clamp};margin-top:3px;opacity:.8">{title}</div>{note}</div>'
+    )
+
+
+def _show_figure(figure: go.Figure) -> None:
+    display({FIGURE: json.loads(figure.to_json()), "text/plain": "(a plotly figure)"}, raw=True)
+
+
+def _show_sentence(shell, kind, error, traceback, tb_offset=None) -> None:
+    shell._showtraceback(kind, error, [f"{kind.__name__}: {error}"])
+
+
+def _quick_run(dataset: Dataset, strategy: str, seed: int) -> Run:
+    say(f"No finished run on these data: training {strategy}, seed {seed}, for one epoch.")
+    return train(dataset, strategy, *configs(seed=seed, epochs=1), home() / "runs")
+
+
+def _finished_runs() -> list[Run]:
+    """All readable runs, the latest last."""
+    runs = []
+    for folder in (home() / "runs").glob("*"):
+        try:
+            runs.append(Run.load(folder))
+        except MMCTRError:
+            continue
+    return sorted(runs, key=lambda run: run.summary.get("date", ""))
+
+
+def _trained_on(run: Run, dataset: Dataset) -> bool:
+    return run.summary["dataset"]["fingerprint"] == dataset.fingerprint

@@ -1,0 +1,253 @@
+"""Strategies against a singular value decomposition in NumPy, at double precision."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.decomposition import TruncatedSVD
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from mmctr.content import strategies as fusion
+from mmctr.data.dataset import Catalog, load_catalog
+from mmctr.errors import ConfigError
+
+DIM = 6
+
+
+def make_catalog(text=None, image=None, n_items=40):
+    """A catalog of nothing but features, row 0 zero."""
+    none = np.zeros(n_items + 1, dtype=np.int8)
+    return Catalog(
+        tags=np.zeros((n_items + 1, 5), dtype=np.int32),
+        likes_level=none,
+        views_level=none,
+        titles=np.full(n_items + 1, "", dtype=object),
+        covers={},
+        text_features=text,
+        image_features=image,
+    )
+
+
+def random_features(width, *, seed, scale=1.0, offset=0.0, n_items=40):
+    """Features whose principal directions are well apart, row 0 zero."""
+    rng = np.random.default_rng(seed)
+    mixing = np.linalg.qr(rng.normal(size=(width, width)))[0]
+    values = rng.normal(size=(n_items, width)) * np.geomspace(1, 0.05, width) @ mixing + offset
+    return np.vstack([np.zeros(width), scale * values]).astype(np.float32)
+
+
+def reference(features, components):
+    """Principal components of rows 1.. by SVD, divided by their root mean square."""
+    centred = features[1:].astype(np.float64)
+    centred -= centred.mean(axis=0)
+    left, singular, _ = np.linalg.svd(centred, full_matrices=False)
+    scores = (left * singular)[:, :components]
+    return scores / np.sqrt(np.mean(scores**2))
+
+
+def equal_up_to_signs(found, expected, tolerance=1e-4):
+    """Assert that each column is the expected one or its negative."""
+    signs = np.sign((found * expected).sum(axis=0))
+    np.testing.assert_allclose(found * signs, expected, atol=tolerance)
+
+
+@pytest.fixture(scope="module")
+def catalog():
+    """Text features of width 12 on another scale than image features of width 9."""
+    return make_catalog(
+        random_features(12, seed=1, scale=9.0, offset=0.3), random_features(9, seed=2, scale=0.1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("strategy", "blocks"),
+    [
+        ("v1", [("text", 6)]),
+        ("v2", [("image", 6)]),
+        ("v3", [("joint", 6)]),
+        ("v4", [("text", 3), ("image", 3)]),
+    ],
+)
+def test_strategies_are_principal_components_of_their_blocks(catalog, strategy, blocks):
+    features = {
+        "text": catalog.text_features,
+        "image": catalog.image_features,
+        "joint": np.hstack([catalog.text_features, catalog.image_features]),
+    }
+    found = fusion.item_embeddings(catalog, strategy, dim=DIM)
+    assert found.dtype == np.float32
+    assert found.shape == (41, DIM)
+    assert not found[0].any()
+    expected = np.hstack([reference(features[name], width) for name, width in blocks])
+    equal_up_to_signs(found[1:], expected)
+
+
+def test_v4_gives_an_odd_column_to_the_image(catalog):
+    found = fusion.item_embeddings(catalog, "v4", dim=5)[1:]
+    expected = [reference(catalog.text_features, 2), reference(catalog.image_features, 3)]
+    equal_up_to_signs(found, np.hstack(expected))
+
+
+def test_features_far_from_zero_lose_no_precision():
+    """Encoders have a large common offset; float32 must not cancel the differences."""
+    features = random_features(12, seed=3, offset=100.0, n_items=500)
+    found = fusion.item_embeddings(make_catalog(features, n_items=500), "v1", dim=DIM)
+    equal_up_to_signs(found[1:], reference(features, DIM), tolerance=1e-3)
+
+
+@pytest.mark.parametrize("strategy", fusion.STRATEGIES)
+def test_repetition_gives_the_very_same_result(catalog, strategy):
+    first = fusion.item_embeddings(catalog, strategy, dim=DIM)
+    assert np.array_equal(first, fusion.item_embeddings(catalog, strategy, dim=DIM))
+
+
+def test_the_order_of_rows_in_the_file_does_not_matter(catalog, tmp_path):
+    table = pa.table(
+        {
+            "item_id": np.arange(1, 41),
+            "item_tags": np.zeros((40, 5), dtype=int).tolist(),
+            "txt_emb_BERT": catalog.text_features[1:].tolist(),
+            "img_emb_CLIPRN50": catalog.image_features[1:].tolist(),
+        }
+    )
+    order = np.random.default_rng(0).permutation(40)
+    pq.write_table(table.take(order), tmp_path / "item_feature.parquet")
+    permuted = load_catalog(tmp_path)
+    for strategy in fusion.STRATEGIES:
+        assert np.array_equal(
+            fusion.item_embeddings(permuted, strategy, dim=DIM),
+            fusion.item_embeddings(catalog, strategy, dim=DIM),
+        )
+
+
+def test_provided_columns_are_scaled_by_one_number(tiny):
+    values = tiny.catalog.provided_embedding("item_emb_d128")
+    found = fusion.item_embeddings(tiny.catalog, "provided:item_emb_d128", dim=16)
+    assert found.shape == values.shape
+    assert not found[0].any()
+    scale = np.sqrt(np.mean(values[1:].astype(np.float64) ** 2))
+    np.testing.assert_allclose(found, values / scale, rtol=1e-5)
+
+
+def test_scaler_leaves_a_block_of_zeros_alone():
+    assert not fusion.RootMeanSquareScaler().fit_transform(np.zeros((3, 2))).any()
+
+
+def test_explained_variance_is_the_cumulated_share_of_squared_singular_values(catalog):
+    _, transformer = fusion.embed(catalog, "v4", dim=DIM)
+    found = fusion.explained_variance(transformer)
+    assert set(found) == {"text", "image"}
+    for name, features in (("text", catalog.text_features), ("image", catalog.image_features)):
+        centred = features[1:].astype(np.float64) - features[1:].mean(axis=0, dtype=np.float64)
+        variance = np.linalg.svd(centred, compute_uv=False) ** 2
+        np.testing.assert_allclose(
+            found[name], np.cumsum(variance)[: DIM // 2] / variance.sum(), rtol=1e-4
+        )
+
+
+def test_provided_columns_explain_no_variance(tiny):
+    _, transformer = fusion.embed(tiny.catalog, "provided:item_emb_d128")
+    assert fusion.explained_variance(transformer) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "image", "available"),
+    [
+        (True, True, ["v1", "v2", "v3", "v4"]),
+        (True, False, ["v1"]),
+        (False, True, ["v2"]),
+        (False, False, []),
+    ],
+)
+def test_available_strategies_are_those_with_features(catalog, text, image, available):
+    part = make_catalog(
+        catalog.text_features if text else None, catalog.image_features if image else None
+    )
+    assert fusion.available_strategies(part) == available
+    for strategy in fusion.STRATEGIES:
+        if strategy in available:
+            fusion.check_strategy(part, strategy)
+        else:
+            listed = f"choose one of {', '.join(available)}" if available else "extract features"
+            with pytest.raises(ConfigError, match=listed):
+                fusion.item_embeddings(part, strategy, dim=DIM)
+
+
+def test_available_strategies_name_provided_columns(tiny):
+    expected = ["v1", "v2", "v3", "v4", "provided:item_emb_d128"]
+    assert fusion.available_strategies(tiny.catalog) == expected
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        ("v5", "Strategy 'v5' is unknown: choose one of v1, v2, v3, v4"),
+        ("", "Strategy '' is unknown: choose one of v1, v2, v3, v4"),
+        ("provided:other", "names a column that neither .* has: choose one of v1, v2, v3, v4"),
+    ],
+)
+def test_unknown_names_list_what_there_is(catalog, strategy, message):
+    with pytest.raises(ConfigError, match=message):
+        fusion.item_embeddings(catalog, strategy, dim=DIM)
+
+
+def test_missing_features_are_named(catalog):
+    with pytest.raises(ConfigError, match="'v4' needs image features, which item_feature"):
+        fusion.item_embeddings(make_catalog(catalog.text_features), "v4", dim=DIM)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "dim", "message"),
+    [
+        ("v1", 6, "needs 6 text components, but 4 items with 12 features allow only 4"),
+        ("v4", 10, "needs 5 text components, but 4 items with 12 features allow only 4"),
+        ("v1", 0, "at least 1"),
+        ("v1", -1, "at least 1"),
+        ("v4", 1, "at least 1"),
+    ],
+)
+def test_dims_that_do_not_fit_are_refused(strategy, dim, message):
+    small = make_catalog(*(random_features(12, seed=s, n_items=4) for s in (1, 2)), n_items=4)
+    with pytest.raises(ConfigError, match=message):
+        fusion.item_embeddings(small, strategy, dim=dim)
+
+
+def test_fewer_features_than_components_are_refused(catalog):
+    with pytest.raises(ConfigError, match="40 items with 9 features allow only 9"):
+        fusion.item_embeddings(catalog, "v2", dim=10)
+
+
+def test_an_empty_catalog_is_refused():
+    with pytest.raises(ConfigError, match="the catalog is empty"):
+        fusion.item_embeddings(make_catalog(np.zeros((1, 3), np.float32), n_items=0), "v1", dim=2)
+
+
+def svd_of_all(text, image, dim):
+    """A plain pipeline over all features."""
+    return make_pipeline(StandardScaler(), TruncatedSVD(dim))
+
+
+def svd_of_text(text, image, dim):
+    """A block that is neither a pipeline nor a PCA."""
+    return ColumnTransformer([("text", TruncatedSVD(dim), text)])
+
+
+def image_beside_text(text, image, dim):
+    """Blocks like those of v4, in another order."""
+    return ColumnTransformer(list(reversed(fusion.v4(text, image, dim).transformers)))
+
+
+@pytest.mark.parametrize("function", [svd_of_all, svd_of_text, image_beside_text])
+def test_a_function_added_to_the_registry_is_a_strategy(catalog, monkeypatch, function):
+    """Any scikit-learn transformer will do, not only those built like v1 to v4."""
+    monkeypatch.setitem(fusion.STRATEGIES, "v5", function)
+    assert "v5" in fusion.available_strategies(catalog)
+    found, transformer = fusion.embed(catalog, "v5", dim=4)
+    assert found.shape == (41, 4)
+    assert found.any(axis=0).all()
+    assert not found[0].any()
+    assert isinstance(fusion.explained_variance(transformer), dict)
+    text_only = make_catalog(catalog.text_features)
+    assert ("v5" in fusion.available_strategies(text_only)) == (function is svd_of_text)

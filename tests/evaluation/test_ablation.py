@@ -1,0 +1,94 @@
+"""The ablation changes one thing at a time, and its table is computed by hand."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from mmctr.evaluation.ablation import DEFAULT, ablation_table, ablation_verdict, variations
+from mmctr.training.trainer import configs
+
+
+def test_every_variation_differs_from_the_default_and_can_be_built(tiny):
+    default = configs()
+    seen = [(default, "v4")]
+    for name, change in variations(tiny).items():
+        change = dict(change)
+        strategy = change.pop("strategy", "v4")
+        found = configs(**change)
+        if name != DEFAULT:
+            assert (found, strategy) not in seen, name
+            seen.append((found, strategy))
+
+
+def test_switches_are_flipped_one_at_a_time(tiny):
+    default = configs()
+    default = default[0].model_dump() | default[1].model_dump()
+    for name, change in variations(tiny).items():
+        if name.startswith(("with ", "without ")):
+            model, training = configs(**change)
+            found = model.model_dump() | training.model_dump()
+            differing = {key for key in found if found[key] != default[key]}
+            assert len(differing) == 1
+            (key,) = differing
+            is_off = found[key] in (False, "off", 0)
+            assert is_off == name.startswith("without"), name
+
+
+def fake_run(label, score):
+    """A run with given scores of valid rows."""
+    return SimpleNamespace(
+        predictions=pd.DataFrame({"probability": score}),
+        summary={
+            "metrics": {"auc": roc_auc_score(label, score)},
+            "seconds": {"training": 2.0},
+            "parameters": 7,
+        },
+    )
+
+
+@pytest.fixture
+def rows():
+    """600 valid rows of 60 users."""
+    rng = np.random.default_rng(0)
+    label = (rng.random(600) < 0.3).astype(np.float32)
+    return SimpleNamespace(user=np.repeat(np.arange(60), 10), label=label)
+
+
+def test_differences_are_means_over_seeds(rows):
+    rng = np.random.default_rng(1)
+    noise = [rng.normal(size=600) for _ in range(4)]
+    default = [rows.label + noise[0], rows.label + noise[1]]
+    worse = [0.2 * rows.label + noise[2], 0.2 * rows.label + noise[3]]
+    found = {
+        DEFAULT: [fake_run(rows.label, score) for score in default],
+        "worse": [fake_run(rows.label, score) for score in worse],
+        "same": [fake_run(rows.label, score) for score in default],
+    }
+    table = ablation_table(found, rows).set_index("variation")
+    auc = {
+        name: np.mean([roc_auc_score(rows.label, score) for score in scores])
+        for name, scores in (("default", default), ("worse", worse))
+    }
+    assert table["difference"]["worse"] == pytest.approx(auc["worse"] - auc["default"])
+    assert table["low"]["worse"] < table["difference"]["worse"] < table["high"]["worse"] < 0
+    assert table["difference"]["same"] == table["low"]["same"] == table["high"]["same"] == 0
+    assert table["p_holm"]["worse"] < 0.05 < table["p_holm"]["same"]
+    assert np.isnan(table["difference"][DEFAULT])
+    dataset = SimpleNamespace(name="clicks", simulated=False)
+    words = ablation_verdict(table.reset_index(), dataset)
+    assert "Worse by more than chance: worse (-" in words
+    assert words.endswith("Not shown to differ: 1 of 2 changes.")
+
+
+def test_a_clear_difference_is_shown_however_many_changes_there_are(rows, tiny):
+    rng = np.random.default_rng(2)
+    found = {
+        name: [fake_run(rows.label, (name == DEFAULT) * 2 * rows.label + rng.normal(size=600))]
+        for name in variations(tiny)
+    }
+    table = ablation_table(found, rows)
+    assert (table["high"][1:] < 0).all()
+    assert (table["p_holm"][1:] < 0.05).all()

@@ -1,0 +1,273 @@
+"""Comparisons of hand-made runs against naive computations."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from mmctr.evaluation import compare
+from mmctr.runs.run import Run
+
+
+def made_run(folder, strategy, seed, noise, rows):
+    """A run whose scores are the labels plus noise; its folder holds its predictions only."""
+    rng = np.random.default_rng(seed + len(strategy) + ord(strategy[-1]))
+    probability = 1 / (1 + np.exp(-(rows.label + rng.normal(0, noise, len(rows.label)))))
+    auc = roc_auc_score(rows.label, probability)
+    folder = folder / f"{strategy.replace(':', '-')}-{seed}"
+    folder.mkdir()
+    columns = {"user": rows.user, "target": 1, "label": rows.label, "probability": probability}
+    pd.DataFrame(columns).to_parquet(folder / "predictions.parquet")
+    sizes = {"content_width": 128, "n_items": 1000}
+    return Run(
+        folder=folder,
+        config={"strategy": strategy, "training": {"seed": seed}, "sizes": sizes},
+        summary={
+            "metrics": {"auc": auc, "auc_interval": [auc - 0.1, auc + 0.1], "logloss": 0.5}
+            | {"gauc": 0.6},
+            "seconds": {"training": 2.0 + seed, "fusion": 1.0},
+            "parameters": 10,
+            "dataset": {"rows": {"valid": len(rows.label)}},
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Labels of 60 users with ten rows each."""
+    label = np.random.default_rng(0).integers(0, 2, 600).astype(np.float32)
+    return SimpleNamespace(user=np.repeat(np.arange(60), 10), label=label)
+
+
+@pytest.fixture(scope="module")
+def runs(rows, tmp_path_factory):
+    """v4 clearly better than v1, and v2 as good as v4; two seeds each."""
+    noises, folder = {"v1": 3.0, "v2": 1.01, "v4": 1.0}, tmp_path_factory.mktemp("runs")
+    return [
+        made_run(folder, name, seed, noise, rows)
+        for name, noise in noises.items()
+        for seed in (1, 2)
+    ]
+
+
+def test_tables(runs, rows):
+    lines = compare.run_table(runs)
+    assert lines[["strategy", "seed"]].to_numpy().tolist()[:2] == [["v1", 1], ["v1", 2]]
+    for run, line in zip(runs, lines.itertuples(), strict=True):
+        expected = roc_auc_score(rows.label, run.predictions["probability"])
+        assert (line.auc, line.high - line.auc) == pytest.approx((expected, 0.1))
+        assert line.seconds == run.seed + 3  # two and the seed of training, one of fusion
+    means = compare.strategy_table(runs).set_index("strategy")
+    assert means.index[-1] == "v1"
+    for name, part in lines.groupby("strategy"):
+        assert means.loc[name, "AUC"] == pytest.approx(part["auc"].mean())
+        assert means.loc[name, "seeds"] == 2
+    assert means["AUC"].is_monotonic_decreasing
+    assert means.loc["v4", ["logloss", "GAUC", "parameters"]].tolist() == [0.5, 0.6, 10]
+    assert means.loc["v4", "training (s)"] == pytest.approx(3.5)
+    assert means.loc["v4", "embedding (MB)"] == pytest.approx(128 * 4 * 1000 / 1e6)
+
+
+def draws(users):
+    """How often each user is drawn, in each of forty draws."""
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        yield np.bincount(rng.integers(users, size=users), minlength=users)
+
+
+def resampled_aucs(rows, scores, copies):
+    """AUC of each system where users count as often as they were drawn."""
+    weight = copies[rows.user]
+    return [roc_auc_score(rows.label, score, sample_weight=weight) for score in scores]
+
+
+def test_paired_differences_equal_the_naive_computation(runs, rows, monkeypatch):
+    monkeypatch.setattr(compare, "RESAMPLES", 40)  # the naive computation is slow
+    table = compare.paired_differences(runs, rows).set_index("strategy")
+    best = compare.strategy_table(runs)["strategy"][0]
+    assert best not in table.index
+    for name in table.index:
+        scores = [run.predictions["probability"] for run in runs if run.strategy in (name, best)]
+        names = np.array([run.strategy for run in runs if run.strategy in (name, best)])
+        aucs = [roc_auc_score(rows.label, score) for score in scores]
+        mine = np.mean([a for a, n in zip(aucs, names, strict=True) if n == name])
+        other = np.mean([a for a, n in zip(aucs, names, strict=True) if n == best])
+        assert table.loc[name, "difference"] == pytest.approx(mine - other)
+        samples = np.array([resampled_aucs(rows, scores, draw) for draw in draws(60)])
+        samples = samples[:, names == name].mean(axis=1) - samples[:, names == best].mean(axis=1)
+        low, high = np.quantile(samples, [0.025, 0.975])
+        assert (table.loc[name, "low"], table.loc[name, "high"]) == pytest.approx((low, high))
+        rarer = min(sum(samples <= 0), sum(samples >= 0))
+        assert table.loc[name, "p"] == pytest.approx(min(1, 2 * (rarer + 1) / 41))
+
+
+@pytest.mark.parametrize(
+    ("draws", "expected"),
+    [
+        ([-1] * 99, 2 / 100),  # all on one side: the draw that was made counts too
+        ([-1] * 95 + [1] * 4, 2 * 5 / 100),
+        ([1] * 95 + [0] * 4, 2 * 5 / 100),
+        ([0] * 99, 1),
+        ([-1] * 9 + [np.nan] * 90, 2 / 10),
+    ],
+)
+def test_p_value_by_hand(draws, expected):
+    assert compare.p_value(np.array(draws, dtype=float)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("p", "corrected"),
+    [
+        # Sorted 0.01, 0.02, 0.03, 0.5: times 4, 3, 2, 1, and never less than the one before.
+        ([0.03, 0.01, 0.5, 0.02], [0.06, 0.04, 0.5, 0.06]),
+        ([0.4, 0.5], [0.8, 0.8]),
+        ([0.9, 0.7, 0.8], [1, 1, 1]),
+        ([0.02], [0.02]),
+        ([], []),
+    ],
+)
+def test_holm_by_hand(p, corrected):
+    assert compare.holm(np.array(p)).tolist() == pytest.approx(corrected)
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+def test_verdict_says_what_is_best_and_what_could_be_chance(runs, rows, simulated):
+    dataset = SimpleNamespace(name="clicks", simulated=simulated)
+    means, differences = compare.strategy_table(runs), compare.paired_differences(runs, rows)
+    words = compare.verdict(means, differences, dataset)
+    best = means["strategy"][0]
+    assert f"{best} has the highest valid AUC, {means['AUC'][0]:.4f}" in words
+    clear, chance = words.split("Its lead could be chance over ")
+    assert "better by more than chance than v1 (by" in clear
+    assert chance.startswith("v2" if best == "v4" else "v4")
+    assert ("says nothing about real clicks" in words) == simulated
+
+
+def test_seeds_of_different_number_are_averaged_first(runs):
+    means = compare.strategy_table([*runs[:3], runs[5]]).set_index("strategy")
+    assert means["seeds"].to_dict() == {"v1": 2, "v2": 1, "v4": 1}
+    assert means.loc["v2", "AUC"] == runs[2].summary["metrics"]["auc"]
+
+
+def test_cost_is_averaged_over_the_seeds_that_measured_it(rows, tmp_path):
+    runs = [
+        made_run(tmp_path, name, seed, 1.0, rows)
+        for name, seeds in {"v1": (1, 2, 3), "v2": (1,)}.items()
+        for seed in seeds
+    ]
+    for run, (speed, memory) in zip(runs, [(100.0, 30.0), (300.0, 50.0)], strict=False):
+        run.summary["cost"] = {"samples_per_s": speed, "peak_memory_mb": memory}
+    found = compare.strategy_table(runs).set_index("strategy")[["samples/s", "peak memory (MB)"]]
+    assert found.loc["v1"].tolist() == [200, 40]
+    assert found.loc["v2"].isna().all()
+
+
+def test_runs_without_cost_are_shown_with_a_dash(rows, tmp_path):
+    older, newer = (made_run(tmp_path, name, 1, 1.0, rows) for name in ("v1", "v2"))
+    newer.summary["cost"] = {"samples_per_s": 21400.2, "peak_memory_mb": 1240.0}
+    page = compare.styled(compare.strategy_table([older, newer])[compare.COST]).to_html()
+    assert page.count(">–<") == 2  # the older one's speed and memory
+    assert ">21,400<" in page
+    assert ">1,240<" in page
+    assert "nan" not in page
+    alone = compare.strategy_table([older])
+    assert compare.styled(alone[compare.COST]).to_html().count(">–<") == 2
+    assert compare.styled(alone[compare.QUALITY]).to_html().count(">–<") == 1  # the seed spread
+
+
+def means_of(auc, seconds=(3.0, 2.0), seeds=(2, 2)):
+    """A table as of strategy_table, with what a verdict reads."""
+    spread = [0.004 if number > 1 else np.nan for number in seeds]
+    table = {"strategy": ["v4", "v1"], "AUC": auc, "seeds": seeds, "seed spread": spread}
+    return pd.DataFrame(table | {"training (s)": seconds, "fusion (s)": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "words"),
+    [
+        (
+            -0.03,
+            -0.01,
+            0.01,
+            "It is better by more than chance than v1 (by 0.0200, 95% interval 0.0100 to 0.0300, "
+            "corrected p = 0.010).",
+        ),
+        # An interval without zero, yet too many strategies: the corrected p-value decides.
+        (-0.04, -0.001, 0.08, "Its lead could be chance over v1 (by 0.0200, 95% interval 0.0010"),
+        (-0.05, 0.01, 0.3, "95% interval -0.0100 to 0.0500, corrected p = 0.300): it is not shown"),
+    ],
+)
+def test_verdict_in_words(low, high, p, words):
+    line = {"strategy": ["v1"], "difference": [-0.02], "low": [low], "high": [high], "p_holm": [p]}
+    dataset = SimpleNamespace(name="clicks", simulated=False)
+    references = {"popularity": 0.6, "oracle": 0.8}
+    found = compare.verdict(means_of([0.7, 0.68]), pd.DataFrame(line), dataset, references)
+    assert found.startswith("On clicks (real) v4 has the highest valid AUC, 0.7000, the mean of 2 ")
+    assert "beside it: popularity 0.6000 and oracle 0.8000." in found
+    assert words in found
+    assert "Seeds of one strategy differ by up to 0.0040." in found
+    assert found.endswith("v4 takes 4.0 s of fusion and training, one of v1, the quickest, 3.0 s.")
+
+
+def test_verdict_of_single_seeds_says_what_is_not_known():
+    line = {"strategy": ["v1"], "difference": [-0.02], "low": [-0.1], "high": [0.0], "p_holm": [1]}
+    dataset = SimpleNamespace(name="clicks", simulated=False)
+    means = means_of([0.7, 0.68], seconds=(2.0, 3.0), seeds=(1, 1))
+    found = compare.verdict(means, pd.DataFrame(line), dataset)
+    assert "0.7000, with one seed." in found
+    assert "How much another seed would change is not known." in found
+    assert found.endswith("A run of v4 takes 3.0 s of fusion and training.")
+
+
+def test_setting_names_the_data_and_what_else_differs(tiny, tiny_run):
+    def trained(**changes):
+        training = tiny_run.config["training"] | changes
+        return Run(tiny_run.folder, tiny_run.config | {"training": training}, tiny_run.summary)
+
+    found = compare.setting([trained(seed=1), trained(seed=2)], tiny)
+    users = len(set(tiny.valid.user.tolist()))
+    assert f"{len(tiny.valid):,} impressions of {users} users and 300 items" in found
+    assert "with seeds 1 and 2, up to 1 epoch. All runs share every parameter but" in found
+    found = compare.setting([trained(), trained(epochs=2)], tiny)
+    assert "Beware: the runs also differ in epochs." in found
+
+
+def test_coldest_is_the_first_group_in_words():
+    groups = pd.DataFrame(
+        {"group": ["0", "0", "1+"], "system": ["v1", "ids", "v1"], "auc": [0.6, 0.7, 0.9]}
+        | {"rows": [1200, 1200, 5]}
+    )
+    assert compare.coldest(groups) == "In group 0 (1,200 rows): ids 0.700 and v1 0.600."
+    assert "No group" in compare.coldest(groups[:0])
+
+
+def test_equal_strategies_differ_by_nothing(rows, tmp_path):
+    runs = [made_run(tmp_path, name, 1, 1.0, rows) for name in ("provided:a", "provided:b")]
+    for run in runs:
+        run.__dict__["predictions"] = runs[0].predictions
+        run.summary["metrics"]["auc"] = 0.7
+    table = compare.paired_differences(runs, rows)
+    assert table[["difference", "low", "high"]].to_numpy().tolist() == [[0, 0, 0]]
+    dataset = SimpleNamespace(name="clicks", simulated=False)
+    words = compare.verdict(compare.strategy_table(runs), table, dataset)
+    assert table[["p", "p_holm"]].to_numpy().tolist() == [[1, 1]]
+    assert "(by 0.0000, 95% interval 0.0000 to 0.0000, corrected p = 1.000): it is not" in words
+
+
+def test_one_strategy_alone_is_compared_with_nothing(runs, rows):
+    alone = [run for run in runs if run.strategy == "v4"]
+    assert compare.paired_differences(alone, rows).empty
+    assert "v4 has the highest" in compare.verdict(
+        compare.strategy_table(alone),
+        compare.paired_differences(alone, rows),
+        SimpleNamespace(name="clicks", simulated=False),
+    )
+
+
+def test_probabilities_are_averaged_over_seeds(runs):
+    means = compare.mean_probabilities(runs)
+    assert list(means) == ["v1", "v2", "v4"]
+    both = [run.predictions["probability"] for run in runs if run.strategy == "v2"]
+    np.testing.assert_allclose(means["v2"], (both[0] + both[1]) / 2)

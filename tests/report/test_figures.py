@@ -1,0 +1,282 @@
+"""Figures show the values that they are given, with axis titles and fixed colours."""
+
+import inspect
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from mmctr.content.strategies import STRATEGIES
+from mmctr.report import figures
+
+ATTACK = '<script>alert(1)</script> & "quotes"'
+GROUPS = pd.DataFrame(
+    {"group": ["0", "1+"], "auc": [0.5, 0.7], "low": [0.4, 0.6], "high": [0.6, 0.8]}
+    | {"rows": [10, 20], "system": "v1"}
+)
+HEADS = pd.DataFrame(
+    {
+        "head": [1, 1, 2, 2],
+        "age": [1, 2, 1, 2],
+        "item": [2, 1, 2, 1],
+        "weight": [0.9, 0.1, 0.3, 0.7],
+    }
+)
+TRIALS = pd.DataFrame(
+    {
+        "trial": [1, 2, 3, 4],
+        "state": ["finished", "pruned", "diverged", "finished"],
+        "auc": [0.6, 0.5, np.nan, 0.7],
+        "best": [0.6, 0.6, 0.6, 0.7],
+        "rate": [0.01, 0.001, 0.5, 0.003],
+        "hidden": [[128, 64], [64], [64], [9, 8]],
+    }
+)
+EXAMPLES = {
+    "history_lengths": lambda: figures.history_lengths({"train": np.array([0, 1, 1, 3])}),
+    "popularity": lambda: figures.popularity(np.array([5, 0, 9, 1])),
+    "bars": lambda: figures.bars(
+        pd.DataFrame({"a": [3, 1], "b": [1.0, 2.0]}), "a", "b", x_title="A", y_title="B"
+    ),
+    "explained_variance": lambda: figures.explained_variance(
+        {"v4": {"text": np.array([0.5, 0.9]), "image": np.array([0.4, 0.8])}}
+    ),
+    "by_strategy": lambda: figures.by_strategy({"v1": 0.6, "v9": 0.55}, "AUC", chance=0.5),
+    "learning_curve": lambda: figures.learning_curve(
+        pd.DataFrame({"epoch": [0.5, 1], "train_loss": [0.6, 0.5], "logloss": [0.7, 0.6]}).assign(
+            auc=[0.6, 0.7]
+        ),
+        "v2",
+    ),
+    "time_split": lambda: figures.time_split({"data": 1.0, "forward": 3.0, "backward": 4.0}),
+    "calibration": lambda: figures.calibration(
+        pd.DataFrame({"rows": [5, 5], "predicted": [0.1, 0.4], "observed": [0.2, 0.4]}), "v1"
+    ),
+    "auc_by_group": lambda: figures.auc_by_group(GROUPS, "Clicks"),
+    "attention_heads": lambda: figures.attention_heads(HEADS, np.array(["", ATTACK, "two"])),
+    "lines_by_head": lambda: figures.lines_by_head(
+        HEADS, "age", "weight", x_title="Age", y_title="Weight"
+    ),
+    "field_weights": lambda: figures.field_weights(
+        pd.DataFrame({"field": ["id"], "mean": [0.5], "low": [0.4], "high": [0.6]})
+    ),
+    "importance": lambda: figures.importance(
+        pd.DataFrame({"field": ["id"], "mean": [0.05], "low": [0.04], "high": [0.06]})
+    ),
+    "histogram": lambda: figures.histogram(np.array([-0.5, 0.2, 0.9]), "Rank", low=-1, high=1),
+    "distributions": lambda: figures.distributions({"a": np.arange(9.0)}, "Change"),
+    "strategies": lambda: figures.strategies(
+        pd.DataFrame({"strategy": ["v1", "v4"], "seed": [1, 1], "auc": [0.6, 0.7]}).assign(
+            low=0.5, high=0.8
+        ),
+        {"popularity": 0.55},
+    ),
+    "auc_against_time": lambda: figures.auc_against_time(
+        pd.DataFrame({"strategy": ["v4", "v1", "v4"], "seed": [1, 1, 2]}).assign(
+            auc=[0.7, 0.6, 0.71], seconds=[30.0, 20.0, 34.0]
+        )
+    ),
+    "search_history": lambda: figures.search_history(TRIALS, {"popularity": 0.55}),
+    "search_curves": lambda: figures.search_curves(
+        pd.DataFrame({"trial": [1, 1, 2], "state": ["finished", "finished", "pruned"]}).assign(
+            validation=[1, 2, 1], auc=[0.6, 0.7, 0.5]
+        ),
+        1,
+    ),
+    "search_slices": lambda: figures.search_slices(TRIALS, {"rate": True, "hidden": False}),
+    "differences": lambda: figures.differences(
+        pd.DataFrame(
+            {"strategy": ["v1"], "difference": [-0.1], "low": [-0.2], "high": [-0.05]}
+            | {"p_holm": [0.01]}
+        ),
+        "v4",
+    ),
+}
+
+
+def test_every_figure_has_an_example():
+    found = {
+        name
+        for name, function in inspect.getmembers(figures, inspect.isfunction)
+        if function.__module__ == figures.__name__ and not name.startswith("_")
+    }
+    assert found - {"strategy_color", "assign_colors", "as_text", "item_maps"} == set(EXAMPLES)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_figures_are_labelled_and_leave_the_background_to_the_page(name):
+    figure = EXAMPLES[name]()
+    assert isinstance(figure, go.Figure)
+    assert figure.data
+    assert figure.layout.xaxis.title.text
+    # Names on an axis speak for themselves; numbers need a title.
+    named = all(isinstance(value, str) for trace in figure.data for value in trace.y)
+    assert named or figure.layout.yaxis.title.text
+    assert figure.layout.template.layout.paper_bgcolor == "rgba(0, 0, 0, 0)"
+    assert figure.to_json()
+
+
+def test_strategies_have_fixed_colours_of_their_own():
+    colors = [figures.strategy_color(name) for name in STRATEGIES]
+    assert len(set(colors)) == len(STRATEGIES)
+    assert figures.strategy_color("provided:x") == figures.strategy_color("provided:x")
+    assert figures.strategy_color("provided:x") not in colors
+
+
+@pytest.mark.parametrize("column", ["x", "a", "b", "c", "item_emb_d128"])
+def test_the_oracle_has_a_colour_of_its_own(column):
+    colors = [figures.strategy_color(name) for name in (*STRATEGIES, f"provided:{column}")]
+    assert figures.strategy_color("oracle") not in colors
+
+
+@pytest.mark.parametrize(
+    "name", ["by_strategy", "learning_curve", "calibration", "strategies", "auc_against_time"]
+)
+def test_a_strategy_has_its_colour_in_every_figure(name):
+    colors = {
+        trace.marker.color or trace.line.color
+        for trace in EXAMPLES[name]().data
+        if trace.name not in ("perfect", "train")
+    }
+    assert colors <= {figures.strategy_color(strategy) for strategy in (*STRATEGIES, "v9")}
+
+
+def test_both_axes_of_a_learning_curve_are_named_and_the_best_is_marked():
+    figure = EXAMPLES["learning_curve"]()
+    layout = figure.layout
+    assert layout.xaxis.title.text == layout.xaxis2.title.text == "Epoch"
+    assert "nats" in layout.yaxis.title.text
+    assert "AUC" in layout.yaxis2.title.text
+    traces = {trace.name: trace for trace in figure.data}
+    assert list(traces["train"].y) == [0.6, 0.5]
+    assert list(traces["valid"].y) == [0.7, 0.6]
+    assert (list(traces["best (kept)"].x), list(traces["best (kept)"].y)) == ([1], [0.7])
+
+
+def test_values_survive():
+    bars = EXAMPLES["bars"]().data[0]
+    assert (list(bars.x), list(bars.y)) == (["3", "1"], [1.0, 2.0])
+    share = EXAMPLES["history_lengths"]().data[0]
+    assert list(share.y) == [100, 75, 25, 25]
+    ranks = EXAMPLES["popularity"]().data[0]
+    assert (list(ranks.x), list(ranks.y)) == ([1, 2, 3], [9, 5, 1])
+    heat = EXAMPLES["attention_heads"]().data[0]
+    assert np.asarray(heat.z).tolist() == [[0.1, 0.9], [0.7, 0.3]]
+    error = EXAMPLES["differences"]().data[0].error_x
+    assert (error.array[0], error.arrayminus[0]) == pytest.approx((0.05, 0.1))
+    strategies = [bar.base + bar.y[0] for bar in EXAMPLES["by_strategy"]().data]
+    assert strategies == pytest.approx([0.6, 0.55])
+    curve = EXAMPLES["explained_variance"]().data[0]
+    assert (list(curve.x), list(curve.y)) == ([1, 2], [50, 90])
+    calibrated = EXAMPLES["calibration"]().data[1]
+    assert (list(calibrated.x), list(calibrated.y)) == ([0.1, 0.4], [0.2, 0.4])
+    groups = EXAMPLES["auc_by_group"]().data[0]
+    assert (list(groups.customdata), list(groups.y)) == (["0", "1+"], [0.5, 0.7])
+    assert list(groups.error_y.array) == pytest.approx([0.1, 0.1])
+    box = EXAMPLES["distributions"]().data[0]
+    parts = (box.lowerfence, box.q1, box.median, box.q3, box.upperfence)
+    assert [part[0] for part in parts] == pytest.approx([0.4, 2, 4, 6, 7.6])
+    head = EXAMPLES["lines_by_head"]().data[1]
+    assert (head.name, list(head.x), list(head.y)) == ("head 2", [1, 2], [0.3, 0.7])
+    field = EXAMPLES["field_weights"]().data[0]
+    assert (list(field.x), list(field.y)) == ([0.5], ["id"])
+    run = EXAMPLES["strategies"]()
+    assert [trace.y[0] for trace in run.data] == [0.6, 0.7]
+    assert run.layout.annotations[0].text == "popularity<br>0.5500"
+
+
+def test_a_search_shows_every_trial_by_what_became_of_it():
+    figure = EXAMPLES["search_history"]()
+    marks = {trace.name: (list(trace.x), list(trace.y)) for trace in figure.data}
+    assert marks == {
+        "finished": ([1, 4], [0.6, 0.7]),
+        "pruned": ([2], [0.5]),
+        "best so far": ([1, 2, 3, 4], [0.6, 0.6, 0.6, 0.7]),
+    }
+    assert "popularity" in figure.layout.annotations[0].text
+    curves = {trace.name: list(trace.y) for trace in EXAMPLES["search_curves"]().data}
+    assert curves == {"trial 1, the best": [0.6, 0.7], "pruned": [0.5]}
+    slices = EXAMPLES["search_slices"]()
+    panels = {(trace.name, trace.xaxis): list(trace.x) for trace in slices.data}
+    assert panels == {
+        ("finished", "x"): [0.01, 0.003],
+        ("pruned", "x"): [0.001],
+        ("finished", "x2"): ["128, 64", "9, 8"],
+        ("pruned", "x2"): ["64"],
+    }
+    assert (slices.layout.xaxis.type, slices.layout.xaxis2.type) == ("log", "category")
+    assert list(slices.layout.xaxis2.categoryarray) == ["9, 8", "64", "128, 64"]
+
+
+def test_the_time_is_split_into_shares_of_the_whole_and_the_longest_stands_out():
+    bar = EXAMPLES["time_split"]().data[0]
+    assert list(bar.y) == ["data", "forward", "backward"]
+    assert list(bar.x) == pytest.approx([12.5, 37.5, 50])
+    assert sum(bar.x) == pytest.approx(100)
+    assert bar.text[2] == "50% (4.0 s)"
+    assert [color == figures.MAIN for color in bar.marker.color] == [False, False, True]
+
+
+def test_quality_stands_beside_cost_with_a_mark_a_seed():
+    figure = EXAMPLES["auc_against_time"]()
+    marks = {trace.name: (list(trace.x), list(trace.y)) for trace in figure.data}
+    assert marks == {"v4": ([30, 34], [0.7, 0.71]), "v1": ([20], [0.6])}
+    assert list(figure.data[0].text) == ["seed 1", "seed 2"]
+    assert figure.layout.xaxis.rangemode == "tozero"
+
+
+def test_intervals_are_drawn_on_bars_that_have_them():
+    table = pd.DataFrame({"a": ["x"], "b": [2.0], "low": [1.5], "high": [4.0]})
+    bar = figures.bars(table, "a", "b", x_title="A", y_title="B").data[0]
+    assert (bar.error_y.array[0], bar.error_y.arrayminus[0]) == (2.0, 0.5)
+    assert EXAMPLES["bars"]().data[0].error_y.array is None
+
+
+def test_histograms_count_every_row_once():
+    values = np.random.default_rng(0).uniform(-1, 1, 400)
+    bar = figures.histogram(values, "Rank", low=-1, high=1).data[0]
+    assert sum(bar.y) == pytest.approx(100)
+    for middle, share in zip(bar.x, bar.y, strict=True):
+        inside = (values >= middle - 0.05) & (values < middle + 0.05)
+        assert share == pytest.approx(inside.mean() * 100)
+
+
+def test_points_of_a_map_name_their_item_if_it_is_known():
+    table = pd.DataFrame({"x": [0.0, 1], "y": [3.0, 4], "tag": ["7", "8"], "title": "a"})
+    traces = figures.item_maps({"v1": table.assign(item=[30, 40])}).data
+    assert [list(trace.customdata) for trace in traces] == [[30], [40]]
+
+
+def test_maps_show_every_item_once_a_strategy():
+    table = pd.DataFrame({"x": [0.0, 1, 2], "y": [3.0, 4, 5], "tag": ["7", "other", "7"]})
+    figure = figures.item_maps({name: table.assign(title="a") for name in ("v1", "v2", "v3")})
+    points = [point for trace in figure.data for point in zip(trace.x, trace.y, strict=True)]
+    assert sorted(points) == sorted(3 * list(zip(table["x"], table["y"], strict=True)))
+    assert [note.text for note in figure.layout.annotations] == ["v1", "v2", "v3"]
+    assert [trace.name for trace in figure.data if trace.showlegend] == ["7", "other"]
+
+
+def test_text_is_escaped_once():
+    assert figures.as_text(ATTACK) == ('&lt;script&gt;alert(1)&lt;/script&gt; &amp; "quotes"')
+    assert figures.as_text("&lt;") == "&amp;lt;"
+
+
+def test_titles_are_shown_as_text():
+    maps = {
+        "v1": pd.DataFrame({"x": [0.0, 1], "y": [0.0, 1], "tag": ["3", "other"], "title": ATTACK})
+    }
+    for figure in (figures.item_maps(maps), EXAMPLES["attention_heads"]()):
+        assert "<script>" not in figure.to_json().replace("\\u003c", "<")
+        assert "&lt;script&gt;" in figure.to_json().replace("\\u0026", "&")
+
+
+def test_ready_made_columns_have_colours_of_their_own(monkeypatch):
+    monkeypatch.setattr(figures, "STRATEGY_COLORS", dict(figures.STRATEGY_COLORS))
+    columns = ["provided:a", "provided:b", "provided:c"]
+    fixed = ["v1", "v2", "v3", "v4", "ids"]
+    before = [figures.strategy_color(name) for name in fixed]
+    figures.assign_colors(["v1", "v4", *columns])
+    assert [figures.strategy_color(name) for name in fixed] == before
+    colors = {figures.strategy_color(name) for name in [*fixed, *columns, "oracle"]}
+    assert len(colors) == 9

@@ -1,0 +1,311 @@
+"""The explorers as objects: what they show against `explain`, and titles that attack."""
+
+from dataclasses import replace
+from html import escape
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from IPython.display import HTML
+
+from mmctr.content import strategies as fusion
+from mmctr.data.dataset import Impressions
+from mmctr.evaluation import explain
+from mmctr.model.din import DIN, DINConfig
+from mmctr.report import widgets
+from mmctr.training.prediction import predict
+
+HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "'&amp;<b>")
+TAGS = {"div", "span", "i", "p", "h4", "h5", "b", "img", "button", "style"}
+
+
+class Elements(HTMLParser):
+    """All elements of a page with their attributes, and its text."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.found, self.text = [], ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def of(self, tag):
+        """The attributes of all elements of a kind."""
+        return [found for name, found in self.found if name == tag]
+
+
+@pytest.fixture
+def explorer(tiny, tiny_run):
+    return attention_explorer(tiny_run, tiny)
+
+
+@pytest.fixture(scope="module")
+def embeddings(tiny):
+    return {name: fusion.item_embeddings(tiny.catalog, name) for name in ("v1", "v4")}
+
+
+def attention_explorer(run, dataset):
+    return widgets.AttentionExplorer(widgets.AttentionView(run, dataset))
+
+
+def item_explorer(dataset, embeddings):
+    items = np.arange(1, 101)
+    columns = {"x": items / 10, "y": -items / 7, "tag": ["1", "other"] * 50, "item": items}
+    table = pd.DataFrame(columns).assign(title=dataset.catalog.titles[items])
+    maps = {name: table.assign(x=table["x"] + number) for number, name in enumerate(embeddings)}
+    return widgets.ItemExplorer(widgets.ItemView(dataset, embeddings, maps))
+
+
+def with_titles(dataset, titles):
+    """The dataset with the given titles in turn."""
+    many = np.resize(np.array(titles, dtype=object), dataset.catalog.n_items + 1)
+    return replace(dataset, catalog=replace(dataset.catalog, titles=many))
+
+
+def facts(explorer):
+    """The numbers beside the target."""
+    return [part.split("</div>")[0] for part in explorer.head.html.split('class="number">')[1:]]
+
+
+def press(panel, action, value):
+    """What the browser sends when a button is pressed."""
+    panel._handle_custom_msg({"action": action, "value": value}, [])
+
+
+def expected(run, row, target, history):
+    """What predict says of a row with another target and history."""
+    changed = {
+        "target": np.array([target], np.int32),
+        "history_items": np.array(history, np.int32),
+        "history_start": np.array([0]),
+        "history_end": np.array([len(history)]),
+    }
+    return predict(run.model(), Impressions(**(vars(row) | changed)))[0]
+
+
+def test_every_case_is_offered_and_shown(explorer, tiny, tiny_run):
+    for name, row in explorer.view.cases.items():
+        explorer.case.value = row
+        assert explorer.row == row
+        assert explorer.impression.value == row
+        shown = facts(explorer)
+        predicted = tiny_run.predictions["probability"][row]
+        assert float(shown[0]) == pytest.approx(predicted, abs=6e-4), name
+        assert shown[1:] == [f"{tiny.valid.label[row]:.0f}", f"{tiny.valid.probability[row]:.3f}"]
+    assert len(explorer.view.cases) == 5
+
+
+def test_changes_are_predicted_as_predict_does(explorer, tiny, tiny_run):
+    row = explorer.view.cases["A long history"]
+    explorer.show(row)
+    one, history = tiny.valid.select(np.array([row])), tiny.valid.history(row)[-64:].tolist()
+    target = int(tiny.valid.target[row])
+    press(explorer.strip, "remove", 2)
+    del history[2]
+    assert facts(explorer)[1] == f"{expected(tiny_run, one, target, history):.3f}"
+    press(explorer.strip, "select", 0)
+    press(explorer.found, "swap", 9)
+    history[0] = 9
+    assert facts(explorer)[1] == f"{expected(tiny_run, one, target, history):.3f}"
+    press(explorer.head, "select", -1)
+    press(explorer.found, "swap", 11)
+    assert facts(explorer)[1] == f"{expected(tiny_run, one, 11, history):.3f}"
+    assert tiny.valid.history(row)[-64:].tolist() != history, "the dataset is left as it was"
+    explorer.reset.click()
+    assert len(facts(explorer)) == 3
+    assert facts(explorer)[0] == f"{tiny_run.predictions['probability'][row]:.3f}"
+
+
+def test_a_page_shows_the_latest_clicks_of_a_long_history(explorer, tiny):
+    row = explorer.view.cases["A long history"]
+    length = min(64, int(tiny.valid.history_length[row]))
+    assert length > 16
+    explorer.show(row)
+    assert explorer.strip.html.count("without: ") == length
+    page = explorer.view.page()
+    part = page[page.index("A long history") :]
+    part = part[: part.index("<h4", 1)] if "<h4" in part[1:] else part
+    assert part.count("without: ") == 16
+    assert "of which the latest 16 are shown" in part
+    last = escape(str(tiny.catalog.titles[tiny.valid.history(row)[-1]]))
+    assert last in part
+
+
+def test_a_history_may_be_emptied(explorer, tiny, tiny_run):
+    row = int(np.flatnonzero(tiny.valid.history_length == 2)[0])
+    explorer.show(row)
+    press(explorer.strip, "remove", 1)
+    press(explorer.strip, "remove", 0)
+    one = tiny.valid.select(np.array([row]))
+    assert facts(explorer)[1] == f"{expected(tiny_run, one, tiny.valid.target[row], []):.3f}"
+    assert "history is empty" in explorer.strip.html
+    press(explorer.found, "swap", 4)
+    assert facts(explorer)[1] == f"{expected(tiny_run, one, 4, []):.3f}"
+
+
+def test_bars_are_the_weights_and_notes_the_effects(explorer, tiny, tiny_run):
+    row = explorer.view.cases["Heads that disagree"]
+    explorer.show(row)
+    one = tiny.valid.select(np.array([row]))
+    weights = explain.attention(tiny_run.model(), one)
+    weights = weights.sort_values(["age", "head"], ascending=[False, True])["weight"]
+    bars = Elements(explorer.strip.html).of("span")
+    titles = [bar["title"] for bar in bars if bar.get("class") == "weight"]
+    assert [float(title.split(": ")[1]) for title in titles] == [round(w, 3) for w in weights]
+    clicks = explain.leave_one_out(tiny_run.model(), one).sort_values("age", ascending=False)
+    without = explain.sigmoid(clicks["logit"] - clicks["effect"]) - explain.sigmoid(clicks["logit"])
+    notes = explorer.strip.html.replace("−", "-").split("without: ")[1:]
+    found = [float(note.split("<")[0]) for note in notes]
+    assert found == pytest.approx((100 * without).tolist(), abs=0.051)
+
+
+def test_a_user_is_found_by_id_or_its_beginning(explorer, tiny):
+    users = tiny.valid.user
+    user = int(users[40])
+    explorer.user.value = str(user)
+    assert [row for _, row in explorer.impression.options] == np.flatnonzero(users == user).tolist()
+    assert explorer.row == explorer.impression.value == np.flatnonzero(users == user)[0]
+    explorer.impression.value = int(np.flatnonzero(users == user)[1])
+    assert explorer.row == np.flatnonzero(users == user)[1]
+    assert "99999" not in {str(other) for other in users}
+    explorer.user.value = "99999"
+    assert "No user of valid" in explorer.head.html
+    explorer.find_user("2")
+    found = {str(users[row]) for _, row in explorer.impression.options}
+    assert all(name.startswith("2") for name in found)
+
+
+def test_items_are_found_by_id_and_by_title(tiny):
+    catalog = with_titles(tiny, ["The Fox", "a fox (2)", "oak 2"]).catalog
+    assert widgets.find_items(catalog, "FOX", limit=3) == [1, 3, 4]
+    assert widgets.find_items(catalog, "(2)", limit=2) == [1, 4]
+    assert widgets.find_items(catalog, "2", limit=3) == [2, 1, 4], "the item 2 itself comes first"
+    for nothing in ("", "  ", "zebra", "²", "0", str(10**30)):
+        assert widgets.find_items(catalog, nothing) == []
+
+
+def test_without_covers_there_are_no_empty_frames(tiny, tiny_run, embeddings):
+    bare = replace(tiny, catalog=replace(tiny.catalog, covers={}))
+    for html in every_html(bare, tiny_run, embeddings):
+        assert 'class="cover"' not in html
+
+
+def test_an_unreadable_cover_is_an_empty_frame(tiny, tmp_path):
+    (tmp_path / "1.jpg").write_text("not a picture")
+    catalog = replace(tiny.catalog, covers={1: tmp_path / "1.jpg", 2: tmp_path / "none.jpg"})
+    assert [widgets.thumbnail(catalog, item) for item in (1, 2, 3)] == ["", "", ""]
+
+
+def every_html(tiny, tiny_run, embeddings):
+    """All HTML that both explorers make, with everything in them used once."""
+    attention = attention_explorer(tiny_run, tiny)
+    attention.search.value = "a"
+    attention.user.value = "<script>alert(2)</script>"
+    yield attention.head.html
+    attention.show(attention.view.cases["A long history"])
+    yield from (
+        attention.head.html,
+        attention.strip.html,
+        attention.found.html,
+        attention.view.page(),
+    )
+    attention.search.value = "<script>alert(2)</script> that nobody has"
+    yield attention.found.html
+    items = item_explorer(tiny, embeddings)
+    yield from (items.panel.html, items.view.page())
+    items.search.value = "a"
+    yield items.found.html
+    items.search.value = '"><img src=y onerror=alert(1)>'
+    yield items.found.html
+
+
+def test_titles_and_searches_stay_text(tiny, tiny_run, embeddings):
+    attacked = with_titles(tiny, HOSTILE)
+    seen = ""
+    for html in every_html(attacked, tiny_run, embeddings):
+        page = Elements(html)
+        assert {tag for tag, _ in page.found} <= TAGS
+        attributes = {name for _, found in page.found for name in found}
+        assert not [name for name in attributes if name.startswith("on")]
+        assert all(found["src"].startswith("data:image/jpeg;") for found in page.of("img"))
+        seen += page.text
+    assert all(title in seen for title in HOSTILE)
+
+
+def test_every_button_has_a_name_and_a_key_of_its_own(tiny, tiny_run, embeddings):
+    for html in every_html(tiny, tiny_run, embeddings):
+        buttons = Elements(html).of("button")
+        assert all(found.get("aria-label") or found.get("title") for found in buttons)
+        keys = [found["data-key"] for found in buttons]
+        assert len(keys) == len(set(keys))
+
+
+def test_without_a_front_end_there_is_a_page_without_buttons(explorer, tiny, tiny_run):
+    page = Elements(widgets.explore_attention(tiny_run, tiny).data)
+    assert not page.of("button")
+    for name, row in explorer.view.cases.items():
+        explorer.show(row)
+        assert name in page.text
+        assert facts(explorer)[0] in page.text
+
+
+@pytest.mark.parametrize("metadata", [{"cellId": "1"}, {}])
+def test_a_front_end_gets_widgets(tiny, tiny_run, monkeypatch, metadata):
+    shell = SimpleNamespace(get_parent=lambda: {"metadata": metadata})
+    monkeypatch.setattr(widgets, "get_ipython", lambda: shell)
+    made = widgets.explore_attention(tiny_run, tiny)
+    assert isinstance(made, widgets.AttentionExplorer if metadata else HTML)
+
+
+@pytest.mark.parametrize(("attention", "heads"), [("dot", 1), ("mlp", 2)])
+def test_other_attentions_are_shown_too(tiny, tiny_run, attention, heads):
+    config = DINConfig.of(
+        embedding_dim=4, heads=heads, attention=attention, attention_hidden=(8,), senet=False
+    )
+    model = DIN.for_catalog(config, tiny.catalog, None).eval()
+    probability = predict(model, tiny.valid)
+
+    predictions = pd.DataFrame({"probability": probability})
+    run = SimpleNamespace(model=lambda: model, predictions=predictions)
+    explorer = attention_explorer(run, tiny)
+    assert ("Heads that disagree" in explorer.view.cases) == (heads > 1)
+    assert explorer.strip.html.count('class="weight"') == heads * len(explorer.history)
+    assert facts(explorer)[0] == f"{probability[explorer.row]:.3f}"
+
+
+@pytest.mark.parametrize("longest", [0, 1])
+def test_short_histories_can_be_explored(tiny, tiny_run, longest):
+    rows = tiny.valid
+    start = np.maximum(rows.history_start, rows.history_end - longest)
+    short = Impressions(**(vars(rows) | {"history_start": start}))
+    dataset = replace(tiny, splits=tiny.splits | {"valid": short})
+    explorer = attention_explorer(tiny_run, dataset)
+    assert explorer.view.cases == {}
+    assert "nothing to choose between" in explorer.view.page()
+    assert len(explorer.history) == longest
+
+
+def test_a_point_of_the_map_shows_its_item(tiny, embeddings):
+    explorer = item_explorer(tiny, embeddings)
+    trace = explorer.map.data[0]
+    explorer._click(trace, SimpleNamespace(point_inds=[3]), None)
+    item = int(trace.customdata[3])
+    assert explorer.item == item
+    assert explorer.map.data[-1].x == (item / 10 + 1,), "the map of the last strategy"
+    explorer.strategy.value = "v1"
+    assert explorer.map.data[-1].x == (item / 10,)
+    assert tuple(explorer.map.data[0].x[:2]) == (0.1, 0.3)
+    page = Elements(explorer.panel.html)
+    found = [int(button["data-value"]) for button in page.of("button")]
+    near = [explain.nearest(embedding, item, 6).tolist() for embedding in embeddings.values()]
+    assert found == [other for column in near for other in column]
+    explorer.search.value = "250"
+    assert explorer.item == 250
+    assert "not one of the 100 items on the map" in explorer.panel.html
+    assert explorer.map.data[-1].x == ()
