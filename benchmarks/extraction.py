@@ -18,7 +18,7 @@ from PIL import Image
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
 
 from mmctr.content.extract import extract
-from mmctr.data.dataset import load_catalog
+from mmctr.data.catalog import load_catalog
 from mmctr.data.demo import write_demo
 
 

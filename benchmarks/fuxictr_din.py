@@ -19,10 +19,12 @@ from fuxictr.pytorch.layers import DIN_Attention, FeatureEmbedding, MLP_Block
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor
 
-from mmctr.data.dataset import Catalog, Impressions
+from mmctr.data.catalog import Catalog
+from mmctr.data.impressions import Impressions
 from mmctr.data.schema import LEVELS
-from mmctr.model.din import DIN, DINConfig
-from mmctr.training.trainer import TrainConfig, configs
+from mmctr.model.config import DINConfig
+from mmctr.model.din import DIN
+from mmctr.training.config import TrainConfig, configs
 
 MODEL, TRAINING = configs("din")
 LEVEL_FIELDS = ("likes_level", "views_level")

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from mmctr.data.dataset import Catalog, Impressions
+from mmctr.data.catalog import Catalog
+from mmctr.data.impressions import Impressions
 
 ITEMS, TAGS, LONGEST, ROWS_PER_HISTORY = 91_717, 11_740, 100, 4
 

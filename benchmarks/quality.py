@@ -27,16 +27,20 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
-from mmctr.content.strategies import item_embeddings
-from mmctr.data.dataset import Dataset, Impressions
+from mmctr.content.fusion import item_embeddings
+from mmctr.data.dataset import Dataset
+from mmctr.data.impressions import Impressions
 from mmctr.devices import tuned
 from mmctr.errors import ConfigError, MMCTRError
 from mmctr.files import atomic_path, write_json
-from mmctr.model.din import DIN, DINConfig
+from mmctr.model.config import DINConfig
+from mmctr.model.din import DIN
 from mmctr.training.batches import Batches
+from mmctr.training.config import TrainConfig, configs
 from mmctr.training.metrics import auc, bootstrap_auc, evaluate, interval
+from mmctr.training.optimizer import make_optimizer
 from mmctr.training.prediction import predict
-from mmctr.training.trainer import TrainConfig, configs, fit, make_optimizer, update
+from mmctr.training.trainer import fit, update
 
 if TYPE_CHECKING:
     from benchmarks.fuxictr_din import FuxiDIN

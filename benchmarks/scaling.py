@@ -26,9 +26,12 @@ from benchmarks import microlens_shape as shape
 from mmctr.devices import peak_memory_mb, tuned
 from mmctr.errors import MMCTRError
 from mmctr.files import atomic_path
-from mmctr.model.din import DIN, Batch, DINConfig
+from mmctr.model.config import DINConfig
+from mmctr.model.din import DIN, Batch
 from mmctr.training.batches import Batches
-from mmctr.training.trainer import TrainConfig, make_optimizer, update
+from mmctr.training.config import TrainConfig
+from mmctr.training.optimizer import make_optimizer
+from mmctr.training.trainer import update
 
 FIGURE = Path(__file__).with_name("scaling.svg")
 WARM_UP, REPETITIONS = 2, 3

@@ -31,17 +31,22 @@ import torch
 from tqdm.auto import tqdm
 
 from benchmarks import microlens_shape as shape
-from mmctr.content.strategies import item_embeddings
-from mmctr.data.dataset import Catalog, Dataset, Impressions
+from mmctr.content.fusion import item_embeddings
+from mmctr.data.catalog import Catalog
+from mmctr.data.dataset import Dataset
 from mmctr.data.demo import write_demo
+from mmctr.data.impressions import Impressions
 from mmctr.devices import peak_memory_mb, tuned
 from mmctr.errors import ConfigError, MMCTRError
 from mmctr.files import write_json
-from mmctr.model.din import DIN, DINConfig
+from mmctr.model.config import DINConfig
+from mmctr.model.din import DIN
 from mmctr.training.batches import Batches
+from mmctr.training.config import TrainConfig
 from mmctr.training.metrics import auc, bootstrap_auc, interval
+from mmctr.training.optimizer import make_optimizer
 from mmctr.training.prediction import Scorer, predict
-from mmctr.training.trainer import TrainConfig, fit, make_optimizer, update
+from mmctr.training.trainer import fit, update
 
 RESULT = Path(__file__).with_name("last.json")
 FUXICTR, SAME, DEFAULT = "FuxiCTR DIN", "mmctr, same DIN", "mmctr, default v4"

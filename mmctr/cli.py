@@ -1,18 +1,41 @@
-"""The command line: mmctr data|features|train|predict|search|report.
+"""The command line: mmctr data|features|train|predict|search|verify|rerun|report.
 
-Commands parse and print; the work is in the library. Heavy imports are local to a command, so
-that `mmctr --help` answers at once.
+Commands check what can be checked at once, parse and print; the work is in the library. Heavy
+imports are local to a command and follow its checks, so that `mmctr --help` and a wrong word are
+answered at once.
 """
 
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from mmctr.config import parse_pairs
-from mmctr.errors import ConfigError, MMCTRError
-from mmctr.files import DEMO, find, home
+import mmctr
+from mmctr.config import in_words, parse_pairs
+from mmctr.content import defaults, strategies
+from mmctr.data.importing.recipe import Recipe
+from mmctr.data.schema import SPLITS
+from mmctr.errors import ConfigError, MMCTRError, RunError
+from mmctr.files import DEMO, existing_folder, find, home, place
+from mmctr.model.config import DINConfig
+from mmctr.model.presets import PRESETS
+from mmctr.training.config import TrainConfig, configs
+
+if TYPE_CHECKING:
+    from mmctr.data.dataset import Dataset
+    from mmctr.runs.run import Run
+
+LISTED = (
+    f"Parameters of -p and their defaults: preset=default ({', '.join(PRESETS)}); "
+    f"{in_words(DINConfig, TrainConfig)}. What they mean: mmctr/model/config.py and "
+    "mmctr/training/config.py."
+)
+IMPORT_LISTED = (
+    f"Parameters of -p and their defaults: {in_words(Recipe)}. What they mean: "
+    "mmctr/data/importing/recipe.py."
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,38 +49,64 @@ features_app = typer.Typer(no_args_is_help=True, help="Text and image features o
 app.add_typer(features_app, name="features")
 
 Data = Annotated[Path, typer.Option("--data", help="Folder with the dataset's parquet files.")]
+OwnData = Annotated[
+    Path | None, typer.Option("--data", help="Folder of a dataset; the run's own if not given.")
+]
+Strategy = Annotated[str, typer.Option(help=f"One of {strategies.choices()}.")]
+RunFolder = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
 Parameters = Annotated[
     list[str] | None,
-    typer.Option("-p", metavar="KEY=VALUE", help="A parameter of the model or of training."),
+    typer.Option(
+        "-p",
+        metavar="KEY=VALUE",
+        help="A parameter of the model or of training, such as heads=2; all are listed below.",
+    ),
 ]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"mmctr {mmctr.__version__} from {Path(mmctr.__file__).parent}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print version and place."
+        ),
+    ] = False,
+) -> None:
+    """Options of the program itself."""
 
 
 @data_app.command("demo")
 def data_demo(
-    out: Annotated[
-        Path | None, typer.Option(help="Folder to make; data/demo if not given.")
-    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder to make.")] = DEMO,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the simulation.")] = 0,
 ) -> None:
     """Simulate the demo dataset: 3,000 items with covers, 8,000 users, 100,000 impressions."""
     from mmctr.data.demo import write_demo
 
-    print(write_demo(out or home() / DEMO, seed=seed))
+    print(write_demo(home() / out if out == DEMO else place(out), seed=seed))
 
 
 @data_app.command("check")
 def data_check(folder: Annotated[Path, typer.Argument(help="Folder of a dataset.")]) -> None:
     """Validate every file of a dataset and print what is in it, or what is wrong with it."""
+    folder = existing_folder(find(folder))
     from mmctr.data.audit import describe
     from mmctr.data.dataset import check
 
-    dataset, errors = check(find(folder))
+    dataset, errors = check(folder)
     if dataset is None:
         raise MMCTRError("\n".join(errors))
     print(describe(dataset))
 
 
-@data_app.command("import")
+@data_app.command("import", epilog=IMPORT_LISTED)
 def data_import(
     interactions: Annotated[Path, typer.Option(help="Click log, CSV or Parquet.")],
     items: Annotated[Path, typer.Option(help="Items with id, title and tags, CSV or Parquet.")],
@@ -69,13 +118,18 @@ def data_import(
     split: Annotated[str, typer.Option(help="last-two (per user) or date.")] = "last-two",
     negatives: Annotated[int, typer.Option(help="Items not clicked, for each click.")] = 3,
     min_rating: Annotated[float | None, typer.Option(help="Lowest rating of a click.")] = None,
-    parameter: Parameters = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-p", metavar="KEY=VALUE", help="A column's name or an option; all are listed below."
+        ),
+    ] = None,
 ) -> None:
     """Make a dataset of your own click log; -p sets columns (user_column=...) and the rest."""
-    from mmctr.data.importing.steps import Recipe, import_dataset
+    chosen = {"split": split, "negatives": negatives, "min_rating": min_rating}
+    recipe, out = Recipe.of(**chosen | parse_pairs(parameter)), place(out)
+    from mmctr.data.importing.steps import import_dataset
 
-    options = {"split": split, "negatives": negatives, "min_rating": min_rating}
-    recipe = Recipe.of(**options | parse_pairs(parameter))
     facts = import_dataset(interactions, items, covers, out, recipe, features)
     print("\n".join(f"{name:<26} {count:>12,}" for name, count in facts["counts"].items()))
     print(out)
@@ -99,7 +153,7 @@ def data_download(
 
     if name != "microlens-1m":
         raise ConfigError(f"Found dataset {name!r}, expected microlens-1m.")
-    folder = out or home() / "data" / name
+    folder = place(out) if out else home() / "data" / name
     print(download(folder, base_url=base_url or BASE_URL, accept_terms=accept_terms))
 
 
@@ -108,23 +162,26 @@ def features_extract(
     folder: Annotated[Path, typer.Argument(help="Folder of a dataset.")],
     text_model: Annotated[
         str, typer.Option(help="Encoder of transformers: hub name or folder; none leaves it out.")
-    ] = "google-bert/bert-base-uncased",
+    ] = defaults.TEXT_MODEL,
     image_model: Annotated[
         str, typer.Option(help="Model of open_clip: name or folder; none leaves it out.")
-    ] = "RN50",
+    ] = defaults.IMAGE_MODEL,
     image_pretrained: Annotated[
         str, typer.Option(help="Weights of open_clip: tag or checkpoint file.")
-    ] = "openai",
+    ] = defaults.IMAGE_WEIGHTS,
     pooling: Annotated[str, typer.Option(help="Text vector: cls or mean of the tokens.")] = "cls",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Items encoded at once.")] = 64,
 ) -> None:
     """Run encoders over titles and covers; a killed run goes on where it was."""
+    folder = existing_folder(find(folder))
+    _require_one_of("pooling", pooling, defaults.POOLINGS)
+    _require_one_of("device", device, get_args(TrainConfig.model_fields["device"].annotation))
     from mmctr.content.extract import extract
     from mmctr.devices import find_device
 
     summary = extract(
-        find(folder),
+        folder,
         text_model=None if text_model == "none" else text_model,
         image_model=None if image_model == "none" else image_model,
         image_pretrained=image_pretrained,
@@ -135,38 +192,49 @@ def features_extract(
     print(summary)
 
 
-@app.command("train")
+@app.command("train", epilog=LISTED)
 def train_command(
     context: typer.Context,
     data: Data = DEMO,
-    strategy: Annotated[str, typer.Option(help="v1, v2, v3, v4 or provided:COLUMN.")] = "v4",
+    strategy: Strategy = "v4",
     seed: Annotated[int, typer.Option(min=0, help="Seed of training.")] = 1,
     parameter: Parameters = None,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with this unfinished run, as it was begun.")
     ] = None,
 ) -> None:
-    """Train a model as 03_train does; the last line printed is the run's folder."""
-    from mmctr.data.dataset import Dataset
-    from mmctr.runs.run import UnfinishedRun
-    from mmctr.training import trainer
+    """Train a model as 03_train does; the last line printed is the run's folder.
+
+    Under torchrun (torchrun --nproc-per-node 2 -m mmctr train ...) each process computes its part
+    of every batch, and the first one writes the run.
+    """
 
     def given(name: str) -> bool:
         return context.get_parameter_source(name).name != "DEFAULT"
 
-    if resume is None:
-        model, training = trainer.configs(**{"seed": seed, **parse_pairs(parameter)})
-        dataset = Dataset.load(_find_data(data))
-        run = trainer.train(dataset, strategy, model, training, home() / "runs")
-    else:
-        if any(map(given, ("strategy", "seed", "parameter"))):
-            raise ConfigError(
-                f"Found --resume {resume} with parameters, expected none, because a run goes on "
-                "with those it began with: leave out --strategy, --seed and -p."
-            )
-        begun = UnfinishedRun.load(find(resume))
-        folder = data if given("data") else Path(begun.config["dataset"]["folder"])
-        run = trainer.resume(begun.folder, Dataset.load(find(folder)))
+    model, training = configs(**{"seed": seed, **parse_pairs(parameter)})
+    strategies.require_known(strategy)
+    if resume is not None and any(map(given, ("strategy", "seed", "parameter"))):
+        raise ConfigError(
+            f"Found --resume {resume} with parameters, expected none, because a run goes on "
+            "with those it began with: leave out --strategy, --seed and -p."
+        )
+    folder = _existing_data(data) if resume is None or given("data") else None
+    from mmctr.data.dataset import Dataset
+    from mmctr.runs import train
+    from mmctr.runs.unfinished import UnfinishedRun
+    from mmctr.training import parallel
+
+    with parallel.joined():
+        if resume is None:
+            dataset = parallel.in_turn(lambda: Dataset.load(_made(folder)))
+            run = train.train(dataset, strategy, model, training, home() / "runs")
+        else:
+            begun = UnfinishedRun.load(find(resume))
+            folder = folder or find(begun.config["dataset"]["folder"])
+            run = train.resume(begun.folder, Dataset.load(folder))
+    if run is None:
+        return  # the first of torchrun's processes tells it
     metrics = run.summary["metrics"]
     low, high = metrics["auc_interval"]
     print(f"valid AUC {metrics['auc']:.4f} (95% interval {low:.4f} to {high:.4f})")
@@ -177,8 +245,8 @@ def train_command(
 
 @app.command("predict")
 def predict_command(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    data: Data = DEMO,
+    run: RunFolder,
+    data: OwnData = None,
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
     out: Annotated[Path, typer.Option(help="CSV file to write.")] = Path("prediction.csv"),
     submission: Annotated[
@@ -186,14 +254,12 @@ def predict_command(
     ] = None,
 ) -> None:
     """Score a split with a trained model; with labels, print AUC and logloss too."""
-    from mmctr.data.dataset import Dataset
+    _require_one_of("split", split, SPLITS)
+    found, dataset = _run_with_data(run, data)
     from mmctr.devices import find_device
-    from mmctr.runs.run import Run
     from mmctr.training import prediction
-    from mmctr.training.metrics import auc, logloss
-    from mmctr.training.trainer import reference_aucs
+    from mmctr.training.metrics import auc, logloss, reference_aucs
 
-    found, dataset = Run.load(find(run)), Dataset.load(_find_data(data))
     found.require_fit(dataset)
     rows = dataset.split(split)
     probability = prediction.predict(found.model().to(find_device("auto")), rows)
@@ -208,10 +274,10 @@ def predict_command(
         print(f"{split} logloss {logloss(rows.label, probability):.4f}")
 
 
-@app.command("search")
+@app.command("search", epilog=LISTED)
 def search_command(
     data: Data = DEMO,
-    strategy: Annotated[str, typer.Option(help="v1, v2, v3, v4 or provided:COLUMN.")] = "v4",
+    strategy: Strategy = "v4",
     trials: Annotated[int, typer.Option(min=1, help="Trials of the whole study.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="Seed of training and of the search.")] = 1,
     out: Annotated[
@@ -220,16 +286,20 @@ def search_command(
     parameter: Parameters = None,
 ) -> None:
     """Search for parameters with Optuna, on valid alone; -p fixes one. Goes on where it was."""
+    fixed = {"seed": seed, **parse_pairs(parameter)}
+    configs(**fixed)
+    strategies.require_known(strategy)
+    data = _existing_data(data)
     from mmctr.data.dataset import Dataset
     from mmctr.evaluation.search import search, study_folder
     from mmctr.report.make import make_page
 
-    dataset, fixed = Dataset.load(_find_data(data)), {"seed": seed, **parse_pairs(parameter)}
-    folder = out.resolve() if out else study_folder(home() / "runs", dataset, strategy)
+    dataset = Dataset.load(_made(data))
+    folder = place(out) if out else study_folder(home() / "runs", dataset, strategy)
     study = search(dataset, strategy, folder, trials=trials, fixed=fixed)
     print(f"best valid AUC {study.best_auc:.4f} of {study.done} trials")
-    defaults = {} if study.default_auc is None else {"defaults": study.default_auc}
-    _print_references(defaults | study.facts["reference_auc"])
+    default = {} if study.default_auc is None else {"defaults": study.default_auc}
+    _print_references(default | study.facts["reference_auc"])
     print("The best of many trials is flattered on valid: train it with several seeds.")
     print(study.pairs)
     parameters = {"study": str(folder)}
@@ -237,19 +307,11 @@ def search_command(
 
 
 @app.command("verify")
-def verify_command(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of its dataset; the one it names if not given.")
-    ] = None,
-) -> None:
+def verify_command(run: RunFolder, data: OwnData = None) -> None:
     """Compute a run's metrics and predictions again, and say whether they are as it states."""
-    from mmctr.data.dataset import Dataset
-    from mmctr.runs.run import Run
+    found, dataset = _run_with_data(run, data)
     from mmctr.runs.verify import verify
 
-    found = Run.load(find(run))
-    dataset = Dataset.load(find(data or Path(found.summary["dataset"]["folder"])))
     differing, remarks = verify(found, dataset)
     if differing:
         raise MMCTRError(f"{found.folder} does not verify. {' '.join(differing)}")
@@ -259,32 +321,24 @@ def verify_command(
 
 
 @app.command("rerun")
-def rerun_command(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of its dataset; the one it names if not given.")
-    ] = None,
-) -> None:
+def rerun_command(run: RunFolder, data: OwnData = None) -> None:
     """Train again with a run's parameters and compare; the last line is the new run's folder."""
-    from mmctr.data.dataset import Dataset
-    from mmctr.runs.run import Run
+    found, dataset = _run_with_data(run, data)
     from mmctr.runs.verify import rerun
 
-    found = Run.load(find(run))
-    dataset = Dataset.load(find(data or Path(found.summary["dataset"]["folder"])))
     again, comparison = rerun(found, dataset, home() / "runs")
     print(comparison)
     print(again.folder)
 
 
-@app.command("report")
+@app.command("report", epilog=LISTED)
 def report_command(
     data: Data = DEMO,
-    strategies: Annotated[str, typer.Option(help="Strategies, by comma.")] = "v1,v2,v3,v4,ids",
+    strategy_names: Annotated[
+        str, typer.Option("--strategies", help=f"By comma, of {strategies.choices()}.")
+    ] = "v1,v2,v3,v4,ids",
     seeds: Annotated[str, typer.Option(help="Seeds of training, by comma.")] = "1,2",
-    out: Annotated[
-        Path | None, typer.Option(help="Folder to write to; reports if not given.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; else reports.")] = None,
     single_file: Annotated[
         bool, typer.Option("--single-file", help="Also write all pages as one file, for e-mail.")
     ] = False,
@@ -297,19 +351,21 @@ def report_command(
 
     Notebooks that ran before on the same inputs are reused; a killed report goes on.
     """
-    from mmctr.report.make import make_report, write_single_file
-
     try:
         seed_numbers = [int(seed) for seed in seeds.split(",")]
     except ValueError:
         raise ConfigError(f"Seeds are {seeds!r}, expected whole numbers such as 1,2.") from None
+    parameters = parse_pairs(parameter)
+    for seed in seed_numbers:
+        configs(**parameters | {"seed": seed})
+    names = [name.strip() for name in strategy_names.split(",")]
+    for name in names:
+        strategies.require_known(name)
+    data, out = _existing_data(data), place(out) if out else home() / "reports"
+    from mmctr.report.make import make_report, write_single_file
+
     report = make_report(
-        _find_data(data),
-        [name.strip() for name in strategies.split(",")],
-        seed_numbers,
-        out or home() / "reports",
-        parameters=parse_pairs(parameter),
-        ablation=ablation,
+        _made(data), names, seed_numbers, out, parameters=parameters, ablation=ablation
     )
     if single_file:
         print(write_single_file(report))
@@ -320,23 +376,59 @@ def report_command(
 
 def main() -> None:
     """Run the command line; an error a user can cause is one sentence and exit status 1."""
+    status: Any = 1
     try:
-        app()
+        app(prog_name="mmctr")
+    except SystemExit as end:
+        status = end.code
     except MMCTRError as error:
         print(f"mmctr: {error}", file=sys.stderr)
-        sys.exit(1)
     except OSError as error:
         if error.filename is None:
             raise
         reason = f"cannot be used ({error.strerror}): check its name and your rights to it."
         print(f"mmctr: {error.filename} {reason}", file=sys.stderr)
-        sys.exit(1)
+    if "WORLD_SIZE" in os.environ:
+        from mmctr.training.parallel import leave
+
+        leave(status or 0)
+    sys.exit(status)
 
 
-def _find_data(data: Path) -> Path:
-    from mmctr.data.demo import find_data
+def _require_one_of(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"Found --{option} {value!r}, expected one of {', '.join(choices)}.")
 
-    return find_data(data, say=lambda text: print(text, file=sys.stderr))
+
+def _existing_data(data: Path) -> Path:
+    """The folder of a dataset; the demo alone may still have to be made."""
+    return find(data) if data == DEMO else existing_folder(find(data))
+
+
+def _made(folder: Path) -> Path:
+    """The folder of a dataset, where the demo is simulated if it is not there yet."""
+    if not folder.exists():
+        from mmctr.data.demo import find_data
+
+        find_data(DEMO, say=lambda text: print(text, file=sys.stderr))
+    return folder
+
+
+def _run_with_data(folder: Path, data: Path | None) -> "tuple[Run, Dataset]":
+    """A finished run, and a dataset: the one given or else the run's own."""
+    folder = find(folder)
+    if not folder.is_dir():
+        raise RunError(
+            f"{folder} is not a finished run, there is no such folder: choose one that mmctr train "
+            "has written."
+        )
+    if data:
+        existing_folder(find(data))
+    from mmctr.data.dataset import Dataset
+    from mmctr.runs.run import Run
+
+    run = Run.load(folder)
+    return run, Dataset.load(find(data or run.summary["dataset"]["folder"]))
 
 
 def _print_references(auc: dict[str, float]) -> None:

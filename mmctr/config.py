@@ -49,6 +49,18 @@ def parse_pairs(pairs: list[str] | None) -> dict[str, Any]:
     return values
 
 
+def in_words(*classes: type[Config]) -> str:
+    """Every parameter with its default, and what else a choice allows: what -p takes."""
+    words = []
+    for cls in classes:
+        for name, field in cls.model_fields.items():
+            default = field.default
+            text = default if isinstance(default, str) else json.dumps(default)
+            allowed = _allowed(cls, name).replace("'", "").removeprefix("one of ")
+            words.append(f"{name}={text}" + (f" ({allowed})" if allowed else ""))
+    return "; ".join(words)
+
+
 def _allowed(cls: type[Config], name: str) -> str:
     """The values that a choice allows, in words; empty if the field is not a choice."""
     kind = cls.model_fields[name].annotation

@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from mmctr.errors import MMCTRError
+from mmctr.errors import DataError, MMCTRError
 
 DEMO = Path("data/demo")  # below `home`
 LOCK = ".lock"
@@ -30,9 +30,31 @@ def home() -> Path:
 
 
 def find(path: Path | str) -> Path:
-    """A path as given if it exists from the current directory, else as seen from `home`."""
+    """A path as given if it exists from the current directory, else as seen from `home`.
+
+    If MMCTR_HOME is set, `home` comes first, where `place` makes folders then.
+    """
     path = Path(path).expanduser()
-    return path.resolve() if path.exists() else home() / path
+    below = home() / path
+    return below if (_home_is_named() and below.exists()) or not path.exists() else path.resolve()
+
+
+def place(path: Path | str) -> Path:
+    """Where a folder is made that is asked for: below `home` if MMCTR_HOME is set, else here."""
+    path = Path(path).expanduser()
+    return home() / path if _home_is_named() else path.resolve()
+
+
+def existing_folder(folder: Path | str) -> Path:
+    """A dataset's folder as an absolute path; DataError if there is none."""
+    path = Path(folder).expanduser().resolve()
+    if not path.is_dir():
+        raise DataError(f"{folder} is not a folder: name one that holds a dataset's files.")
+    return path
+
+
+def _home_is_named() -> bool:
+    return bool(os.environ.get("MMCTR_HOME"))
 
 
 @contextmanager

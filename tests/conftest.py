@@ -11,12 +11,12 @@ from hypothesis import settings
 from mmctr.data.dataset import Dataset
 from mmctr.data.demo import write_demo
 from mmctr.report.make import make_report
-from mmctr.training.trainer import configs, train
+from mmctr.runs.train import train
+from mmctr.training.config import configs
 
 # A deadline would make slow machines fail: speed is measured in benchmarks, not in tests.
 settings.register_profile("mmctr", deadline=None, max_examples=60)
 settings.load_profile("mmctr")
-
 ATTACKS = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>')
 
 

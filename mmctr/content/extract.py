@@ -24,11 +24,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
-from mmctr.content import image, text
-from mmctr.data import schema
-from mmctr.data.dataset import existing_folder, load_catalog
+from mmctr.content import defaults, image, text
+from mmctr.data import parquet, schema
+from mmctr.data.catalog import load_catalog
 from mmctr.errors import ConfigError, DataError, first_line
-from mmctr.files import alone, atomic_path, write_json
+from mmctr.files import alone, atomic_path, existing_folder, write_json
 
 SHARD = 512
 WORK = ".extraction"
@@ -75,9 +75,9 @@ class Summary:
 def extract(
     folder: Path | str,
     *,
-    text_model: str | None = text.DEFAULT,
-    image_model: str | None = image.DEFAULT,
-    image_pretrained: str | None = image.DEFAULT_PRETRAINED,
+    text_model: str | None = defaults.TEXT_MODEL,
+    image_model: str | None = defaults.IMAGE_MODEL,
+    image_pretrained: str | None = defaults.IMAGE_WEIGHTS,
     pooling: str = "cls",
     device: torch.device | str = "cpu",
     batch_size: int = 64,
@@ -208,7 +208,7 @@ def _write_shard(
     reasons = [None if item == 0 else reason for item, reason in zip(ids, reasons, strict=True)]
     columns = {
         "item": ids,
-        "features": schema.float_lists(features),
+        "features": parquet.float_lists(features),
         "reason": pa.array(reasons, pa.string()),
     }
     with atomic_path(path) as temporary:

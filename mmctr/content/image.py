@@ -15,7 +15,6 @@ from mmctr.content.text import Encoded, fingerprint, first_sentence, inference
 from mmctr.errors import ModelNotFoundError
 
 MEDIUM = "image"
-DEFAULT, DEFAULT_PRETRAINED = "RN50", "openai"
 MAX_PIXELS = 100_000_000  # a picture of more is refused: it would take gigabytes
 MAX_RATIO = 500  # of the sides; resizing the short side would blow up the long one
 # An encoder of fewer weights takes no longer than decoding, so that the two share the cores; beside

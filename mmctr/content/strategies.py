@@ -1,63 +1,44 @@
-"""Strategies that fuse text and image features into one embedding per item.
+"""Strategies that fuse text and image features into one embedding per item: the registry.
 
 Each strategy is a scikit-learn transformer of the matrix [text features ; image features]. The
 paper (arXiv 2504.18961) defines v4 only; v1 to v3 are our reading of it. To add a strategy, add
 one function to STRATEGIES: notebooks, reports, command line and tests pick it up from there.
+scikit-learn takes seconds to import: functions do it, so that a wrong name is told at once.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from hashlib import sha256
+from typing import TYPE_CHECKING
 
-import numpy as np
-from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
-from sklearn.compose import ColumnTransformer
-from sklearn.decomposition import PCA
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
-
-from mmctr.data.dataset import Catalog
 from mmctr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sklearn.base import TransformerMixin
 
 PROVIDED = "provided:"
 IDS = "ids"  # no item embedding: ids, tags and levels alone
 
 
-class RootMeanSquareScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
-    """Divide a whole block by one number, so that its root mean square is 1.
-
-    Angles and relative lengths within the block stay as they are; blocks of encoders with
-    different scales (BERT and CLIP) become comparable, and a model sees inputs of order 1.
-    """
-
-    def fit(self, X: np.ndarray, y: None = None) -> "RootMeanSquareScaler":
-        """Measure the block's root mean square."""
-        self.scale_ = float(np.sqrt(np.mean(np.square(X, dtype=np.float64)))) or 1.0
-        return self
-
-    def transform(self, X: np.ndarray) -> np.ndarray:
-        """Divide by it."""
-        return (X / self.scale_).astype(np.float32)
-
-
 def v1(text: slice, image: slice, dim: int) -> TransformerMixin:
     """Text only: PCA of the BERT features."""
-    return ColumnTransformer([("text", _reduce(dim), text)])
+    return _columns(("text", _reduced(dim), text))
 
 
 def v2(text: slice, image: slice, dim: int) -> TransformerMixin:
     """Image only: PCA of the CLIP features."""
-    return ColumnTransformer([("image", _reduce(dim), image)])
+    return _columns(("image", _reduced(dim), image))
 
 
 def v3(text: slice, image: slice, dim: int) -> TransformerMixin:
     """Joint: PCA of the concatenated BERT and CLIP features."""
-    return ColumnTransformer([("joint", _reduce(dim), slice(text.start, image.stop))])
+    return _columns(("joint", _reduced(dim), slice(text.start, image.stop)))
 
 
 def v4(text: slice, image: slice, dim: int) -> TransformerMixin:
     """Separate: half the width from a PCA of BERT, half from a PCA of CLIP (the paper's best)."""
     half = dim // 2
-    return ColumnTransformer([("text", _reduce(half), text), ("image", _reduce(dim - half), image)])
+    return _columns(("text", _reduced(half), text), ("image", _reduced(dim - half), image))
 
 
 STRATEGIES: dict[str, Callable[[slice, slice, int], TransformerMixin]] = {
@@ -68,134 +49,33 @@ STRATEGIES: dict[str, Callable[[slice, slice, int], TransformerMixin]] = {
 }
 
 
-def item_embeddings(catalog: Catalog, strategy: str, dim: int = 128) -> np.ndarray | None:
-    """Embed every item by a strategy: float32 [n_items + 1, width], row 0 zero; None for "ids".
-
-    The width is `dim`, or the column's own for `provided:COLUMN`. Raises ConfigError for an
-    unknown strategy, a missing feature column or fewer items than components.
-    """
-    return None if strategy == IDS else embed(catalog, strategy, dim)[0]
+def choices() -> str:
+    """All names that a strategy can have, in words."""
+    return f"{', '.join([*STRATEGIES, IDS])} or {PROVIDED}COLUMN"
 
 
-def embed(catalog: Catalog, strategy: str, dim: int = 128) -> tuple[np.ndarray, TransformerMixin]:
-    """Like `item_embeddings`, with the fitted transformer beside it."""
-    check_strategy(catalog, strategy)
-    if strategy.startswith(PROVIDED):
-        features = catalog.provided_embedding(strategy.removeprefix(PROVIDED))
-        transformer = RootMeanSquareScaler()
-    else:
-        features, text, image = _features(catalog)
-        transformer = STRATEGIES[strategy](text, image, dim)
-        _check_sizes(transformer, catalog, strategy)
-    fitted = transformer.fit_transform(features[1:]).astype(np.float32)
-    result = np.zeros((catalog.n_items + 1, fitted.shape[1]), dtype=np.float32)
-    result[1:] = fitted
-    return result, transformer
+def require_known(strategy: str) -> None:
+    """Raise ConfigError for a name that no data could serve."""
+    if strategy not in (*STRATEGIES, IDS) and not strategy.startswith(PROVIDED):
+        raise ConfigError(f"Strategy {strategy!r} is unknown: choose one of {choices()}.")
 
 
-def embedding_hash(embedding: np.ndarray | None) -> str | None:
-    """SHA-256 of an item embedding's shape and float32 values; None for none.
+def _columns(*blocks: tuple[str, TransformerMixin, slice]) -> TransformerMixin:
+    """Blocks of columns, transformed separately and joined: (name, transformer, columns)."""
+    from sklearn.compose import ColumnTransformer
 
-    It stands for all that a strategy fitted, whatever the strategy is made of. Another CPU or
-    library may round the last bits otherwise, and so give another hash.
-    """
-    if embedding is None:
-        return None
-    values = np.ascontiguousarray(embedding, dtype="<f4")
-    return sha256(f"{values.shape}".encode() + values.tobytes()).hexdigest()
+    return ColumnTransformer(list(blocks))
 
 
-def explained_variance(transformer: TransformerMixin) -> dict[str, np.ndarray]:
-    """Cumulated share of variance by number of components, for each PCA of a fitted strategy."""
-    blocks = transformer.transformers_ if isinstance(transformer, ColumnTransformer) else []
-    return {name: np.cumsum(pca.explained_variance_ratio_) for name, pca, _ in _pca_blocks(blocks)}
+def _reduced(components: int) -> TransformerMixin:
+    """The principal components of a block, at a root mean square of 1."""
+    from sklearn.decomposition import PCA
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
+    from mmctr.content.scaling import RootMeanSquareScaler
 
-def available_strategies(catalog: Catalog) -> list[str]:
-    """The strategies that a catalog has the columns for, `provided:COLUMN` ones included."""
-    built = [name for name in STRATEGIES if not _missing_features(catalog, name)]
-    return built + [PROVIDED + column for column in sorted(catalog.provided)]
-
-
-def check_strategy(catalog: Catalog, strategy: str) -> None:
-    """Raise ConfigError unless the catalog has what the strategy needs, listing what there is."""
-    if strategy == IDS:
-        return
-    available = available_strategies(catalog)
-    there_is = (
-        f"choose one of {', '.join(available)}."
-        if available
-        else "extract features first (mmctr features extract)."
-    )
-    if strategy.startswith(PROVIDED):
-        if strategy.removeprefix(PROVIDED) not in catalog.provided:
-            raise ConfigError(
-                f"Strategy {strategy!r} names a column that neither item_emb.parquet nor "
-                f"item_info.parquet has: {there_is}"
-            )
-    elif strategy not in STRATEGIES:
-        raise ConfigError(f"Strategy {strategy!r} is unknown: {there_is}")
-    elif missing := _missing_features(catalog, strategy):
-        raise ConfigError(
-            f"Strategy {strategy!r} needs {missing} features, which item_feature.parquet does "
-            f"not have: {there_is}"
-        )
-
-
-def _reduce(components: int) -> Pipeline:
     # The covariance solver is exact and deterministic, and quick where rows outnumber columns. In
     # float32 it loses the differences between items far from zero, hence the centring before it.
     pca = PCA(components, svd_solver="covariance_eigh", random_state=0)
     return make_pipeline(StandardScaler(with_std=False), pca, RootMeanSquareScaler())
-
-
-def _pca_blocks(
-    blocks: list[tuple[str, TransformerMixin, slice]],
-) -> list[tuple[str, PCA, slice]]:
-    """Name, PCA and columns of those blocks of a ColumnTransformer that `_reduce` made."""
-    return [
-        (name, block["pca"], columns)
-        for name, block, columns in blocks
-        if isinstance(block, Pipeline) and "pca" in block.named_steps
-    ]
-
-
-def _features(catalog: Catalog) -> tuple[np.ndarray, slice, slice]:
-    empty = np.zeros((catalog.n_items + 1, 0), dtype=np.float32)
-    text = empty if catalog.text_features is None else catalog.text_features
-    image = empty if catalog.image_features is None else catalog.image_features
-    width = text.shape[1]
-    return np.hstack([text, image]), slice(0, width), slice(width, width + image.shape[1])
-
-
-def _missing_features(catalog: Catalog, strategy: str) -> str:
-    """Which of text and image a strategy reads and the catalog lacks, in words."""
-    transformer = STRATEGIES[strategy](slice(0, 1), slice(1, 2), 2)
-    # A transformer that is not made of blocks of columns reads all of them.
-    is_blocks = isinstance(transformer, ColumnTransformer)
-    read = [block[2] for block in transformer.transformers] if is_blocks else [slice(0, 2)]
-    needs = {
-        "text": catalog.text_features is None and any(part.start == 0 for part in read),
-        "image": catalog.image_features is None and any(part.stop == 2 for part in read),
-    }
-    return " and ".join(name for name, missing in needs.items() if missing)
-
-
-def _check_sizes(transformer: TransformerMixin, catalog: Catalog, strategy: str) -> None:
-    if catalog.n_items == 0:
-        raise ConfigError(f"Strategy {strategy!r} has no items to fit on: the catalog is empty.")
-    blocks = transformer.transformers if isinstance(transformer, ColumnTransformer) else []
-    for name, pca, columns in _pca_blocks(blocks):
-        components = pca.n_components
-        if components < 1:
-            raise ConfigError(
-                f"Strategy {strategy!r} found {components} {name} components, expected at least 1: "
-                "choose a larger dim."
-            )
-        possible = min(catalog.n_items, columns.stop - columns.start)
-        if components > possible:
-            raise ConfigError(
-                f"Strategy {strategy!r} needs {components} {name} components, but "
-                f"{catalog.n_items} items with {columns.stop - columns.start} features allow only "
-                f"{possible}: choose a smaller dim."
-            )

@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmctr.content.defaults import POOLINGS
 from mmctr.errors import ConfigError, ModelNotFoundError
 
 MEDIUM = "text"
-DEFAULT = "google-bert/bert-base-uncased"
-POOLINGS = ("cls", "mean")
 LONGEST = 512  # tokens, where neither model nor tokenizer knows a limit
-
 # One shard: float32 [n, width], the reason of each zero vector or None [n], seconds by stage.
 Encoded = tuple[np.ndarray, list[str | None], dict[str, float]]
 

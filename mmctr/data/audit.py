@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from mmctr.data import schema
-from mmctr.data.dataset import Catalog, Dataset, Impressions, target_in_history
+from mmctr.data import parquet, schema
+from mmctr.data.catalog import Catalog
+from mmctr.data.dataset import Dataset
+from mmctr.data.impressions import Impressions, target_in_history
 
 CONSTANT = 1e-3  # a feature vector varies less than this share of its root mean square
 SAMPLE = 200_000  # rows of a split that single features are tried on
@@ -142,7 +144,7 @@ def _unreadable(dataset: Dataset) -> list[tuple[str, np.ndarray, str]]:
     path = dataset.folder / schema.EXTRACTION_ERRORS
     if not path.is_file():
         return []
-    table = schema.read_columns(path, list(schema.ERROR_COLUMNS)).to_pandas()
+    table = parquet.read_columns(path, list(schema.ERROR_COLUMNS)).to_pandas()
     return [
         (f"items with unusable {medium}", part["item"].to_numpy(), f"{reason}: features are zero")
         for (medium, reason), part in table.groupby(["medium", "reason"])

@@ -23,7 +23,6 @@ LAYOUT = 1  # to be raised whenever loading changes what an array holds
 # in 0.07 s: not worth doubling its size on the disk.
 SMALLEST = 1 << 26
 FORMS = "arrays.json"  # dtype and shape by part and field; null for an array that is None
-
 Parts = dict[str, dict[str, np.ndarray | None]]  # arrays by part ("catalog", "train") and field
 
 

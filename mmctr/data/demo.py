@@ -24,7 +24,6 @@ truth.parquet; their AUC, the oracle AUC, is the best that any model can reach. 
 are kept in topics.parquet.
 """
 
-import colorsys
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,65 +33,29 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, ImageDraw
 
-from mmctr.data import schema
+from mmctr.data import parquet, schema
+from mmctr.data.demo_clicks import (
+    FORMATS,
+    LATENT,
+    LOOKS,
+    MAX_HISTORY,
+    SHOWN,
+    THEMES,
+    Items,
+    draw_items,
+    simulate_clicks,
+)
+from mmctr.data.demo_covers import draw_covers
 from mmctr.errors import ConfigError, DataError
 from mmctr.files import DEMO, atomic_folder, find
 
-THEMES = {
-    "ocean": "reef whale tide harbour diver lagoon coral sailor island pearl",
-    "desert": "dune camel oasis canyon nomad cactus mirage caravan scorpion sandstone",
-    "forest": "oak moss fox cabin mushroom owl stream ranger fern badger",
-    "city": "skyline subway rooftop market tower neon bridge tram alley plaza",
-    "space": "comet orbit rocket moon galaxy astronaut nebula probe saturn eclipse",
-    "kitchen": "noodle oven pastry chef spice dumpling skillet broth cheese pepper",
-    "winter": "snow glacier sled igloo skates blizzard aurora husky icicle lodge",
-    "garden": "rose beehive orchard tulip greenhouse hedge sparrow trellis lily pumpkin",
-    "music": "piano drummer chorus violin vinyl concert melody guitar studio jazz",
-    "sport": "marathon goalkeeper racket stadium sprint trophy climber surfer coach relay",
-    "history": "castle pharaoh knight scroll temple emperor viking treasure legion ruin",
-    "robots": "android circuit drone sensor gadget cyborg laser turbine engineer hologram",
-}
-FORMATS = {
-    "tutorial": ("How to find a {}", "Learn the {} in minutes", "{}: step by step"),
-    "review": ("We tested the {}", "Is the {} worth it?", "{}, an honest review"),
-    "story": ("The last {}", "A {} and its secret", "Once there was a {}"),
-    "comedy": ("When the {} goes wrong", "Funniest {} moments", "My {} laughs at me"),
-    "news": ("Breaking: {} found", "What the {} means today", "{} makes headlines"),
-    "challenge": ("24 hours with a {}", "We tried the {} challenge", "100 days of {}"),
-    "interview": ("Meet the {} expert", "Ten questions about the {}", "Talking {} with a pro"),
-    "tour": ("Inside the {}", "A walk to the {}", "{} from above"),
-}
-LOOKS = ("circles", "stripes", "triangles", "waves", "grid", "rays", "dots", "hills")
-
-LATENT = 8  # numbers per topic vector
-TOPIC_SPREAD = 0.6  # length of an item's own deviation from its topic's centre
 NUISANCE = 12  # directions of an encoder that say nothing about clicks
 NOISE = 0.05  # per feature, beside topic vectors of length 1
 TEXT_WIDTH, TEXT_LENGTH = 768, 9.0
 IMAGE_WIDTH, IMAGE_LENGTH = 1024, 2.5
 ERRONEOUS = 0.03
-CLICK_RATE = 0.25
-SLOPE = 9.0
-POPULARITY = 0.4
-SHARPNESS = 6.0  # how much more a similar click counts in the affinity
-DECAY = 0.97  # weight of a click beside the next later one
-MAX_HISTORY = 100
-SHOWN = 4  # items an impression group
-COVER_SIZE = 128
 TOPICS = "topics.parquet"
-
-
-@dataclass(frozen=True)
-class _Items:
-    """Simulated items; all arrays have one row an item, padding not included."""
-
-    theme: np.ndarray
-    format: np.ndarray
-    look: np.ndarray
-    vectors: np.ndarray  # [items, 3 * LATENT]: theme, format, look
-    popularity: np.ndarray  # shares, sum 1
 
 
 @dataclass(frozen=True)
@@ -111,9 +74,9 @@ class Topics:
         path = folder / TOPICS
         if not path.is_file():
             return None
-        table = schema.read_columns(path, [*schema.TOPIC_COLUMNS, "vectors"])
+        table = parquet.read_columns(path, [*schema.TOPIC_COLUMNS, "vectors"])
         names = np.stack([np.asarray(table[kind]) for kind in schema.TOPIC_COLUMNS], axis=1)
-        vectors = schema.matrix(table["vectors"], path, "vectors", np.float32)
+        vectors = parquet.matrix(table["vectors"], path, "vectors", np.float32)
         return cls(names, vectors.reshape(-1, names.shape[1], LATENT))
 
 
@@ -144,7 +107,7 @@ def write_demo(folder: Path, *, seed: int = 0, items: int = 3000, users: int = 8
 
 
 def _write(folder: Path, rng: np.random.Generator, n_items: int, n_users: int) -> None:
-    items = _draw_items(rng, n_items)
+    items = draw_items(rng, n_items)
     cover_of = np.arange(n_items)
     blank, wrong, constant = np.split(
         rng.permutation(n_items)[: 3 * max(1, round(n_items * ERRONEOUS / 3))], 3
@@ -163,27 +126,11 @@ def _write(folder: Path, rng: np.random.Generator, n_items: int, n_users: int) -
     }
     _write_items(folder, titles, tags, levels, text, image, rng)
     _write_topics(folder / TOPICS, items)
-    _draw_covers(folder / "item_images", items, cover_of, rng)
-    _write_impressions(folder, _simulate_clicks(rng, items, n_users), levels, rng)
+    draw_covers(folder / "item_images", items, cover_of, rng)
+    _write_impressions(folder, simulate_clicks(rng, items, n_users), levels, rng)
 
 
-def _draw_items(rng: np.random.Generator, n: int) -> _Items:
-    topics, vectors = [], []
-    for names in (THEMES, FORMATS, LOOKS):
-        centres = _unit(rng.normal(size=(len(names), LATENT)))
-        topic = rng.integers(len(names), size=n)
-        deviation = TOPIC_SPREAD * _unit(rng.normal(size=(n, LATENT)))
-        topics.append(topic)
-        vectors.append(_unit(centres[topic] + deviation))
-    zipf = 1.0 / (10 + rng.permutation(n))
-    return _Items(*topics, np.hstack(vectors), zipf / zipf.sum())
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
-
-
-def _titles_and_tags(rng: np.random.Generator, items: _Items) -> tuple[np.ndarray, np.ndarray]:
+def _titles_and_tags(rng: np.random.Generator, items: Items) -> tuple[np.ndarray, np.ndarray]:
     """Titles, and five tags each: theme, format and words of the title; some go missing."""
     words = [nouns.split() for nouns in THEMES.values()]
     vocabulary = [*THEMES, *FORMATS, *(word for nouns in words for word in nouns)]
@@ -219,108 +166,6 @@ def _popularity_level(rng: np.random.Generator, popularity: np.ndarray) -> np.nd
     return 1 + noisy.argsort().argsort() * 10 // len(popularity)
 
 
-def _simulate_clicks(rng: np.random.Generator, items: _Items, n_users: int) -> pd.DataFrame:
-    """One row an impression group: split, user, history, shown items, probabilities, labels.
-
-    Item numbers count from 0 here.
-    """
-    lengths = np.clip(rng.lognormal(1.7, 0.95, n_users).astype(int), 0, MAX_HISTORY - SHOWN)
-    n_steps = 5
-    by_interest = _draw_by_interest(rng, items, lengths + 2 * n_steps)
-    seen = np.zeros((n_users, len(items.theme)), dtype=bool)
-    for user, drawn in enumerate(by_interest):
-        seen[user, drawn] = True
-    histories = [drawn[:length] for drawn, length in zip(by_interest, lengths, strict=True)]
-    constant, groups = None, []
-    order = rng.permutation(n_users)
-    part = n_users * 5 // 16
-    steps = [
-        ("train", np.arange(n_users)),
-        ("train", np.arange(n_users)),
-        ("train", np.arange(0, n_users, 2)),
-        ("valid", np.sort(order[:part])),
-        ("test", np.sort(order[part : 2 * part])),
-    ]
-    for step, (split, users) in enumerate(steps):
-        interest = np.stack([by_interest[user][lengths[user] + 2 * step :][:2] for user in users])
-        shown = np.hstack([interest, _draw_by_popularity(rng, items, seen, users)])
-        shown = rng.permuted(shown, axis=1)
-        logit = SLOPE * np.stack(
-            [
-                _affinity(items.vectors, histories[u], row)
-                for u, row in zip(users, shown, strict=True)
-            ]
-        )
-        logit += POPULARITY * np.log(items.popularity * len(items.popularity))[shown]
-        if constant is None:
-            constant = _constant_for_rate(logit)
-        probability = 1 / (1 + np.exp(-(logit + constant)))
-        label = rng.random(shown.shape) < probability
-        for user, *group in zip(users, shown, probability, label, strict=True):
-            groups.append((split, user, histories[user], *group))
-            histories[user] = np.append(histories[user], group[0][group[2]])[-MAX_HISTORY:]
-    columns = ["split", "user", "history", "shown", "probability", "label"]
-    return pd.DataFrame(groups, columns=columns)
-
-
-def _draw_by_interest(
-    rng: np.random.Generator, items: _Items, counts: np.ndarray
-) -> list[np.ndarray]:
-    """Distinct items of each user's one to three interests, in random order."""
-    drawn = []
-    for count in counts:
-        interests = items.vectors[rng.integers(len(items.theme), size=rng.integers(1, 4))]
-        similarity = interests @ items.vectors.T / 3
-        weight = np.exp(8 * similarity) * np.sqrt(items.popularity)
-        share = (weight / weight.sum(axis=1, keepdims=True)).mean(axis=0)
-        # The largest of log share + Gumbel noise are a draw without replacement.
-        keys = np.log(share) + rng.gumbel(size=len(share))
-        drawn.append(rng.permutation(np.argpartition(-keys, count)[:count]))
-    return drawn
-
-
-def _draw_by_popularity(
-    rng: np.random.Generator, items: _Items, seen: np.ndarray, users: np.ndarray
-) -> np.ndarray:
-    """Two items a user, by popularity, that the user has not seen; they count as seen then."""
-    cumulated = np.cumsum(items.popularity)
-    result = np.zeros((len(users), 2), dtype=np.int64)
-    for column in range(2):
-        open_rows = np.arange(len(users))
-        while len(open_rows):
-            draw = np.searchsorted(cumulated, rng.random(len(open_rows)) * cumulated[-1])
-            result[open_rows, column] = draw
-            open_rows = open_rows[seen[users[open_rows], draw]]
-        seen[users, result[:, column]] = True
-    return result
-
-
-def _affinity(vectors: np.ndarray, history: np.ndarray, shown: np.ndarray) -> np.ndarray:
-    """Mean similarity of shown items to a history, weighted by similarity and recency."""
-    if not len(history):
-        return np.zeros(len(shown))
-    similarity = vectors[shown] @ vectors[history].T / 3
-    weight = history_weights(similarity, np.arange(len(history), 0, -1))
-    return (weight * similarity).sum(axis=1) / weight.sum(axis=1)
-
-
-def history_weights(similarity: np.ndarray, age: np.ndarray) -> np.ndarray:
-    """How much each click counts in the affinity, by its similarity and age (1 = the latest)."""
-    return np.exp(SHARPNESS * similarity) * DECAY ** (age - 1)
-
-
-def _constant_for_rate(logit: np.ndarray) -> float:
-    """The constant that makes the mean click probability CLICK_RATE, by bisection."""
-    low, high = -30.0, 30.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        if (1 / (1 + np.exp(-(logit + middle)))).mean() < CLICK_RATE:
-            low = middle
-        else:
-            high = middle
-    return middle
-
-
 def _write_items(
     folder: Path,
     titles: np.ndarray,
@@ -333,8 +178,8 @@ def _write_items(
     ids = np.arange(1, len(titles) + 1)
     columns = {"item_id": ids, "item_title": titles, "item_tags": list(tags), **levels}
     features = {
-        schema.TEXT_COLUMN: schema.float_lists(text),
-        schema.IMAGE_COLUMN: schema.float_lists(image),
+        schema.TEXT_COLUMN: parquet.float_lists(text),
+        schema.IMAGE_COLUMN: parquet.float_lists(image),
     }
     table = pa.Table.from_pandas(pd.DataFrame(columns), preserve_index=False)
     for name, values in features.items():
@@ -347,11 +192,11 @@ def _write_items(
     nested.mkdir()
     info = {"item_id": np.arange(len(titles) + 1), "item_tags": [np.zeros(5, int), *tags]}
     table = pa.Table.from_pandas(pd.DataFrame(info), preserve_index=False)
-    padded = schema.float_lists(np.vstack([np.zeros(128), provided]).astype(np.float32))
+    padded = parquet.float_lists(np.vstack([np.zeros(128), provided]).astype(np.float32))
     pq.write_table(table.append_column("item_emb_d128", padded), nested / "item_info.parquet")
 
 
-def _write_topics(path: Path, items: _Items) -> None:
+def _write_topics(path: Path, items: Items) -> None:
     """Row 0 is padding, as in item_info.parquet."""
     topics = zip((THEMES, FORMATS, LOOKS), (items.theme, items.format, items.look), strict=True)
     columns = {
@@ -360,7 +205,7 @@ def _write_topics(path: Path, items: _Items) -> None:
     }
     vectors = np.vstack([np.zeros(items.vectors.shape[1]), items.vectors])
     table = pa.table({"item_id": np.arange(len(vectors)), **columns})
-    pq.write_table(table.append_column("vectors", schema.float_lists(vectors)), path)
+    pq.write_table(table.append_column("vectors", parquet.float_lists(vectors)), path)
 
 
 def _write_impressions(
@@ -388,62 +233,3 @@ def _write_impressions(
             pd.DataFrame({"split": split, "row": np.arange(len(shown)), "probability": probability})
         )
     pd.concat(truth).to_parquet(folder / "truth.parquet", index=False)
-
-
-def _draw_covers(
-    folder: Path, items: _Items, cover_of: np.ndarray, rng: np.random.Generator
-) -> None:
-    folder.mkdir()
-    shapes = rng.random((len(items.theme), 24))
-    for row, source in enumerate(cover_of):
-        cover = _cover(int(items.theme[source]), int(items.look[source]), shapes[source])
-        cover.save(folder / f"{row + 1}.jpg", quality=80)
-
-
-def _cover(theme: int, look: int, numbers: np.ndarray) -> Image.Image:
-    """A picture in the theme's colours with the look's pattern; numbers in 0..1 vary it."""
-    hue = (theme + 0.5 * (numbers[0] - 0.5)) / len(THEMES)
-    ground, dark, light = (
-        tuple(round(255 * channel) for channel in colorsys.hsv_to_rgb(hue + shift, s, v))
-        for shift, s, v in ((0, 0.55, 0.55 + 0.3 * numbers[1]), (0.04, 0.75, 0.35), (-0.05, 0.3, 1))
-    )
-    image = Image.new("RGB", (COVER_SIZE, COVER_SIZE), ground)
-    draw, size = ImageDraw.Draw(image), COVER_SIZE
-    points = numbers[4:].reshape(-1, 2) * size
-    step = 14 + 10 * numbers[2]
-    match LOOKS[look]:
-        case "circles":
-            for (x, y), color in zip(points[:7], (dark, light) * 4, strict=False):
-                draw.circle((x, y), 8 + 22 * numbers[3] + x / 10, fill=color)
-        case "stripes":
-            for start in np.arange(-size, size, step):
-                ends = (start, 0, start + size * numbers[3], size)
-                draw.line(ends, fill=light if start // step % 2 else dark, width=round(step / 2))
-        case "triangles":
-            for (x, y), color in zip(points[:7], (light, dark) * 4, strict=False):
-                draw.polygon((x, y - 26, x - 24, y + 18, x + 24, y + 18), fill=color)
-        case "waves":
-            for y in np.arange(0, size + step, step):
-                line = [
-                    (x, y + step * 0.4 * math.sin(x / (6 + 6 * numbers[3]))) for x in range(size)
-                ]
-                draw.line(line, fill=light if y // step % 2 else dark, width=5)
-        case "grid":
-            for place in np.arange(step * numbers[3], size, step):
-                draw.line((place, 0, place, size), fill=dark, width=3)
-                draw.line((0, place, size, place), fill=light, width=3)
-        case "rays":
-            x, y = size * (0.2 + 0.6 * numbers[2]), size * (0.4 + 0.6 * numbers[3])
-            for angle in np.arange(0, 2 * math.pi, 0.32):
-                end = (x + 200 * math.cos(angle), y + 200 * math.sin(angle))
-                draw.line((x, y, *end), fill=light, width=5)
-            draw.circle((x, y), 17, fill=dark)
-        case "dots":
-            for x in np.arange(step * numbers[3], size, step):
-                for y in np.arange(step * numbers[2], size, step):
-                    draw.circle((x, y), 4.5, fill=light if (x + y) // step % 2 else dark)
-        case "hills":
-            for (x, _), color, top in zip(points, (light, dark, light), (50, 70, 95), strict=False):
-                draw.ellipse((x - 75, top, x + 75, top + 150), fill=color)
-            draw.circle((size * numbers[2], 26), 11, fill=light)
-    return image

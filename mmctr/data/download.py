@@ -39,7 +39,6 @@ SHA256 = {
     "item_feature.parquet": "a63d8cbe090a79ee18bdb51a4146a4205339cb4b3b81bcae26035c17a322fc65",
 }
 TIMEOUT = (15, 60)  # seconds to connect, and without a byte
-
 # Programs for rar: how each lists names, lists kinds, how a link looks there, and how it unpacks.
 _RAR_TOOLS = {
     "unar": ("lsar -nr {a}", "lsar -nr -l {a}", r"\s*\d+\. ..L", "unar -nr -q -D -o {to} {a}"),

@@ -7,13 +7,16 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from mmctr.content.strategies import IDS, STRATEGIES, available_strategies
-from mmctr.data.dataset import Dataset, Impressions
+from mmctr.content.fusion import available_strategies
+from mmctr.content.strategies import IDS, STRATEGIES
+from mmctr.data.dataset import Dataset
+from mmctr.data.impressions import Impressions
 from mmctr.errors import ConfigError, MMCTRError
 from mmctr.evaluation.compare import holm, p_value
 from mmctr.runs.run import Run
+from mmctr.runs.train import train
+from mmctr.training.config import configs
 from mmctr.training.metrics import bootstrap_auc, interval
-from mmctr.training.trainer import configs, train
 
 DEFAULT, STRATEGY = "default", "v4"
 RESAMPLES = 2000  # of the users: 2 / 2001, the smallest p-value, stays small for twenty changes

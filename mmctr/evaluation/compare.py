@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from mmctr.data.dataset import Dataset, Impressions
+from mmctr.data.dataset import Dataset
+from mmctr.data.impressions import Impressions
 from mmctr.runs.run import Run
 from mmctr.training.metrics import bootstrap_auc, interval
 

@@ -7,163 +7,34 @@ Trials leave no run folders: the best parameters are for training with several s
 
 import json
 import re
-import shlex
-import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
-from mmctr.content.strategies import item_embeddings
+from mmctr.content.fusion import item_embeddings
 from mmctr.data.dataset import Dataset
 from mmctr.devices import find_device
 from mmctr.errors import ConfigError, RunError
+from mmctr.evaluation.study import (
+    CHOICES,
+    FACTS,
+    RANGES,
+    SPACE,
+    Study,
+    as_parameters,
+    import_optuna,
+    open_trials,
+    searched,
+)
 from mmctr.files import alone, write_json
 from mmctr.model.din import DIN
-from mmctr.runs.run import describe
-from mmctr.training.trainer import configs, fit, reference_aucs, require_both_labels
-
-FACTS, TRIALS = "study.json", "trials.db"
-# Lowest and highest value, and whether the scale is logarithmic.
-RANGES = {
-    "learning_rate": (5e-4, 1e-2, True),
-    "embedding_l2": (1e-6, 1e-2, True),
-    "dropout": (0.0, 0.5, False),
-}
-CHOICES = {
-    "embedding_dim": [16, 32, 64],
-    "heads": [1, 2, 4, 8],
-    "hidden": ["[128, 64]", "[256, 128]", "[512, 256]"],  # as text: Optuna stores no lists
-    "batch_size": [512, 1024, 2048],
-}
-SPACE = (*RANGES, *CHOICES)
-
-
-@dataclass(frozen=True)
-class Study:
-    """A study, read from its folder. facts: what study.json says."""
-
-    folder: Path
-    facts: dict[str, Any]
-    optuna: Any
-
-    @classmethod
-    def load(cls, folder: Path | str) -> "Study":
-        """Read a study's folder; RunError if it is missing or damaged."""
-        folder = Path(folder)
-        try:
-            facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-            if not (folder / TRIALS).is_file():
-                raise FileNotFoundError(f"{TRIALS} is missing")
-            return cls(folder, facts, _open(folder))
-        except (OSError, ValueError, sqlite3.Error) as error:
-            raise RunError(
-                f"{folder} is not a readable study ({str(error).splitlines()[0]}): choose a folder "
-                "that mmctr search has written."
-            ) from error
-
-    @property
-    def free(self) -> list[str]:
-        """The parameters that are searched."""
-        return _free(self.facts["fixed"])
-
-    @property
-    def done(self) -> int:
-        """How many trials ended: finished, pruned or diverged."""
-        return len(_ended(self.optuna))
-
-    @property
-    def best(self) -> dict[str, Any]:
-        """The parameters of the best valid AUC, without those that are fixed."""
-        return _parameters(self._best_trial.params)
-
-    @property
-    def best_number(self) -> int:
-        """The number of the best trial, counted from 1 as in `trials`."""
-        ended = [trial.number for trial in _ended(self.optuna)]
-        return 1 + ended.index(self._best_trial.number)
-
-    @property
-    def best_auc(self) -> float:
-        """The best valid AUC; RunError if no trial finished."""
-        return self._best_trial.value
-
-    @property
-    def default_auc(self) -> float | None:
-        """The valid AUC of the default parameters, the first trial; None if it did not finish."""
-        trials = [trial for trial in self._finished if trial.user_attrs.get("defaults")]
-        return trials[0].value if trials else None
-
-    @property
-    def pairs(self) -> str:
-        """The best parameters and the fixed ones but for the seed, as options of a command."""
-        values = {name: value for name, value in self.facts["fixed"].items() if name != "seed"}
-        values |= self.best
-        words = [f"{name}={_as_word(value)}" for name, value in values.items()]
-        return " ".join(f"-p {shlex.quote(word)}" for word in words)
-
-    @property
-    def trials(self) -> pd.DataFrame:
-        """A row a trial: trial, state, auc, best (of those finished so far), seconds, parameters.
-
-        The auc of a trial that was pruned or diverged is its best until then, or NaN.
-        """
-        rows = [
-            {
-                "trial": number,
-                "state": _state(trial),
-                "auc": max(trial.intermediate_values.values(), default=float("nan")),
-                "seconds": trial.duration.total_seconds(),
-                **_parameters(trial.params),
-            }
-            for number, trial in enumerate(_ended(self.optuna), start=1)
-        ]
-        names = ["trial", "state", "auc", "best", "seconds", *self.free]
-        table = pd.DataFrame(rows, columns=names)
-        finished = table["auc"].where(table["state"] == "finished")
-        return table.assign(best=finished.cummax().ffill())
-
-    @property
-    def curves(self) -> pd.DataFrame:
-        """Valid AUC of each trial at each validation: trial, state, validation, auc."""
-        rows = [
-            (number, _state(trial), validation, value)
-            for number, trial in enumerate(_ended(self.optuna), start=1)
-            for validation, value in trial.intermediate_values.items()
-        ]
-        return pd.DataFrame(rows, columns=["trial", "state", "validation", "auc"])
-
-    @property
-    def importances(self) -> pd.DataFrame:
-        """How much of the finished trials' spread of AUC each parameter explains, in percent.
-
-        Columns: parameter, share, low, high: mean and span of five fANOVA forests (Hutter et al.,
-        2014). Empty with fewer than ten finished trials: it would be noise.
-        """
-        from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-
-        if len(self._finished) < 10 or len({trial.value for trial in self._finished}) == 1:
-            return pd.DataFrame(columns=["parameter", "share", "low", "high"])
-        forests = [FanovaImportanceEvaluator(seed=seed) for seed in range(5)]
-        shares = 100 * pd.DataFrame(
-            [get_param_importances(self.optuna, evaluator=forest) for forest in forests]
-        )
-        table = shares.agg(["mean", "min", "max"]).T.reset_index()
-        table.columns = ["parameter", "share", "low", "high"]
-        return table.sort_values("share", ascending=False, ignore_index=True)
-
-    @property
-    def _finished(self) -> list[Any]:
-        return [trial for trial in _ended(self.optuna) if _state(trial) == "finished"]
-
-    @property
-    def _best_trial(self) -> Any:
-        if not self._finished:
-            raise RunError(f"{self.folder} has no finished trial yet: run mmctr search again.")
-        return max(self._finished, key=lambda trial: trial.value)
+from mmctr.runs.provenance import describe
+from mmctr.training.config import configs
+from mmctr.training.metrics import reference_aucs
+from mmctr.training.trainer import fit, require_both_labels
 
 
 def search(
@@ -182,9 +53,9 @@ def search(
     Raises ConfigError for parameters that cannot be used or if Optuna is not installed, RunError if
     the folder is another study's or in use.
     """
-    optuna = _import_optuna()
+    optuna = import_optuna()
     _, train_config = configs(**fixed)
-    if not _free(fixed):
+    if not searched(fixed):
         raise ConfigError(
             f"Every parameter of the search is fixed: leave one of {', '.join(SPACE)} out of -p."
         )
@@ -193,7 +64,7 @@ def search(
     embedding = item_embeddings(dataset.catalog, strategy)
 
     def objective(trial: Any) -> float:
-        model_config, train_config = configs(**fixed, **_parameters(_propose(trial, fixed)))
+        model_config, train_config = configs(**fixed, **as_parameters(_propose(trial, fixed)))
         # Seeded as `train` does it, so that training with the best parameters is that trial again.
         torch.manual_seed(train_config.seed)
         model = DIN.for_catalog(model_config, dataset.catalog, embedding).to(device)
@@ -232,19 +103,6 @@ def study_folder(runs: Path, dataset: Dataset, strategy: str) -> Path:
     return runs / re.sub(r"[^\w.-]", "-", f"search-{dataset.name}-{strategy}")
 
 
-def find_studies(runs: Path, fingerprint: str | None = None) -> list[Path]:
-    """The studies below `runs`, the latest last; of one dataset if its fingerprint is given."""
-    found = []
-    for path in runs.glob(f"*/{FACTS}"):
-        try:
-            about = json.loads(path.read_text(encoding="utf-8"))["dataset"]["fingerprint"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if fingerprint in (None, about) and (path.parent / TRIALS).is_file():
-            found.append(path.parent)
-    return sorted(found, key=lambda folder: (folder / TRIALS).stat().st_mtime)
-
-
 def _begin(folder: Path, dataset: Dataset, strategy: str, fixed: dict[str, Any]) -> Study:
     """A new study, or the one that is there if it searches the very same."""
     facts = {"strategy": strategy, "fixed": fixed, "dataset": describe(dataset)}
@@ -258,7 +116,7 @@ def _begin(folder: Path, dataset: Dataset, strategy: str, fixed: dict[str, Any])
                     "another folder with --out."
                 )
     else:
-        _open(folder)
+        open_trials(folder)
         facts["reference_auc"] = reference_aucs(dataset, dataset.valid)
         write_json(folder / FACTS, facts)
         study = Study.load(folder)
@@ -279,28 +137,6 @@ def _identity(facts: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(identity, sort_keys=True))
 
 
-def _open(folder: Path) -> Any:
-    """The folder's Optuna study, made if there is none."""
-    optuna = _import_optuna()
-    path = folder / TRIALS
-    # The connection is made here because a URL cannot hold every path.
-    connect = {"creator": lambda: sqlite3.connect(path, timeout=60, check_same_thread=False)}
-    try:
-        storage = optuna.storages.RDBStorage(f"sqlite:///{TRIALS}", engine_kwargs=connect)
-        return optuna.create_study(
-            study_name="mmctr", storage=storage, direction="maximize", load_if_exists=True
-        )
-    except Exception as error:  # of Optuna, SQLAlchemy or SQLite
-        raise RunError(
-            f"{path} cannot be used ({str(error).splitlines()[0]}): choose another folder with "
-            "--out, or delete this one."
-        ) from error
-
-
-def _free(fixed: dict[str, Any]) -> list[str]:
-    return [name for name in SPACE if name not in fixed]
-
-
 def _propose(trial: Any, fixed: dict[str, Any]) -> dict[str, Any]:
     """Values from the space, which always holds the defaults, those of a preset too."""
     for name, default in _defaults(fixed).items():
@@ -313,52 +149,11 @@ def _propose(trial: Any, fixed: dict[str, Any]) -> dict[str, Any]:
     return trial.params
 
 
-def _parameters(params: dict[str, Any]) -> dict[str, Any]:
-    """What Optuna stores as parameters of the model: three digits are enough to be typed again."""
-    return {
-        name: float(f"{params[name]:.3g}")
-        if name in RANGES
-        else json.loads(params[name])
-        if isinstance(params[name], str)
-        else params[name]
-        for name in SPACE
-        if name in params
-    }
-
-
 def _defaults(fixed: dict[str, Any]) -> dict[str, Any]:
     """What the parameters that are searched are by default, as Optuna stores them."""
     model, training = configs(**fixed)
     values = model.model_dump() | training.model_dump()
     return {
         name: json.dumps(values[name]) if isinstance(values[name], tuple) else values[name]
-        for name in _free(fixed)
+        for name in searched(fixed)
     }
-
-
-def _ended(study: Any) -> list[Any]:
-    from optuna.trial import TrialState
-
-    return study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.PRUNED])
-
-
-def _state(trial: Any) -> str:
-    if trial.user_attrs.get("diverged"):
-        return "diverged"
-    return "pruned" if trial.state.name == "PRUNED" else "finished"
-
-
-def _as_word(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-
-
-def _import_optuna() -> Any:
-    try:
-        import optuna
-    except ImportError:
-        raise ConfigError(
-            "mmctr search needs Optuna, which is not installed: run python -m pip install "
-            "'optuna>=4' in the environment of mmctr."
-        ) from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna

@@ -1,58 +1,18 @@
 """The Deep Interest Network of arXiv 2504.18961, assembled from its configuration."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from mmctr.config import Config
-from mmctr.data.dataset import Catalog
+from mmctr.data.catalog import Catalog
 from mmctr.data.schema import LEVELS
 from mmctr.errors import ConfigError
-from mmctr.model.layers import (
-    DNN,
-    BilinearInteraction,
-    CrossNetwork,
-    Histories,
-    ItemEmbedding,
-    MLPTargetAttention,
-    MultiHeadTargetAttention,
-    SENet,
-    gather,
-)
+from mmctr.model.attention import Histories, MLPTargetAttention, MultiHeadTargetAttention
+from mmctr.model.config import DINConfig
+from mmctr.model.layers import DNN, BilinearInteraction, CrossNetwork, ItemEmbedding, SENet, gather
 from mmctr.model.pretrained import Pretrained
-
-
-class DINConfig(Config):
-    """The model's parameters; each module of the paper is a switch.
-
-    embedding_dim: width of each field. content: the frozen item embedding projected to a field,
-    "frozen" as it is, or "finetuned". content_dim: width of that field, None for embedding_dim.
-    attention: "dot" or the "mlp" of the original DIN. recency: each head of dot attention learns
-    how much less older clicks count.
-    max_history: the latest clicks that are read. cross_layers: 0 switches the cross network off.
-    """
-
-    embedding_dim: PositiveInt = 32
-    content: Literal["projected", "frozen", "finetuned"] = "projected"
-    content_dim: PositiveInt | None = None
-    attention: Literal["dot", "mlp"] = "dot"
-    heads: int = Field(4, ge=1, le=64)  # each is a field, and bilinear interaction meets in pairs
-    head_dim: PositiveInt = 16
-    attention_hidden: tuple[PositiveInt, ...] = Field((512, 256), min_length=1)
-    attention_dropout: float = Field(0.1, ge=0, lt=1)
-    recency: bool = True
-    levels_in_history: bool = True
-    max_history: int = Field(64, ge=1, le=10_000)
-    senet: bool = True
-    bilinear: Literal["all", "each", "interaction", "off"] = "all"
-    cross_layers: int = Field(1, ge=0, le=8)
-    hidden: tuple[PositiveInt, ...] = Field((128, 64), min_length=1)
-    batch_norm: bool = True
-    dropout: float = Field(0.2, ge=0, lt=1)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ try:
     from huggingface_hub import ModelCard, ModelHubMixin
 except ImportError:  # training needs no hub: a model then has no save_pretrained
     ModelHubMixin = object
-
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 Whole = Annotated[int, Field(ge=0, lt=2**63)]
 PLAIN_CARD = """---

@@ -10,18 +10,21 @@ from IPython import get_ipython
 from IPython.display import HTML, display
 from pandas.io.formats.style import Styler
 
-from mmctr.content.strategies import available_strategies
-from mmctr.data.dataset import Catalog, Dataset
+from mmctr.content.fusion import available_strategies
+from mmctr.data.catalog import Catalog
+from mmctr.data.dataset import Dataset
 from mmctr.data.demo import find_data
 from mmctr.errors import ConfigError, MMCTRError, RunError
-from mmctr.evaluation.search import Study, find_studies
+from mmctr.evaluation.study import Study, find_studies
 from mmctr.files import find, home
-from mmctr.report.figures import assign_colors
-from mmctr.report.make import ANSWER, CAPTION, FIGURE, RECORD, Report, latest_report
-from mmctr.report.widgets import THUMBNAIL, thumbnail
+from mmctr.report.figures.style import assign_colors
+from mmctr.report.pages import ANSWER, CAPTION, FIGURE, RECORD
+from mmctr.report.reports import Report, latest_report
+from mmctr.report.widgets.panel import THUMBNAIL, thumbnail
 from mmctr.runs.card import commit
 from mmctr.runs.run import Run
-from mmctr.training.trainer import configs, train
+from mmctr.runs.train import train
+from mmctr.training.config import configs
 
 
 def start() -> None:

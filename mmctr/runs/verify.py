@@ -7,14 +7,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from mmctr.content.strategies import available_strategies, embedding_hash, item_embeddings
+from mmctr.content.fusion import available_strategies, embedding_hash, item_embeddings
 from mmctr.data.dataset import Dataset
 from mmctr.errors import RunError
-from mmctr.model.din import DINConfig
+from mmctr.model.config import DINConfig
 from mmctr.runs.run import Run
+from mmctr.runs.train import train
+from mmctr.training.config import TrainConfig
 from mmctr.training.metrics import bootstrap_auc, evaluate, interval
 from mmctr.training.prediction import predict
-from mmctr.training.trainer import TrainConfig, train
 
 TOLERANCE = 1e-4  # of a probability: other machines, threads and precisions round otherwise
 

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmctr.data.dataset import Impressions
+from mmctr.data.impressions import Impressions
+from mmctr.model.attention import Histories
 from mmctr.model.din import DIN, Batch
-from mmctr.model.layers import Histories
 
 BLOCK, WINDOW = 2048, 256  # rows read one after another; blocks that are shuffled together
 

@@ -4,6 +4,9 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import log_loss, roc_auc_score
 
+from mmctr.data.dataset import Dataset
+from mmctr.data.impressions import Impressions
+
 
 def auc(label: np.ndarray, score: np.ndarray) -> float:
     """Area under the ROC curve; NaN if all labels are equal."""
@@ -146,3 +149,9 @@ def bins(values: np.ndarray, edges: list[int]) -> pd.Series:
         for start, stop in zip(edges, stops, strict=True)
     ]
     return pd.Series(pd.cut(values, [*edges, np.inf], right=False, labels=names))
+
+
+def reference_aucs(dataset: Dataset, rows: Impressions) -> dict[str, float]:
+    """AUC of popularity alone (train clicks of the target) and, if simulated, the oracle AUC."""
+    systems = {"popularity": dataset.train_clicks()[rows.target]} | rows.oracle
+    return {name: auc(rows.label, score) for name, score in systems.items()}

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from mmctr.model.din import DIN
+from mmctr.training.config import TrainConfig
 
 
 class Adam(torch.optim.Adam):
@@ -92,3 +93,18 @@ class WeightAverage:
             average = self.average[name].clone()
             self.average[name].copy_(value)
             value.copy_(average)
+
+
+def make_optimizer(model: DIN, config: TrainConfig) -> Adam:
+    """Adam with an L2 term for the embedding tables and one for the network."""
+    model.embedding.sparse_gradients(config.row_updates)
+    tables, network = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            is_table = name.startswith("embedding.") and "projection" not in name
+            (tables if is_table else network).append(parameter)
+    groups = [
+        {"params": tables, "weight_decay": config.embedding_l2},
+        {"params": network, "weight_decay": config.network_l2},
+    ]
+    return Adam(groups, lr=config.learning_rate, fused=True)

@@ -2,15 +2,17 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+Result = TypeVar("Result")
 
 
 @contextmanager
@@ -30,16 +32,14 @@ def joined() -> Iterator[None]:
 
 
 def leave(status: int) -> NoReturn:
-    """End this process.
+    """End one of torchrun's processes, at once.
 
-    Of torchrun's at once: DistributedDataParallel keeps gloo's threads alive for good, with which
-    Python's own way out aborts now and then, upon which torchrun kills the other processes.
+    DistributedDataParallel keeps gloo's threads alive for good, with which Python's own way out
+    aborts now and then, upon which torchrun kills the other processes.
     """
-    if "WORLD_SIZE" in os.environ:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    sys.exit(status)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def share() -> tuple[int, int]:
@@ -47,9 +47,15 @@ def share() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
-def is_first_here() -> bool:
-    """Whether this is its machine's first process."""
-    return int(os.environ.get("LOCAL_RANK", 0)) == 0
+def in_turn(load: Callable[[], Result]) -> Result:
+    """What `load` gives: first to the first process of each machine, which may leave a cache."""
+    is_first = int(os.environ.get("LOCAL_RANK", 0)) == 0
+    if not is_first:
+        wait_for_all()
+    loaded = load()
+    if is_first:
+        wait_for_all()
+    return loaded
 
 
 def wait_for_all() -> None:

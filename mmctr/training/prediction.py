@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
-from mmctr.data.dataset import Impressions
+from mmctr.data.impressions import Impressions
 from mmctr.devices import autocast, number_format, tuned
 from mmctr.errors import ConfigError, DataError, RunError, first_line
 from mmctr.files import atomic_path

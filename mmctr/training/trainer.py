@@ -1,319 +1,29 @@
-"""Train a DIN on a dataset: Adam, early stopping on valid AUC, everything kept in a run folder."""
+"""Train a DIN: Adam, early stopping on valid AUC. A model and its records; nothing is saved."""
 
-import time
-from collections import defaultdict
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass, field
-from itertools import pairwise
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tqdm.auto import tqdm
 
-from mmctr.config import Config
-from mmctr.content.strategies import embedding_hash, item_embeddings
-from mmctr.data.dataset import Dataset, Impressions
-from mmctr.data.importing.negatives import FreshNegatives
-from mmctr.devices import autocast, find_device, peak_memory_mb, tuned
+from mmctr.data.dataset import Dataset
+from mmctr.data.impressions import Impressions
+from mmctr.devices import autocast, tuned
 from mmctr.errors import ConfigError, DataError, RunError, first_line
-from mmctr.model.din import DIN, Batch, DINConfig
-from mmctr.runs.run import Run, State, UnfinishedRun, save_run
+from mmctr.model.din import DIN, Batch
 from mmctr.training import parallel
 from mmctr.training.batches import Batches
-from mmctr.training.metrics import auc, bootstrap_auc, evaluate, interval, logloss
-from mmctr.training.optimizer import Adam, WeightAverage
+from mmctr.training.config import TrainConfig
+from mmctr.training.metrics import auc, logloss
+from mmctr.training.negatives import FreshNegatives
+from mmctr.training.optimizer import Adam, WeightAverage, make_optimizer
 from mmctr.training.prediction import predict
+from mmctr.training.progress import Checkpoint, Progress, Stopwatch
 
 AVERAGE_EVERY = 4  # steps
-# Parameters that differ from the default: "paper" has all modules of arXiv 2504.18961 and none of
-# ours, "din" is the challenge's official baseline.
-PRESETS: dict[str, dict[str, object]] = {
-    "default": {},
-    "paper": {
-        "senet": True,
-        "cross_layers": 2,
-        "recency": False,
-        "averaging": 0.0,
-        "fresh_negatives": False,
-    },
-    "din": {
-        "embedding_dim": 64,
-        "content_dim": 128,
-        "attention": "mlp",
-        "heads": 1,
-        "attention_hidden": (512, 256),
-        "attention_dropout": 0.1,
-        "levels_in_history": False,
-        "senet": False,
-        "bilinear": "off",
-        "cross_layers": 0,
-        "hidden": (1024, 512, 256),
-        "dropout": 0.1,
-        "learning_rate": 1e-3,
-        "batch_size": 8192,
-        "embedding_l2": 1e-6,
-        "averaging": 0.0,
-        "fresh_negatives": False,
-    },
-}
-RESUMED = ("epoch", "step", "samples", "records", "best_auc", "since_best")  # of Progress
-PARTS = ("data", "forward", "backward", "optimizer", "validation")
-
-
-class TrainConfig(Config):
-    """How a model is trained.
-
-    embedding_l2, network_l2: Adam's L2 terms. validations: how often valid is scored within each
-    epoch. patience: validations without a better AUC before training stops; half of it before the
-    learning rate is cut to a third. averaging: share that a moving average of the weights keeps
-    every 4 steps; valid is scored with the average, and a run keeps it; 0 takes the weights as they
-    are. fresh_negatives: train negatives that mmctr data import drew, because the log does not know
-    what else was shown, are drawn anew for every epoch after the first. row_updates: the tables of
-    ids and of finetuned content change only in the rows that a batch names, which catalogs of
-    millions of items need. precision: of matrix products; "auto" is "bfloat16" on CUDA and
-    "float32" elsewhere.
-    """
-
-    seed: int = Field(1, ge=0)
-    epochs: PositiveInt = 8
-    batch_size: int = Field(1024, ge=3)  # batches of at most 2 can leave a row alone
-    learning_rate: PositiveFloat = 3e-3
-    embedding_l2: NonNegativeFloat = 1e-3
-    network_l2: NonNegativeFloat = 0.0
-    validations: PositiveInt = 4
-    patience: PositiveInt = 4
-    max_gradient_norm: PositiveFloat = 10.0
-    averaging: float = Field(0.97, ge=0, lt=1)
-    fresh_negatives: bool = True
-    row_updates: bool = False
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-
-
-class Stopwatch:
-    """Adds up where the time of training goes: seconds by part; on a GPU without waiting for it."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.on_gpu = device.type == "cuda"
-        self.seconds: dict[str, float] = defaultdict(float)
-        self.marks: list[tuple[str, torch.cuda.Event]] = []
-        self.last = time.perf_counter()
-        if self.on_gpu:
-            self.lap("start")
-
-    def lap(self, part: str) -> None:
-        """The time since the last lap went into this part."""
-        if self.on_gpu:
-            event = torch.cuda.Event(enable_timing=True)
-            event.record()
-            self.marks.append((part, event))
-        else:
-            now = time.perf_counter()
-            self.seconds[part] += now - self.last
-            self.last = now
-
-    def settle(self) -> None:
-        """Wait for the GPU and add up its laps."""
-        if self.on_gpu:
-            torch.cuda.synchronize()
-            for (_, before), (part, event) in pairwise(self.marks):
-                self.seconds[part] += before.elapsed_time(event) / 1000
-            del self.marks[:-1]
-
-
-@dataclass
-class Progress:
-    """What training has seen so far: a record each validation, and the best weights.
-
-    step: steps done of the epoch, which counts from 0. shuffling: the state of the generator that
-    shuffles, before that epoch.
-    """
-
-    plateau: ReduceLROnPlateau
-    average: WeightAverage
-    stopwatch: Stopwatch
-    epoch: int = 0
-    step: int = 0
-    shuffling: Tensor | None = None
-    samples: int = 0
-    records: list[dict[str, float]] = field(default_factory=list)
-    losses: list[Tensor] = field(default_factory=list)  # of the steps since the last validation
-    best_auc: float = float("-inf")
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
-    since_best: int = 0
-    seconds_before: float = 0.0  # of training, until it was stopped
-
-    def state(self, model: DIN) -> State:
-        """All that the next steps depend on, right after a validation."""
-        optimizer, weights = self.plateau.optimizer, model.state_dict()
-        groups = {
-            "weights": {name: weights[name] for name in self.best_weights},
-            "best": self.best_weights,
-            "average": self.average.average,
-            "random": {"shuffling": self.shuffling, "cpu": torch.get_rng_state()},
-        }
-        if model.device.type == "cuda":
-            groups["random"]["cuda"] = torch.cuda.get_rng_state()
-        for number, moments in optimizer.state_dict()["state"].items():
-            groups[f"optimizer {number}"] = moments
-        values = {name: getattr(self, name) for name in RESUMED}
-        values |= {
-            "updates": self.average.updates,
-            "plateau": self.plateau.state_dict(),
-            "rates": [group["lr"] for group in optimizer.param_groups],
-            "seconds": dict(self.stopwatch.seconds),
-        }
-        return groups, values
-
-    def restore(self, model: DIN, state: State) -> None:
-        """Go back to a state, all random numbers included."""
-        groups, values = state
-        optimizer = self.plateau.optimizer
-        model.load_state_dict(groups["weights"], strict=False)
-        device = model.device
-        self.best_weights = {name: value.to(device) for name, value in groups["best"].items()}
-        for name, value in self.average.average.items():
-            value.copy_(groups["average"][name])
-        self.average.updates = values["updates"]
-        self.plateau.load_state_dict(values["plateau"])
-        for group, rate in zip(optimizer.param_groups, values["rates"], strict=True):
-            group["lr"] = rate
-        moments = {
-            int(key.split()[1]): value
-            for key, value in groups.items()
-            if key.startswith("optimizer ")
-        }
-        optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
-        for name in RESUMED:
-            setattr(self, name, values[name])
-        self.stopwatch.seconds.update(values["seconds"])
-        self.seconds_before = sum(values["seconds"].values())
-        self.shuffling = groups["random"]["shuffling"]
-        torch.set_rng_state(groups["random"]["cpu"])
-        if device.type == "cuda" and "cuda" in groups["random"]:
-            torch.cuda.set_rng_state(groups["random"]["cuda"])
-
-    def cost(self, device: torch.device) -> dict[str, object]:
-        """Training speed without validation, seconds by part, and peak memory."""
-        seconds = {part: round(self.stopwatch.seconds[part], 3) for part in PARTS}
-        training = sum(seconds.values()) - seconds["validation"]
-        return {
-            "samples_per_s": round(self.samples / training, 1),
-            "seconds": seconds,
-            "peak_memory_mb": round(peak_memory_mb(device), 1),
-        }
-
-
-def configs(preset: str = "default", **parameters: object) -> tuple[DINConfig, TrainConfig]:
-    """A preset's configurations with some parameters changed; None leaves one as it is.
-
-    Raises ConfigError for an unknown preset and names a bad parameter.
-    """
-    if preset not in PRESETS:
-        raise ConfigError(f"Preset {preset!r} is unknown: choose one of {', '.join(PRESETS)}.")
-    given = {name: value for name, value in parameters.items() if value is not None}
-    parameters = PRESETS[preset] | given
-    unknown = [
-        name
-        for name in parameters
-        if name not in DINConfig.model_fields and name not in TrainConfig.model_fields
-    ]
-    if unknown:
-        known = ", ".join([*DINConfig.model_fields, *TrainConfig.model_fields])
-        raise ConfigError(f"Parameter {unknown[0]!r} is unknown: choose one of {known}.")
-    model = {name: value for name, value in parameters.items() if name in DINConfig.model_fields}
-    training = {name: value for name, value in parameters.items() if name not in model}
-    return DINConfig.of(**model), TrainConfig.of(**training)
-
-
-def train(
-    dataset: Dataset,
-    strategy: str,
-    model_config: DINConfig,
-    train_config: TrainConfig,
-    runs: Path,
-) -> Run | None:
-    """Train on the train split, choose on valid, and write a new run folder below `runs`.
-
-    Until then a folder that ends in -unfinished keeps the state of each validation for `resume`;
-    an interruption from the keyboard becomes a RunError that says so. A training that was begun
-    exactly like this and killed is gone on with: it ends as a new one would.
-    Raises ConfigError for a strategy that the data cannot serve, an absent device or training
-    that diverges, DataError for a split in which all labels are equal. Under torchrun all processes
-    train together; the first one writes the run, and the others return None. Nothing is kept there
-    until the run is finished.
-    """
-    return _train(dataset, strategy, model_config, train_config, runs, None)
-
-
-def resume(folder: Path, dataset: Dataset) -> Run:
-    """Go on with an unfinished run: the finished one, beside it, is as if nothing had happened.
-
-    On one machine, CPU and number of threads it is identical bit for bit. Raises RunError for a
-    folder that is damaged or no unfinished run, for other data, and under torchrun.
-    """
-    if parallel.share()[1] > 1:
-        raise RunError(f"{folder} cannot be resumed under torchrun: use mmctr train --resume.")
-    unfinished = UnfinishedRun.load(folder)
-    unfinished.require_same(dataset)
-    model, training = (unfinished.config[name] for name in ("model", "training"))
-    configurations = DINConfig.of(**model), TrainConfig.of(**training)
-    strategy, runs = unfinished.config["strategy"], unfinished.folder.parent
-    return _train(dataset, strategy, *configurations, runs, unfinished)
-
-
-def _train(
-    dataset: Dataset,
-    strategy: str,
-    model_config: DINConfig,
-    train_config: TrainConfig,
-    runs: Path,
-    unfinished: UnfinishedRun | None,
-) -> Run | None:
-    require_both_labels(dataset)
-    device = find_device(train_config.device)
-    started = time.perf_counter()
-    embedding = item_embeddings(dataset.catalog, strategy)
-    fused = time.perf_counter()
-    torch.manual_seed(train_config.seed)
-    model = DIN.for_catalog(model_config, dataset.catalog, embedding).to(device)
-    # The processes share weights, but each drops out on its own.
-    torch.manual_seed(train_config.seed + 1_000_003 * parallel.share()[0])
-    config = {
-        "strategy": strategy,
-        "model": model_config.model_dump(),
-        "training": train_config.model_dump(),
-        "sizes": model.sizes,
-    }
-    if unfinished is None and parallel.share()[1] == 1:
-        unfinished = UnfinishedRun.begin(runs, dataset, config)
-    with nullcontext() if unfinished is None else unfinished.in_training():
-        progress = fit(model, dataset, train_config, unfinished=unfinished)
-        training = time.perf_counter() - fused + progress.seconds_before
-        rows = dataset.valid
-        probability = predict_together(model, rows, train_config.precision)
-        if parallel.share()[0] > 0:
-            return None
-        metrics = evaluate(rows.user, rows.label, probability)
-        metrics["auc_interval"] = interval(bootstrap_auc(rows.user, rows.label, probability)[:, 0])
-        summary = {
-            "metrics": metrics,
-            "reference_auc": reference_aucs(dataset, rows),
-            "item_embedding_sha256": embedding_hash(embedding),
-            "best_epoch": max(progress.records, key=lambda record: record["auc"])["epoch"],
-            "seconds": {"fusion": fused - started, "training": training},
-            "cost": progress.cost(device),
-            "device": device.type,
-            "processes": parallel.share()[1],
-        }
-        return save_run(runs, dataset, model, config, summary, progress.records, probability)
 
 
 def fit(
@@ -321,7 +31,7 @@ def fit(
     dataset: Dataset,
     config: TrainConfig,
     on_validation: Callable[[dict[str, float]], None] | None = None,
-    unfinished: UnfinishedRun | None = None,
+    unfinished: Checkpoint | None = None,
 ) -> Progress:
     """Train a model in place; it ends with the weights of the best valid AUC.
 
@@ -405,21 +115,6 @@ def predict_together(model: DIN, rows: Impressions, precision: str) -> np.ndarra
     return parallel.concatenated(part)
 
 
-def make_optimizer(model: DIN, config: TrainConfig) -> Adam:
-    """Adam with an L2 term for the embedding tables and one for the network."""
-    model.embedding.sparse_gradients(config.row_updates)
-    tables, network = [], []
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            is_table = name.startswith("embedding.") and "projection" not in name
-            (tables if is_table else network).append(parameter)
-    groups = [
-        {"params": tables, "weight_decay": config.embedding_l2},
-        {"params": network, "weight_decay": config.network_l2},
-    ]
-    return Adam(groups, lr=config.learning_rate, fused=True)
-
-
 def update(
     model: nn.Module,
     optimizer: Adam,
@@ -446,12 +141,6 @@ def update(
     optimizer.step()
     lap("optimizer")
     return loss.detach()
-
-
-def reference_aucs(dataset: Dataset, rows: Impressions) -> dict[str, float]:
-    """AUC of popularity alone (train clicks of the target) and, if simulated, the oracle AUC."""
-    systems = {"popularity": dataset.train_clicks()[rows.target]} | rows.oracle
-    return {name: auc(rows.label, score) for name, score in systems.items()}
 
 
 def _validate(

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks import microlens_shape as shape
-from mmctr.data.dataset import Impressions
+from mmctr.data.impressions import Impressions
 from mmctr.model.din import DIN
 from mmctr.training.batches import Batches
 from mmctr.training.prediction import predict

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from benchmarks import quality
-from mmctr.content.strategies import item_embeddings
+from mmctr.content.fusion import item_embeddings
 
 
 def test_the_stand_in_trains_as_fuxictr_does(tiny, monkeypatch):

@@ -17,13 +17,16 @@ import pyarrow.parquet as pq
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from mmctr.content import strategies as fusion
-from mmctr.data.dataset import Dataset, Impressions
+from mmctr.content import fusion
+from mmctr.data.dataset import Dataset
 from mmctr.data.demo import write_demo
-from mmctr.evaluation import explain
-from mmctr.report.make import Report
-from mmctr.runs.run import Run, describe
-from mmctr.training.trainer import configs, train
+from mmctr.data.impressions import Impressions
+from mmctr.evaluation import explain, similarity
+from mmctr.report.reports import Report
+from mmctr.runs.provenance import describe
+from mmctr.runs.run import Run
+from mmctr.runs.train import train
+from mmctr.training.config import configs
 
 ROOT = Path(__file__).parents[2]
 ARTIFACTS = ROOT / "tests" / "artifacts"
@@ -35,8 +38,10 @@ SETTINGS = {
     "apputils-extension/themes": '{"theme": "JupyterLab Dark"}',
 }
 
+
 if CHROMIUM is None and os.environ.get("CI"):
     pytest.fail("chromium is not installed, so nobody tried the notebooks", pytrace=False)
+
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 
@@ -211,7 +216,7 @@ def test_item_explorer(lab):
     for number, strategy in enumerate(("v1", "v2", "v3", "v4")):
         assert columns.nth(number).locator("h5").inner_text() == strategy
         embedding = fusion.item_embeddings(lab.dataset.catalog, strategy)
-        near = explain.nearest(embedding, item, 6)
+        near = similarity.nearest(embedding, item, 6)
         lines = columns.nth(number).locator("button")
         found = [int(line.get_attribute("data-value")) for line in lines.all()]
         assert found == near.tolist()

@@ -15,8 +15,10 @@ ARTIFACTS = Path(__file__).parents[1] / "artifacts"
 CHROMIUM = shutil.which("chromium")
 WIDTHS = {"wide": 1280, "narrow": 400}
 
+
 if CHROMIUM is None and os.environ.get("CI"):
     pytest.fail("chromium is not installed, so nobody looked at the pages", pytrace=False)
+
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 

@@ -20,8 +20,9 @@ from mmctr.content.extract import extract
 from mmctr.content.image import ImageEncoder
 from mmctr.content.text import TextEncoder
 from mmctr.data import schema
-from mmctr.data.dataset import load_catalog
-from mmctr.data.importing.steps import Recipe, import_dataset
+from mmctr.data.catalog import load_catalog
+from mmctr.data.importing.recipe import Recipe
+from mmctr.data.importing.steps import import_dataset
 from mmctr.errors import ConfigError, DataError, MMCTRError
 
 ITEMS = 40

@@ -116,9 +116,9 @@ def test_a_folder_without_model_and_one_without_all_weights(bert, tmp_path):
 
 def test_offline_a_missing_model_is_one_sentence(tmp_path):
     code = (
-        "import torch\nfrom mmctr.content.text import DEFAULT, TextEncoder\n"
+        "import torch\nfrom mmctr.content.text import TextEncoder\n"
         "from mmctr.errors import ModelNotFoundError\n"
-        "try:\n    TextEncoder(DEFAULT, 'cls', torch.device('cpu'))\n"
+        "try:\n    TextEncoder('google-bert/bert-base-uncased', 'cls', torch.device('cpu'))\n"
         "except ModelNotFoundError as error:\n    print(error)"
     )
     env = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": ""}

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from mmctr.data.audit import describe, leaks, problems, single_feature_auc
-from mmctr.data.dataset import Catalog, Dataset, Impressions, target_in_history
+from mmctr.data.catalog import Catalog
+from mmctr.data.dataset import Dataset
+from mmctr.data.impressions import Impressions, target_in_history
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmctr.data import cache, dataset
+from mmctr.data import cache, dataset, impressions
 from mmctr.data.dataset import Dataset, check
 from mmctr.errors import DataError
 
@@ -291,7 +291,7 @@ def test_a_dataset_with_an_error_is_not_cached(folder, file, change):
 
 def test_check_reads_the_files_and_not_the_cache(folder, monkeypatch):
     Dataset.load(folder)
-    read, original = [], dataset.load_impressions
+    read, original = [], impressions.load_impressions
 
     def spy(path, *args):
         read.append(path.stem)

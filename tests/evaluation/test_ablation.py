@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from mmctr.evaluation.ablation import DEFAULT, ablation_table, ablation_verdict, variations
-from mmctr.training.trainer import configs
+from mmctr.training.config import configs
 
 
 def test_every_variation_differs_from_the_default_and_can_be_built(tiny):

@@ -1,9 +1,5 @@
 """Explanations against the model itself, naive loops and scikit-learn."""
 
-from dataclasses import replace
-from itertools import pairwise
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
-from sklearn.metrics.pairwise import cosine_similarity
 
-from mmctr.data import demo
-from mmctr.data.dataset import Impressions
+from mmctr.data import demo_clicks
 from mmctr.data.demo import Topics
+from mmctr.data.impressions import Impressions
 from mmctr.errors import ConfigError
 from mmctr.evaluation import explain
-from mmctr.model.din import DIN, Batch, DINConfig
-from mmctr.model.layers import Histories
+from mmctr.model.attention import Histories
+from mmctr.model.config import DINConfig
+from mmctr.model.din import DIN, Batch
 from mmctr.training.batches import Batches
 from mmctr.training.prediction import predict
 
@@ -159,69 +155,6 @@ def test_removal_effects_equal_predicting_by_hand(tiny, tiny_run):
         assert min(abs(np.array(others) - line.random)) < 1e-6
 
 
-def test_cosine_and_nearest_agree_with_scikit_learn():
-    embedding = np.random.default_rng(0).normal(size=(30, 6)).astype(np.float32)
-    embedding[0] = 0
-    expected = cosine_similarity(embedding)
-    left, right = np.divmod(np.arange(900), 30)
-    np.testing.assert_allclose(explain.cosine(embedding, left, right), expected.ravel(), atol=1e-6)
-    order = np.argsort(-expected[7, 1:]) + 1
-    assert explain.nearest(embedding, 7, 4).tolist() == order[order != 7][:4].tolist()
-    zero = explain.cosine(embedding, np.array([0, 0]), np.array([0, 5]))
-    assert zero.tolist() == [0, 0]
-
-
-@pytest.mark.parametrize("count", [4, 5, 100])
-def test_neither_padding_nor_the_item_is_its_own_neighbour(count):
-    embedding = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [-1, 0], [-1, -1]], dtype=np.float32)
-    assert explain.nearest(embedding, 1, count).tolist() == [2, 3, 5, 4]
-
-
-def test_co_click_pairs_are_neighbours_in_train_histories(tiny):
-    item, together, apart = explain.co_click_pairs(tiny, count=200)
-    seen = set()
-    for row in range(len(tiny.train)):
-        history = tiny.train.history(row).tolist()
-        seen |= set(pairwise(history))
-    assert set(zip(item.tolist(), together.tolist(), strict=True)) <= seen
-    assert sorted(apart) == sorted(together)
-
-
-def test_co_clicks_are_drawn_once_by_seed_and_may_be_absent(tiny):
-    pairs = explain.co_click_pairs(tiny, count=50)
-    assert [len(part) for part in pairs] == [50] * 3
-    for found, again in zip(pairs, explain.co_click_pairs(tiny, count=50), strict=True):
-        np.testing.assert_array_equal(found, again)
-    other = explain.co_click_pairs(tiny, count=50, seed=1)
-    assert not np.array_equal(pairs[0], other[0])
-    lonely = replace(tiny, splits=tiny.splits | {"train": shortened(tiny.train, 1)})
-    none = explain.co_click_pairs(lonely)
-    assert [len(part) for part in none] == [0] * 3
-    assert np.isnan(explain.co_click_auc(tiny.catalog.text_features, none))
-
-
-@given(st.lists(st.lists(st.integers(1, 50), max_size=6), min_size=1, max_size=6))
-def test_all_co_clicks_are_found_where_there_are_few(histories):
-    flat = np.array([item for history in histories for item in history], dtype=np.int32)
-    end = np.cumsum([len(history) for history in histories])
-    start = end - [len(history) for history in histories]
-    number = np.arange(len(histories))
-    train = Impressions(number, number, None, start, end, flat)
-    item, together, apart = explain.co_click_pairs(SimpleNamespace(train=train))
-    expected = sorted(pair for history in histories for pair in pairwise(history))
-    assert sorted(zip(item.tolist(), together.tolist(), strict=True)) == expected
-    assert sorted(apart) == sorted(together)
-
-
-def test_co_click_auc_finds_what_was_planted(tiny):
-    pairs = explain.co_click_pairs(tiny)
-    random = np.random.default_rng(0).normal(size=(tiny.catalog.n_items + 1, 8))
-    assert explain.co_click_auc(random, pairs) == pytest.approx(0.5, abs=0.05)
-    planted = np.array([1] * 5), np.array([2] * 5), np.array([3] * 5)
-    embedding = np.array([[0, 0], [1, 0], [1, 0.1], [0, 1]])
-    assert explain.co_click_auc(embedding, planted) == 1
-
-
 def test_leave_one_out_equals_scoring_by_hand(tiny):
     """Every click of every row, of a model that reads fewer clicks than some rows have."""
     model = DIN.for_catalog(DINConfig.of(max_history=5, embedding_dim=4), tiny.catalog, None).eval()
@@ -340,7 +273,7 @@ def test_topic_matches_equal_a_loop(tiny, tiny_folder, tiny_run):
         )  # fmt: skip
         # The affinity as the module's docstring has it: similar and recent clicks count more.
         age = np.arange(len(history))[::-1]
-        true = np.exp(demo.SHARPNESS * parts.sum(axis=1) / 3) * demo.DECAY**age
+        true = np.exp(demo_clicks.SHARPNESS * parts.sum(axis=1) / 3) * demo_clicks.DECAY**age
         kind = (true[:, None] * parts).sum(axis=0).argmax()
         shared = topics.names[history, kind] == topics.names[target, kind]
         line, read = table.loc[row], slice(-64, None)

@@ -1,92 +1,24 @@
 """A search goes on where it was, keeps what is fixed, and looks at train and valid alone."""
 
-import re
 import shlex
-import shutil
 import sys
-from types import SimpleNamespace
 
-import nbformat
 import pandas as pd
 import pytest
 
 from mmctr.config import parse_pairs
 from mmctr.data.dataset import Dataset
 from mmctr.errors import ConfigError, DataError, MMCTRError, RunError
-from mmctr.evaluation import search
-from mmctr.evaluation.search import Study, find_studies, study_folder
+from mmctr.evaluation import search, study
+from mmctr.evaluation.study import Study
 from mmctr.files import alone
-from mmctr.report import make as report
-from mmctr.report import notebook
-from mmctr.report.make import FIGURE, make_page, recorded
-from mmctr.training.trainer import configs, train
-
-FIXED = {"seed": 3, "epochs": 1, "validations": 2, "embedding_dim": 8, "heads": 2}
-FIXED |= {"hidden": [16], "batch_size": 256, "dropout": 0.1}
-FREE = ["learning_rate", "embedding_l2"]
-
-
-class Untouchable:
-    """A split that has rows, and fails whoever wants to see them."""
-
-    def __len__(self):
-        return 300
-
-    def __getattr__(self, name):
-        raise AssertionError(f"somebody read {name} of test")
-
-
-@pytest.fixture(scope="module")
-def dataset(tiny):
-    """The tiny data with a test split that nobody may read."""
-    return Dataset(tiny.folder, tiny.catalog, tiny.splits | {"test": Untouchable()})
-
-
-def searched(dataset, folder, trials, strategy="v4", **fixed):
-    """Search quietly."""
-    fixed = FIXED | fixed
-    return search.search(
-        dataset, strategy, folder, trials=trials, fixed=fixed, say=lambda line: None
-    )
+from mmctr.runs.train import train
+from mmctr.training.config import configs
+from tests.evaluation.conftest import FIXED, FREE, searched
 
 
 def without_seconds(study):
     return study.trials.drop(columns="seconds")
-
-
-@pytest.fixture(scope="module")
-def study(dataset, tmp_path_factory):
-    """A study of three trials; do not add to it."""
-    return searched(dataset, tmp_path_factory.mktemp("runs") / "search", 3)
-
-
-@pytest.fixture
-def scripted(monkeypatch):
-    """A function that replaces training: AUCs of each validation from the parameters."""
-
-    def replace(aucs):
-        def fit(model, _, config, on_validation):
-            values = aucs(model, config)
-            for number, value in enumerate(values, start=1):
-                on_validation({"epoch": number / config.validations, "auc": value})
-            return SimpleNamespace(best_auc=max(values))
-
-        monkeypatch.setattr(search, "fit", fit)
-
-    return replace
-
-
-@pytest.fixture
-def tried(scripted):
-    """All parameters of each trial, in the order in which they are tried."""
-    seen = []
-
-    def remember(model, config):
-        seen.append(model.config.model_dump() | config.model_dump())
-        return [0.6, 0.7]
-
-    scripted(remember)
-    return seen
 
 
 def test_trials_are_what_training_gives(study, dataset, tmp_path):
@@ -140,11 +72,11 @@ def test_what_is_fixed_stays_fixed_and_the_rest_lies_in_the_space(dataset, tmp_p
     found = search.search(
         dataset, "v1", tmp_path / "s", trials=12, fixed=fixed, say=lambda line: None
     )
-    assert found.free == [name for name in search.SPACE if name != "dropout"]
+    assert found.free == [name for name in study.SPACE if name != "dropout"]
     assert all(fixed.items() <= values.items() for values in tried)
     table = pd.DataFrame(tried)
     for name in ("learning_rate", "embedding_l2"):
-        low, high, _ = search.RANGES[name]
+        low, high, _ = study.RANGES[name]
         assert table[name].between(low, high).all()
         assert table[name].nunique() == 12
     assert set(table["embedding_dim"]) <= {16, 32, 64}
@@ -198,7 +130,7 @@ def test_the_first_trial_has_the_defaults_of_a_preset_too(dataset, tmp_path, tri
 
 def test_a_default_outside_its_range_widens_it(dataset, tmp_path, scripted, monkeypatch):
     scripted(lambda model, config: [0.6, 0.7])
-    monkeypatch.setitem(search.RANGES, "learning_rate", (5e-3, 1e-2, True))
+    monkeypatch.setitem(study.RANGES, "learning_rate", (5e-3, 1e-2, True))
     found = searched(dataset, tmp_path / "s", 3)
     default = configs()[1].learning_rate
     assert found.trials["learning_rate"][0] == default < 5e-3
@@ -210,16 +142,6 @@ def test_at_the_end_there_is_nothing_to_prune(dataset, tmp_path, scripted):
     scripted(lambda model, config: [0.6, 0.8 - next(count) / 100])
     found = searched(dataset, tmp_path / "s", 9)
     assert set(found.trials["state"]) == {"finished"}
-
-
-def test_the_parameter_that_matters_is_the_most_important(dataset, tmp_path, scripted):
-    scripted(lambda model, config: [0.5, 0.7 - 10 * config.learning_rate])
-    assert searched(dataset, tmp_path / "s", 9).importances.empty, "nine trials tell nothing"
-    table = searched(dataset, tmp_path / "s", 14).importances
-    assert sorted(table["parameter"]) == sorted(FREE)
-    assert table["parameter"][0] == "learning_rate" and table["share"][0] > 80
-    assert table["share"].sum() == pytest.approx(100)
-    assert ((table["low"] <= table["share"]) & (table["share"] <= table["high"])).all()
 
 
 @pytest.mark.parametrize(
@@ -274,50 +196,3 @@ def test_without_optuna_there_is_a_sentence_that_says_how_to_get_it(
     with pytest.raises(ConfigError, match="needs Optuna"):
         Study.load(study.folder)
     assert not (tmp_path / "s").exists()
-
-
-def test_folders_may_have_odd_names_but_must_be_studies(study, dataset, tmp_path, scripted):
-    scripted(lambda model, config: [0.6, 0.7])
-    odd = tmp_path / "100% #1?"
-    assert searched(dataset, odd, 1).done == 1
-    assert {path.name for path in odd.iterdir()} == {"study.json", "trials.db"}
-    with pytest.raises(MMCTRError, match=r"below cannot be written"):
-        searched(dataset, odd / "study.json" / "below", 1)
-    (odd / "trials.db").write_bytes(b"no database at all, but long enough for a header" * 9)
-    with pytest.raises(RunError, match=r"trials\.db cannot be used"):
-        Study.load(odd)
-    (odd / "trials.db").unlink()
-    for folder in (odd, tmp_path / "nowhere"):
-        with pytest.raises(RunError, match="is not a readable study"):
-            Study.load(folder)
-
-
-def test_studies_are_found_by_their_data(study, dataset, tmp_path):
-    runs, name = study.folder.parent, study.folder.name
-    assert find_studies(runs) == find_studies(runs, dataset.fingerprint) == [runs / name]
-    assert not find_studies(runs, "another")
-    assert not find_studies(tmp_path / "nowhere")
-    assert study_folder(runs, dataset, "provided:a b") == runs / "search-tiny-provided-a-b"
-
-
-def test_the_page_shows_the_study_and_reports_take_it_up(study, dataset, tmp_path, monkeypatch):
-    monkeypatch.setenv("MMCTR_HOME", str(tmp_path))
-    assert not report._studies(dataset), "there is no study yet"
-    with pytest.raises(RunError, match="There is no study yet: run mmctr search first"):
-        notebook.open_study("")
-    shutil.copytree(study.folder, tmp_path / "runs" / "s")
-    (planned,) = report._studies(dataset)
-    assert (planned.notebook, planned.parameters) == (
-        "07_search",
-        {"study": str(tmp_path / "runs" / "s")},
-    )
-    page = make_page("07_search", dataset, {}, tmp_path / "reports" / "s")
-    executed = nbformat.read(page.parent / "notebooks" / "07_search.ipynb", as_version=4)
-    shown = [output for cell in executed.cells for output in cell.get("outputs", [])]
-    assert sum(FIGURE in output.get("data", {}) for output in shown) == 3, "importances are not"
-    values = recorded(executed)
-    assert values == {"best": study.best, "auc": study.best_auc, "trials": 3}
-    text = page.read_text()
-    assert "3 finished" in text and "fewer than ten" in text
-    for link in re.findall(r'(?:href|src)="([^"#]+)"', text):
-        assert (page.parent / link).exists(), link

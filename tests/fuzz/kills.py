@@ -16,8 +16,10 @@ import torch
 from mmctr.data.dataset import Dataset
 from mmctr.data.demo import write_demo
 from mmctr.errors import MMCTRError
-from mmctr.runs.run import Run, UnfinishedRun
-from mmctr.training.trainer import configs, train
+from mmctr.runs.run import Run
+from mmctr.runs.train import train
+from mmctr.runs.unfinished import UnfinishedRun
+from mmctr.training.config import configs
 
 SMALL = {"epochs": 3, "hidden": (16,), "embedding_dim": 8, "heads": 2, "batch_size": 64}
 FILES = ("config.json", "model.safetensors", "predictions.parquet")

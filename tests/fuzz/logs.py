@@ -10,7 +10,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from mmctr.data.dataset import Dataset
-from mmctr.data.importing.steps import Recipe
+from mmctr.data.importing.recipe import Recipe
 from tests.fuzz import datasets
 
 COLUMNS = ("user_id", "item_id", "timestamp")

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 
 from mmctr.data.dataset import Dataset
 from mmctr.model.din import DIN
-from mmctr.runs.run import Run, save_run
+from mmctr.runs.run import Run
+from mmctr.runs.writing import save_run
+from mmctr.training.config import configs
 from mmctr.training.metrics import evaluate
-from mmctr.training.trainer import configs
 from tests.fuzz import datasets
 
 CONFIG, SUMMARY, WEIGHTS = "config.json", "summary.json", "model.safetensors"

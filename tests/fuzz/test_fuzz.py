@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 import mmctr
 from mmctr.data.dataset import Dataset
-from mmctr.data.importing.steps import Recipe, import_dataset
+from mmctr.data.importing.recipe import Recipe
+from mmctr.data.importing.steps import import_dataset
 from mmctr.errors import MMCTRError
 from mmctr.runs.run import Run
 from tests.fuzz import datasets, kills, runs
@@ -20,7 +21,6 @@ from tests.fuzz.cases import KINDS, MUTATIONS, Case, run
 
 SEEDS = st.integers(0, 2**32 - 1)
 EXAMPLES = {"command": 25, "dataset": 90, "log": 60, "run": 80}
-
 # Cases that were lost when they were found; each names what was mended.
 FOUND = [
     Case("dataset", ("repeat_column",), 45),  # KeyError: two columns of one name

@@ -16,8 +16,8 @@ from safetensors.numpy import load_file, save_file
 from mmctr.errors import RunError
 from mmctr.model.din import DIN
 from mmctr.runs.run import Run
+from mmctr.training.config import configs
 from mmctr.training.prediction import predict
-from mmctr.training.trainer import configs
 from tests.fuzz.cases import limited_memory
 
 FILES = {"config.json", "model.safetensors", "README.md"}

@@ -13,10 +13,12 @@ from papermill.exceptions import PapermillExecutionError
 from mmctr.content.strategies import STRATEGIES
 from mmctr.data.dataset import Dataset
 from mmctr.errors import RunError
-from mmctr.report.make import FIGURE, recorded
+from mmctr.report.execution import recorded
+from mmctr.report.pages import FIGURE
 from mmctr.runs.run import Run
+from mmctr.runs.train import train
+from mmctr.training.config import configs
 from mmctr.training.metrics import auc
-from mmctr.training.trainer import configs, train
 from tests.runs.test_unfinished import require_equal, stop_at
 
 FOLDER = Path(__file__).parents[2] / "notebooks"

@@ -34,58 +34,64 @@ TRIALS = pd.DataFrame(
     }
 )
 EXAMPLES = {
-    "history_lengths": lambda: figures.history_lengths({"train": np.array([0, 1, 1, 3])}),
-    "popularity": lambda: figures.popularity(np.array([5, 0, 9, 1])),
-    "bars": lambda: figures.bars(
+    "history_lengths": lambda: figures.data.history_lengths({"train": np.array([0, 1, 1, 3])}),
+    "popularity": lambda: figures.data.popularity(np.array([5, 0, 9, 1])),
+    "bars": lambda: figures.data.bars(
         pd.DataFrame({"a": [3, 1], "b": [1.0, 2.0]}), "a", "b", x_title="A", y_title="B"
     ),
-    "explained_variance": lambda: figures.explained_variance(
+    "explained_variance": lambda: figures.embeddings.explained_variance(
         {"v4": {"text": np.array([0.5, 0.9]), "image": np.array([0.4, 0.8])}}
     ),
-    "by_strategy": lambda: figures.by_strategy({"v1": 0.6, "v9": 0.55}, "AUC", chance=0.5),
-    "learning_curve": lambda: figures.learning_curve(
+    "by_strategy": lambda: figures.embeddings.by_strategy(
+        {"v1": 0.6, "v9": 0.55}, "AUC", chance=0.5
+    ),
+    "learning_curve": lambda: figures.training.learning_curve(
         pd.DataFrame({"epoch": [0.5, 1], "train_loss": [0.6, 0.5], "logloss": [0.7, 0.6]}).assign(
             auc=[0.6, 0.7]
         ),
         "v2",
     ),
-    "time_split": lambda: figures.time_split({"data": 1.0, "forward": 3.0, "backward": 4.0}),
-    "calibration": lambda: figures.calibration(
+    "time_split": lambda: figures.training.time_split(
+        {"data": 1.0, "forward": 3.0, "backward": 4.0}
+    ),
+    "calibration": lambda: figures.training.calibration(
         pd.DataFrame({"rows": [5, 5], "predicted": [0.1, 0.4], "observed": [0.2, 0.4]}), "v1"
     ),
-    "auc_by_group": lambda: figures.auc_by_group(GROUPS, "Clicks"),
-    "attention_heads": lambda: figures.attention_heads(HEADS, np.array(["", ATTACK, "two"])),
-    "lines_by_head": lambda: figures.lines_by_head(
+    "auc_by_group": lambda: figures.training.auc_by_group(GROUPS, "Clicks"),
+    "attention_heads": lambda: figures.attention.attention_heads(
+        HEADS, np.array(["", ATTACK, "two"])
+    ),
+    "lines_by_head": lambda: figures.attention.lines_by_head(
         HEADS, "age", "weight", x_title="Age", y_title="Weight"
     ),
-    "field_weights": lambda: figures.field_weights(
+    "field_weights": lambda: figures.attention.field_weights(
         pd.DataFrame({"field": ["id"], "mean": [0.5], "low": [0.4], "high": [0.6]})
     ),
-    "importance": lambda: figures.importance(
+    "importance": lambda: figures.attention.importance(
         pd.DataFrame({"field": ["id"], "mean": [0.05], "low": [0.04], "high": [0.06]})
     ),
-    "histogram": lambda: figures.histogram(np.array([-0.5, 0.2, 0.9]), "Rank", low=-1, high=1),
-    "distributions": lambda: figures.distributions({"a": np.arange(9.0)}, "Change"),
-    "strategies": lambda: figures.strategies(
+    "histogram": lambda: figures.data.histogram(np.array([-0.5, 0.2, 0.9]), "Rank", low=-1, high=1),
+    "distributions": lambda: figures.data.distributions({"a": np.arange(9.0)}, "Change"),
+    "strategies": lambda: figures.comparison.strategies(
         pd.DataFrame({"strategy": ["v1", "v4"], "seed": [1, 1], "auc": [0.6, 0.7]}).assign(
             low=0.5, high=0.8
         ),
         {"popularity": 0.55},
     ),
-    "auc_against_time": lambda: figures.auc_against_time(
+    "auc_against_time": lambda: figures.comparison.auc_against_time(
         pd.DataFrame({"strategy": ["v4", "v1", "v4"], "seed": [1, 1, 2]}).assign(
             auc=[0.7, 0.6, 0.71], seconds=[30.0, 20.0, 34.0]
         )
     ),
-    "search_history": lambda: figures.search_history(TRIALS, {"popularity": 0.55}),
-    "search_curves": lambda: figures.search_curves(
+    "search_history": lambda: figures.search.search_history(TRIALS, {"popularity": 0.55}),
+    "search_curves": lambda: figures.search.search_curves(
         pd.DataFrame({"trial": [1, 1, 2], "state": ["finished", "finished", "pruned"]}).assign(
             validation=[1, 2, 1], auc=[0.6, 0.7, 0.5]
         ),
         1,
     ),
-    "search_slices": lambda: figures.search_slices(TRIALS, {"rate": True, "hidden": False}),
-    "differences": lambda: figures.differences(
+    "search_slices": lambda: figures.search.search_slices(TRIALS, {"rate": True, "hidden": False}),
+    "differences": lambda: figures.comparison.differences(
         pd.DataFrame(
             {"strategy": ["v1"], "difference": [-0.1], "low": [-0.2], "high": [-0.05]}
             | {"p_holm": [0.01]}
@@ -98,10 +104,12 @@ EXAMPLES = {
 def test_every_figure_has_an_example():
     found = {
         name
-        for name, function in inspect.getmembers(figures, inspect.isfunction)
-        if function.__module__ == figures.__name__ and not name.startswith("_")
+        for module in figures.__all__
+        for name, function in inspect.getmembers(getattr(figures, module), inspect.isfunction)
+        if function.__module__ == f"{figures.__name__}.{module}" and not name.startswith("_")
     }
-    assert found - {"strategy_color", "assign_colors", "as_text", "item_maps"} == set(EXAMPLES)
+    helpers = {"strategy_color", "assign_colors", "as_text", "new_figure", "error_bars"}
+    assert found - helpers - {"item_maps"} == set(EXAMPLES)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -118,16 +126,16 @@ def test_figures_are_labelled_and_leave_the_background_to_the_page(name):
 
 
 def test_strategies_have_fixed_colours_of_their_own():
-    colors = [figures.strategy_color(name) for name in STRATEGIES]
+    colors = [figures.style.strategy_color(name) for name in STRATEGIES]
     assert len(set(colors)) == len(STRATEGIES)
-    assert figures.strategy_color("provided:x") == figures.strategy_color("provided:x")
-    assert figures.strategy_color("provided:x") not in colors
+    assert figures.style.strategy_color("provided:x") == figures.style.strategy_color("provided:x")
+    assert figures.style.strategy_color("provided:x") not in colors
 
 
 @pytest.mark.parametrize("column", ["x", "a", "b", "c", "item_emb_d128"])
 def test_the_oracle_has_a_colour_of_its_own(column):
-    colors = [figures.strategy_color(name) for name in (*STRATEGIES, f"provided:{column}")]
-    assert figures.strategy_color("oracle") not in colors
+    colors = [figures.style.strategy_color(name) for name in (*STRATEGIES, f"provided:{column}")]
+    assert figures.style.strategy_color("oracle") not in colors
 
 
 @pytest.mark.parametrize(
@@ -139,7 +147,7 @@ def test_a_strategy_has_its_colour_in_every_figure(name):
         for trace in EXAMPLES[name]().data
         if trace.name not in ("perfect", "train")
     }
-    assert colors <= {figures.strategy_color(strategy) for strategy in (*STRATEGIES, "v9")}
+    assert colors <= {figures.style.strategy_color(strategy) for strategy in (*STRATEGIES, "v9")}
 
 
 def test_both_axes_of_a_learning_curve_are_named_and_the_best_is_marked():
@@ -215,7 +223,7 @@ def test_the_time_is_split_into_shares_of_the_whole_and_the_longest_stands_out()
     assert list(bar.x) == pytest.approx([12.5, 37.5, 50])
     assert sum(bar.x) == pytest.approx(100)
     assert bar.text[2] == "50% (4.0 s)"
-    assert [color == figures.MAIN for color in bar.marker.color] == [False, False, True]
+    assert [color == figures.style.MAIN for color in bar.marker.color] == [False, False, True]
 
 
 def test_quality_stands_beside_cost_with_a_mark_a_seed():
@@ -228,14 +236,14 @@ def test_quality_stands_beside_cost_with_a_mark_a_seed():
 
 def test_intervals_are_drawn_on_bars_that_have_them():
     table = pd.DataFrame({"a": ["x"], "b": [2.0], "low": [1.5], "high": [4.0]})
-    bar = figures.bars(table, "a", "b", x_title="A", y_title="B").data[0]
+    bar = figures.data.bars(table, "a", "b", x_title="A", y_title="B").data[0]
     assert (bar.error_y.array[0], bar.error_y.arrayminus[0]) == (2.0, 0.5)
     assert EXAMPLES["bars"]().data[0].error_y.array is None
 
 
 def test_histograms_count_every_row_once():
     values = np.random.default_rng(0).uniform(-1, 1, 400)
-    bar = figures.histogram(values, "Rank", low=-1, high=1).data[0]
+    bar = figures.data.histogram(values, "Rank", low=-1, high=1).data[0]
     assert sum(bar.y) == pytest.approx(100)
     for middle, share in zip(bar.x, bar.y, strict=True):
         inside = (values >= middle - 0.05) & (values < middle + 0.05)
@@ -244,13 +252,15 @@ def test_histograms_count_every_row_once():
 
 def test_points_of_a_map_name_their_item_if_it_is_known():
     table = pd.DataFrame({"x": [0.0, 1], "y": [3.0, 4], "tag": ["7", "8"], "title": "a"})
-    traces = figures.item_maps({"v1": table.assign(item=[30, 40])}).data
+    traces = figures.embeddings.item_maps({"v1": table.assign(item=[30, 40])}).data
     assert [list(trace.customdata) for trace in traces] == [[30], [40]]
 
 
 def test_maps_show_every_item_once_a_strategy():
     table = pd.DataFrame({"x": [0.0, 1, 2], "y": [3.0, 4, 5], "tag": ["7", "other", "7"]})
-    figure = figures.item_maps({name: table.assign(title="a") for name in ("v1", "v2", "v3")})
+    figure = figures.embeddings.item_maps(
+        {name: table.assign(title="a") for name in ("v1", "v2", "v3")}
+    )
     points = [point for trace in figure.data for point in zip(trace.x, trace.y, strict=True)]
     assert sorted(points) == sorted(3 * list(zip(table["x"], table["y"], strict=True)))
     assert [note.text for note in figure.layout.annotations] == ["v1", "v2", "v3"]
@@ -258,25 +268,25 @@ def test_maps_show_every_item_once_a_strategy():
 
 
 def test_text_is_escaped_once():
-    assert figures.as_text(ATTACK) == ('&lt;script&gt;alert(1)&lt;/script&gt; &amp; "quotes"')
-    assert figures.as_text("&lt;") == "&amp;lt;"
+    assert figures.style.as_text(ATTACK) == ('&lt;script&gt;alert(1)&lt;/script&gt; &amp; "quotes"')
+    assert figures.style.as_text("&lt;") == "&amp;lt;"
 
 
 def test_titles_are_shown_as_text():
     maps = {
         "v1": pd.DataFrame({"x": [0.0, 1], "y": [0.0, 1], "tag": ["3", "other"], "title": ATTACK})
     }
-    for figure in (figures.item_maps(maps), EXAMPLES["attention_heads"]()):
+    for figure in (figures.embeddings.item_maps(maps), EXAMPLES["attention_heads"]()):
         assert "<script>" not in figure.to_json().replace("\\u003c", "<")
         assert "&lt;script&gt;" in figure.to_json().replace("\\u0026", "&")
 
 
 def test_ready_made_columns_have_colours_of_their_own(monkeypatch):
-    monkeypatch.setattr(figures, "STRATEGY_COLORS", dict(figures.STRATEGY_COLORS))
+    monkeypatch.setattr(figures.style, "STRATEGY_COLORS", dict(figures.style.STRATEGY_COLORS))
     columns = ["provided:a", "provided:b", "provided:c"]
     fixed = ["v1", "v2", "v3", "v4", "ids"]
-    before = [figures.strategy_color(name) for name in fixed]
-    figures.assign_colors(["v1", "v4", *columns])
-    assert [figures.strategy_color(name) for name in fixed] == before
-    colors = {figures.strategy_color(name) for name in [*fixed, *columns, "oracle"]}
+    before = [figures.style.strategy_color(name) for name in fixed]
+    figures.style.assign_colors(["v1", "v4", *columns])
+    assert [figures.style.strategy_color(name) for name in fixed] == before
+    colors = {figures.style.strategy_color(name) for name in [*fixed, *columns, "oracle"]}
     assert len(colors) == 9

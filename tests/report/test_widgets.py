@@ -10,11 +10,14 @@ import pandas as pd
 import pytest
 from IPython.display import HTML
 
-from mmctr.content import strategies as fusion
-from mmctr.data.dataset import Impressions
+from mmctr.content.fusion import item_embeddings
+from mmctr.data.impressions import Impressions
 from mmctr.evaluation import explain
+from mmctr.evaluation.similarity import nearest
 from mmctr.model.din import DIN, DINConfig
-from mmctr.report import widgets
+from mmctr.report.widgets import panel as panels
+from mmctr.report.widgets.attention import AttentionExplorer, AttentionView, explore_attention
+from mmctr.report.widgets.items import ItemExplorer, ItemView
 from mmctr.training.prediction import predict
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "'&amp;<b>")
@@ -47,11 +50,11 @@ def explorer(tiny, tiny_run):
 
 @pytest.fixture(scope="module")
 def embeddings(tiny):
-    return {name: fusion.item_embeddings(tiny.catalog, name) for name in ("v1", "v4")}
+    return {name: item_embeddings(tiny.catalog, name) for name in ("v1", "v4")}
 
 
 def attention_explorer(run, dataset):
-    return widgets.AttentionExplorer(widgets.AttentionView(run, dataset))
+    return AttentionExplorer(AttentionView(run, dataset))
 
 
 def item_explorer(dataset, embeddings):
@@ -59,7 +62,7 @@ def item_explorer(dataset, embeddings):
     columns = {"x": items / 10, "y": -items / 7, "tag": ["1", "other"] * 50, "item": items}
     table = pd.DataFrame(columns).assign(title=dataset.catalog.titles[items])
     maps = {name: table.assign(x=table["x"] + number) for number, name in enumerate(embeddings)}
-    return widgets.ItemExplorer(widgets.ItemView(dataset, embeddings, maps))
+    return ItemExplorer(ItemView(dataset, embeddings, maps))
 
 
 def with_titles(dataset, titles):
@@ -183,11 +186,11 @@ def test_a_user_is_found_by_id_or_its_beginning(explorer, tiny):
 
 def test_items_are_found_by_id_and_by_title(tiny):
     catalog = with_titles(tiny, ["The Fox", "a fox (2)", "oak 2"]).catalog
-    assert widgets.find_items(catalog, "FOX", limit=3) == [1, 3, 4]
-    assert widgets.find_items(catalog, "(2)", limit=2) == [1, 4]
-    assert widgets.find_items(catalog, "2", limit=3) == [2, 1, 4], "the item 2 itself comes first"
+    assert panels.find_items(catalog, "FOX", limit=3) == [1, 3, 4]
+    assert panels.find_items(catalog, "(2)", limit=2) == [1, 4]
+    assert panels.find_items(catalog, "2", limit=3) == [2, 1, 4], "the item 2 itself comes first"
     for nothing in ("", "  ", "zebra", "²", "0", str(10**30)):
-        assert widgets.find_items(catalog, nothing) == []
+        assert panels.find_items(catalog, nothing) == []
 
 
 def test_without_covers_there_are_no_empty_frames(tiny, tiny_run, embeddings):
@@ -199,7 +202,7 @@ def test_without_covers_there_are_no_empty_frames(tiny, tiny_run, embeddings):
 def test_an_unreadable_cover_is_an_empty_frame(tiny, tmp_path):
     (tmp_path / "1.jpg").write_text("not a picture")
     catalog = replace(tiny.catalog, covers={1: tmp_path / "1.jpg", 2: tmp_path / "none.jpg"})
-    assert [widgets.thumbnail(catalog, item) for item in (1, 2, 3)] == ["", "", ""]
+    assert [panels.thumbnail(catalog, item) for item in (1, 2, 3)] == ["", "", ""]
 
 
 def every_html(tiny, tiny_run, embeddings):
@@ -247,7 +250,7 @@ def test_every_button_has_a_name_and_a_key_of_its_own(tiny, tiny_run, embeddings
 
 
 def test_without_a_front_end_there_is_a_page_without_buttons(explorer, tiny, tiny_run):
-    page = Elements(widgets.explore_attention(tiny_run, tiny).data)
+    page = Elements(explore_attention(tiny_run, tiny).data)
     assert not page.of("button")
     for name, row in explorer.view.cases.items():
         explorer.show(row)
@@ -258,9 +261,9 @@ def test_without_a_front_end_there_is_a_page_without_buttons(explorer, tiny, tin
 @pytest.mark.parametrize("metadata", [{"cellId": "1"}, {}])
 def test_a_front_end_gets_widgets(tiny, tiny_run, monkeypatch, metadata):
     shell = SimpleNamespace(get_parent=lambda: {"metadata": metadata})
-    monkeypatch.setattr(widgets, "get_ipython", lambda: shell)
-    made = widgets.explore_attention(tiny_run, tiny)
-    assert isinstance(made, widgets.AttentionExplorer if metadata else HTML)
+    monkeypatch.setattr(panels, "get_ipython", lambda: shell)
+    made = explore_attention(tiny_run, tiny)
+    assert isinstance(made, AttentionExplorer if metadata else HTML)
 
 
 @pytest.mark.parametrize(("attention", "heads"), [("dot", 1), ("mlp", 2)])
@@ -303,7 +306,7 @@ def test_a_point_of_the_map_shows_its_item(tiny, embeddings):
     assert tuple(explorer.map.data[0].x[:2]) == (0.1, 0.3)
     page = Elements(explorer.panel.html)
     found = [int(button["data-value"]) for button in page.of("button")]
-    near = [explain.nearest(embedding, item, 6).tolist() for embedding in embeddings.values()]
+    near = [nearest(embedding, item, 6).tolist() for embedding in embeddings.values()]
     assert found == [other for column in near for other in column]
     explorer.search.value = "250"
     assert explorer.item == 250

@@ -13,10 +13,12 @@ from mmctr import cli
 from mmctr.data.dataset import Dataset
 from mmctr.data.demo import write_demo
 from mmctr.errors import MMCTRError, RunError
-from mmctr.runs.run import CHECKPOINT, Run, UnfinishedRun
+from mmctr.runs.run import Run
+from mmctr.runs.train import resume, train
+from mmctr.runs.unfinished import CHECKPOINT, UnfinishedRun
 from mmctr.training import trainer
 from mmctr.training.batches import Batches
-from mmctr.training.trainer import configs, resume, train
+from mmctr.training.config import configs
 
 # Dropout, batch normalisation and the cut of the learning rate within the run are all in it.
 PARAMETERS = {
@@ -36,7 +38,9 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from mmctr.data.dataset import Dataset
+from mmctr.runs.train import resume, train
 from mmctr.training import trainer
+from mmctr.training.config import configs
 torch.set_num_threads(1)
 data, runs, last = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 parameters = eval(sys.argv[4])
@@ -51,9 +55,9 @@ trainer.update = update
 dataset = Dataset.load(data)
 found = list(runs.glob("*-unfinished")) if runs.exists() else []
 if found:
-    trainer.resume(found[0], dataset)
+    resume(found[0], dataset)
 else:
-    trainer.train(dataset, "v1", *trainer.configs(**parameters), runs)
+    train(dataset, "v1", *configs(**parameters), runs)
 """
 
 
@@ -337,7 +341,7 @@ def test_what_was_begun_otherwise_or_is_damaged_is_left_alone(monkeypatch, tiny,
     assert UnfinishedRun.begin(tmp_path, tiny, config) == begun
     assert UnfinishedRun.begin(tmp_path, tiny, config | {"strategy": "v2"}) != begun
     with monkeypatch.context() as patch:
-        patch.setattr("mmctr.runs.run._source_hash", lambda: "other code")
+        patch.setattr("mmctr.runs.unfinished.source_hash", lambda: "other code")
         assert UnfinishedRun.begin(tmp_path, tiny, config) != begun
     (begun.folder / CHECKPOINT).write_bytes(b"damaged")
     assert UnfinishedRun.begin(tmp_path, tiny, config) != begun

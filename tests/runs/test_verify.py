@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from mmctr.content.strategies import embedding_hash
+from mmctr.content.fusion import embedding_hash
 from mmctr.data.dataset import Dataset
 from mmctr.errors import RunError
 from mmctr.runs import verify as verification

@@ -8,8 +8,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mmctr.data.dataset import Impressions
-from mmctr.model.din import DIN, DINConfig
+from mmctr.data.impressions import Impressions
+from mmctr.model.config import DINConfig
+from mmctr.model.din import DIN
 from mmctr.training import batches as batches_module
 from mmctr.training.batches import Batches, distinct, distinct_padded
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
 from mmctr.training import metrics
+from mmctr.training.metrics import reference_aucs
 
 rows = st.lists(
     st.tuples(st.integers(0, 4), st.integers(0, 1), st.integers(0, 5)), min_size=1, max_size=40
@@ -195,3 +196,15 @@ def test_groups_without_both_labels_are_left_out():
     none = metrics.auc_by_group(np.arange(6), np.ones(6), {"v1": np.arange(6.0)}, groups)
     assert none.empty
     assert none.columns.tolist() == table.columns.tolist()
+
+
+def test_references_are_popularity_and_the_true_probability(tiny, easy):
+    clicks = [0] * (tiny.catalog.n_items + 1)
+    for target, label in zip(tiny.train.target, tiny.train.label, strict=True):
+        clicks[target] += int(label)
+    found = reference_aucs(tiny, tiny.valid)
+    score = [clicks[target] for target in tiny.valid.target]
+    assert found["popularity"] == pytest.approx(roc_auc_score(tiny.valid.label, score))
+    expected = roc_auc_score(tiny.valid.label, tiny.valid.probability)
+    assert found["oracle"] == pytest.approx(expected)
+    assert set(reference_aucs(easy, easy.valid)) == {"popularity"}

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mmctr.model.din import DIN, DINConfig
+from mmctr.model.config import DINConfig
+from mmctr.model.din import DIN
 from mmctr.training.optimizer import Adam, WeightAverage
 
 

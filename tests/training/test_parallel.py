@@ -18,7 +18,7 @@ PARAMETERS |= {"embedding_dim": 8, "heads": 2, "hidden": [16], "validations": 3,
 
 
 def train(data, home, *, processes, **parameters):
-    """Run `python -m mmctr.training` on its own or by torchrun; the finished process.
+    """Run `python -m mmctr train` on its own or by torchrun; the finished process.
 
     Of two processes the second would abort at the end of its interpreter, as it does now and then.
     """
@@ -36,7 +36,7 @@ def train(data, home, *, processes, **parameters):
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(home)]),
     }
-    command = [*starter, "mmctr.training", "--data", str(data), *pairs]
+    command = [*starter, "mmctr", "train", "--data", str(data), *pairs]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 

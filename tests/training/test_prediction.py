@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch._inductor import config as inductor
 
-from mmctr.content.strategies import item_embeddings
+from mmctr.content.fusion import item_embeddings
 from mmctr.errors import ConfigError, DataError, MMCTRError, RunError
-from mmctr.model.din import DIN, DINConfig
+from mmctr.model.config import DINConfig
+from mmctr.model.din import DIN
 from mmctr.training import prediction
-from mmctr.training.trainer import TrainConfig, fit
+from mmctr.training.config import TrainConfig
+from mmctr.training.trainer import fit
 
 
 def test_predictions_csv(tiny, tmp_path):

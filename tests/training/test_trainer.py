@@ -5,36 +5,20 @@ import copy
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
 
-from mmctr.data.dataset import Catalog, Dataset, Impressions
+from mmctr.data.catalog import Catalog
+from mmctr.data.dataset import Dataset
+from mmctr.data.impressions import Impressions
 from mmctr.errors import ConfigError, DataError
 from mmctr.model.din import DIN
+from mmctr.runs.train import train
 from mmctr.training import trainer
-from mmctr.training.metrics import auc
+from mmctr.training.config import configs
+from mmctr.training.metrics import auc, reference_aucs
 from mmctr.training.prediction import predict
-from mmctr.training.trainer import configs, fit, reference_aucs, train
+from mmctr.training.trainer import fit
 
 SMALL = {"embedding_dim": 8, "heads": 2, "hidden": (16,), "batch_size": 256}
-
-
-@pytest.fixture(scope="module")
-def easy(tmp_path_factory):
-    """Items of two kinds; a user clicks items of the kind of their only earlier click."""
-    rng = np.random.default_rng(0)
-    kind = np.r_[0, np.arange(60) % 2]
-    content = np.zeros((61, 4), dtype=np.float32)
-    content[1:] = rng.normal(0, 0.3, (60, 4)) + 2 * kind[1:, None] - 1
-    splits = {}
-    for name, count in (("train", 3000), ("valid", 600)):
-        history, target = rng.integers(1, 61, (2, count)).astype(np.int32)
-        start = np.arange(count)
-        label = (kind[history] == kind[target]).astype(np.float32)
-        splits[name] = Impressions(start, target, label, start, start + 1, history)
-    none = np.zeros(61, dtype=np.int8)
-    tags = np.zeros((61, 1), dtype=np.int32)
-    catalog = Catalog(tags, none, none, np.full(61, ""), {}, content, content)
-    return Dataset(tmp_path_factory.mktemp("easy"), catalog, splits)
 
 
 def model_for(dataset, **parameters):
@@ -54,33 +38,6 @@ def test_training_learns_what_can_be_learned(easy, attention):
     assert max(record["auc"] for record in records) > 0.97
 
 
-@pytest.fixture
-def threads(request):
-    """torch with as many threads as the parameter says."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize(
-    ("attention", "bilinear", "threads"),
-    [("dot", "all", 1), ("dot", "interaction", 2), ("mlp", "all", 2)],
-    indirect=["threads"],
-)
-def test_two_runs_with_one_seed_are_identical(tiny, tmp_path, attention, bilinear):
-    parameters = SMALL | {"attention": attention, "bilinear": bilinear, "epochs": 1}
-    first, second, other = (
-        train(tiny, "v4", *configs(**parameters, seed=seed), tmp_path) for seed in (1, 1, 2)
-    )
-    assert first.summary["metrics"] == second.summary["metrics"]
-    assert first.summary["metrics"] != other.summary["metrics"]
-    weights, again, others = (run.model().state_dict() for run in (first, second, other))
-    assert all(torch.equal(weights[name], again[name]) for name in weights)
-    assert not torch.equal(weights["embedding.id.weight"], others["embedding.id.weight"])
-
-
 def test_the_seed_decides_the_order_of_rows(easy):
     """Without dropout and from the same weights, nothing else is random."""
     fresh, _ = model_for(easy, dropout=0)
@@ -90,16 +47,6 @@ def test_the_seed_decides_the_order_of_rows(easy):
         (record,) = fit(copy.deepcopy(fresh), easy, config).records
         losses.append(record["train_loss"])
     assert losses[0] == losses[1] != losses[2]
-
-
-def test_global_random_numbers_do_not_matter(tiny, tmp_path):
-    small = configs(**SMALL | {"epochs": 1, "embedding_dim": 4, "heads": 1, "hidden": (4,)})
-    runs = []
-    for seed in (5, 6):
-        np.random.seed(seed)
-        torch.manual_seed(seed)
-        runs.append(train(tiny, "provided:item_emb_d128", *small, tmp_path))
-    assert runs[0].summary["metrics"] == runs[1].summary["metrics"]
 
 
 def test_the_best_weights_are_kept(easy, monkeypatch):
@@ -214,18 +161,6 @@ def test_frozen_content_stays_and_finetuned_content_moves(easy):
         assert same != moves, content
 
 
-def test_a_preset_is_changed_by_what_is_given_and_none_leaves_it():
-    model, training = configs("din", heads=2, dropout=None, seed=3)
-    assert (model.attention, model.heads, model.dropout, training.seed) == ("mlp", 2, 0.1, 3)
-    assert training.batch_size == 8192
-    assert configs() == configs(preset="default")
-
-
-def test_an_unknown_preset_is_one_sentence():
-    with pytest.raises(ConfigError, match="'best' is unknown: choose one of default, paper, din"):
-        configs(preset="best")
-
-
 def test_valid_is_scored_with_the_averaged_weights(easy, monkeypatch):
     """Training goes on from the last weights, so averaging changes what is kept only."""
     kept, last = {}, {}
@@ -261,54 +196,6 @@ def test_training_that_diverges_is_one_sentence(easy, rate):
     model, config = model_for(easy, epochs=1, learning_rate=rate)
     with pytest.raises(ConfigError, match=r"'learning_rate' is .* diverged .*: choose a smaller"):
         fit(model, easy, config)
-
-
-def test_references_are_popularity_and_the_true_probability(tiny, easy):
-    clicks = [0] * (tiny.catalog.n_items + 1)
-    for target, label in zip(tiny.train.target, tiny.train.label, strict=True):
-        clicks[target] += int(label)
-    found = reference_aucs(tiny, tiny.valid)
-    score = [clicks[target] for target in tiny.valid.target]
-    assert found["popularity"] == pytest.approx(roc_auc_score(tiny.valid.label, score))
-    expected = roc_auc_score(tiny.valid.label, tiny.valid.probability)
-    assert found["oracle"] == pytest.approx(expected)
-    assert set(reference_aucs(easy, easy.valid)) == {"popularity"}
-
-
-def test_parameters_are_sorted_into_model_and_training():
-    model, training = configs(heads=2, hidden=[8, 4], epochs=7, seed=3)
-    assert (model.heads, model.hidden, training.epochs, training.seed) == (2, (8, 4), 7, 3)
-    assert configs() == (type(model)(), type(training)())
-
-
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        ({"device": "tpu"}, "Parameter 'device' is 'tpu', expected one of 'auto', 'cpu'"),
-        ({"device": "mps"}, "which this machine does not have: choose one of 'cpu'"),
-        ({"colour": 1}, "Parameter 'colour' is unknown: choose one of embedding_dim"),
-        ({"epochs": 0}, "Parameter 'epochs' is 0, expected greater than 0"),
-        ({"patience": 1.5}, "Parameter 'patience' is 1.5, expected a valid integer"),
-        ({"learning_rate": "fast"}, "Parameter 'learning_rate' is 'fast', expected a valid number"),
-    ],
-)
-def test_wrong_parameters_are_one_sentence(tiny, tmp_path, monkeypatch, parameters, message):
-    monkeypatch.setattr(torch.mps, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match=message):
-        train(tiny, "v4", *configs(**parameters), tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_run_says_what_it_cost(tiny_run):
-    cost = tiny_run.summary["cost"]
-    seconds = cost["seconds"]
-    assert list(seconds) == ["data", "forward", "backward", "optimizer", "validation"]
-    assert min(seconds.values()) >= 0
-    assert 0 < sum(seconds.values()) <= tiny_run.summary["seconds"]["training"]
-    rows = tiny_run.summary["dataset"]["rows"]["train"]
-    training = sum(seconds.values()) - seconds["validation"]
-    assert cost["samples_per_s"] == pytest.approx(rows / training, rel=0.02)  # rounded seconds
-    assert cost["peak_memory_mb"] > 50
 
 
 @pytest.mark.parametrize("attention", ["dot", "mlp"])

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmctr.data import schema
-from mmctr.data.dataset import Dataset
+from mmctr.data.importing.events import Clicks
+from mmctr.data.importing.recipe import Recipe
+from mmctr.errors import ConfigError
 
 BLOCK = 1 << 22  # negatives that are drawn at once
 
@@ -68,25 +70,21 @@ class NegativeSampler:
         return result
 
 
-class FreshNegatives:
-    """Train rows whose negatives can be drawn anew, in the way in which they were drawn before."""
+def sample_negatives(clicks: Clicks, train_clicks: np.ndarray, recipe: Recipe) -> np.ndarray:
+    """Items that each click's user never clicked, int64 [clicks, negatives].
 
-    def __init__(self, dataset: Dataset) -> None:
-        rows = dataset.train
-        number = np.unique(rows.user, return_inverse=True)[1]
-        clicked = rows.label == 1
-        self.sampler = NegativeSampler.of(
-            dataset.negative_sampling,
-            dataset.train_clicks(),
-            number[clicked],
-            rows.target[clicked].astype(np.int64),
+    train_clicks: int64 [items + 1]. Raises ConfigError for a user who clicked every item that
+    could be drawn.
+    """
+    number = np.cumsum(clicks.start == np.arange(len(clicks.start))) - 1
+    sampler = NegativeSampler.of(recipe.sampling, train_clicks, number, clicks.item)
+    rng = np.random.default_rng(recipe.seed)
+    drawn = sampler.draw(np.repeat(number, recipe.negatives), rng)
+    drawn = drawn.reshape(len(number), recipe.negatives)
+    nothing_left = np.flatnonzero((drawn == 0).any(axis=1))
+    if len(nothing_left):
+        raise ConfigError(
+            f"User {clicks.user[nothing_left[0]]} clicked every item, so there are no negatives to "
+            "draw: leave the user out, or import with --negatives 0."
         )
-        self.rows, self.negatives = rows, np.flatnonzero(~clicked)
-        self.user = number[self.negatives]
-
-    def targets(self, rng: np.random.Generator) -> np.ndarray:
-        """The target of each row, int32 [n]: that of a click stays, a negative is another item."""
-        target = self.rows.target.copy()
-        drawn = self.sampler.draw(self.user, rng)
-        target[self.negatives] = np.where(drawn > 0, drawn, target[self.negatives])
-        return target
+    return drawn

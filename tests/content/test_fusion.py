@@ -9,8 +9,9 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mmctr.content import strategies as fusion
-from mmctr.data.dataset import Catalog, load_catalog
+from mmctr.content import fusion, strategies
+from mmctr.content.scaling import RootMeanSquareScaler
+from mmctr.data.catalog import Catalog, load_catalog
 from mmctr.errors import ConfigError
 
 DIM = 6
@@ -97,7 +98,7 @@ def test_features_far_from_zero_lose_no_precision():
     equal_up_to_signs(found[1:], reference(features, DIM), tolerance=1e-3)
 
 
-@pytest.mark.parametrize("strategy", fusion.STRATEGIES)
+@pytest.mark.parametrize("strategy", strategies.STRATEGIES)
 def test_repetition_gives_the_very_same_result(catalog, strategy):
     first = fusion.item_embeddings(catalog, strategy, dim=DIM)
     assert np.array_equal(first, fusion.item_embeddings(catalog, strategy, dim=DIM))
@@ -115,7 +116,7 @@ def test_the_order_of_rows_in_the_file_does_not_matter(catalog, tmp_path):
     order = np.random.default_rng(0).permutation(40)
     pq.write_table(table.take(order), tmp_path / "item_feature.parquet")
     permuted = load_catalog(tmp_path)
-    for strategy in fusion.STRATEGIES:
+    for strategy in strategies.STRATEGIES:
         assert np.array_equal(
             fusion.item_embeddings(permuted, strategy, dim=DIM),
             fusion.item_embeddings(catalog, strategy, dim=DIM),
@@ -132,7 +133,7 @@ def test_provided_columns_are_scaled_by_one_number(tiny):
 
 
 def test_scaler_leaves_a_block_of_zeros_alone():
-    assert not fusion.RootMeanSquareScaler().fit_transform(np.zeros((3, 2))).any()
+    assert not RootMeanSquareScaler().fit_transform(np.zeros((3, 2))).any()
 
 
 def test_explained_variance_is_the_cumulated_share_of_squared_singular_values(catalog):
@@ -166,7 +167,7 @@ def test_available_strategies_are_those_with_features(catalog, text, image, avai
         catalog.text_features if text else None, catalog.image_features if image else None
     )
     assert fusion.available_strategies(part) == available
-    for strategy in fusion.STRATEGIES:
+    for strategy in strategies.STRATEGIES:
         if strategy in available:
             fusion.check_strategy(part, strategy)
         else:
@@ -236,13 +237,13 @@ def svd_of_text(text, image, dim):
 
 def image_beside_text(text, image, dim):
     """Blocks like those of v4, in another order."""
-    return ColumnTransformer(list(reversed(fusion.v4(text, image, dim).transformers)))
+    return ColumnTransformer(list(reversed(strategies.v4(text, image, dim).transformers)))
 
 
 @pytest.mark.parametrize("function", [svd_of_all, svd_of_text, image_beside_text])
 def test_a_function_added_to_the_registry_is_a_strategy(catalog, monkeypatch, function):
     """Any scikit-learn transformer will do, not only those built like v1 to v4."""
-    monkeypatch.setitem(fusion.STRATEGIES, "v5", function)
+    monkeypatch.setitem(strategies.STRATEGIES, "v5", function)
     assert "v5" in fusion.available_strategies(catalog)
     found, transformer = fusion.embed(catalog, "v5", dim=4)
     assert found.shape == (41, 4)

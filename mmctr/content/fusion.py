@@ -1,0 +1,135 @@
+"""Strategies applied to a catalog: one embedding for each item."""
+
+from hashlib import sha256
+
+import numpy as np
+from sklearn.base import TransformerMixin
+from sklearn.compose import ColumnTransformer
+from sklearn.decomposition import PCA
+from sklearn.pipeline import Pipeline
+
+from mmctr.content.scaling import RootMeanSquareScaler
+from mmctr.content.strategies import IDS, PROVIDED, STRATEGIES, require_known
+from mmctr.data.catalog import Catalog
+from mmctr.errors import ConfigError
+
+
+def item_embeddings(catalog: Catalog, strategy: str, dim: int = 128) -> np.ndarray | None:
+    """Embed every item by a strategy: float32 [n_items + 1, width], row 0 zero; None for "ids".
+
+    The width is `dim`, or the column's own for `provided:COLUMN`. Raises ConfigError for an
+    unknown strategy, a missing feature column or fewer items than components.
+    """
+    return None if strategy == IDS else embed(catalog, strategy, dim)[0]
+
+
+def embed(catalog: Catalog, strategy: str, dim: int = 128) -> tuple[np.ndarray, TransformerMixin]:
+    """Like `item_embeddings`, with the fitted transformer beside it."""
+    check_strategy(catalog, strategy)
+    if strategy.startswith(PROVIDED):
+        features = catalog.provided_embedding(strategy.removeprefix(PROVIDED))
+        transformer = RootMeanSquareScaler()
+    else:
+        features, text, image = _features(catalog)
+        transformer = STRATEGIES[strategy](text, image, dim)
+        _check_sizes(transformer, catalog, strategy)
+    fitted = transformer.fit_transform(features[1:]).astype(np.float32)
+    result = np.zeros((catalog.n_items + 1, fitted.shape[1]), dtype=np.float32)
+    result[1:] = fitted
+    return result, transformer
+
+
+def embedding_hash(embedding: np.ndarray | None) -> str | None:
+    """SHA-256 of an item embedding's shape and float32 values; None for none.
+
+    It stands for all that a strategy fitted, whatever the strategy is made of. Another CPU or
+    library may round the last bits otherwise, and so give another hash.
+    """
+    if embedding is None:
+        return None
+    values = np.ascontiguousarray(embedding, dtype="<f4")
+    return sha256(f"{values.shape}".encode() + values.tobytes()).hexdigest()
+
+
+def explained_variance(transformer: TransformerMixin) -> dict[str, np.ndarray]:
+    """Cumulated share of variance by number of components, for each PCA of a fitted strategy."""
+    blocks = transformer.transformers_ if isinstance(transformer, ColumnTransformer) else []
+    return {name: np.cumsum(pca.explained_variance_ratio_) for name, pca, _ in _pca_blocks(blocks)}
+
+
+def available_strategies(catalog: Catalog) -> list[str]:
+    """The strategies that a catalog has the columns for, `provided:COLUMN` ones included."""
+    built = [name for name in STRATEGIES if not _missing_features(catalog, name)]
+    return built + [PROVIDED + column for column in sorted(catalog.provided)]
+
+
+def check_strategy(catalog: Catalog, strategy: str) -> None:
+    """Raise ConfigError unless the catalog has what the strategy needs, listing what there is."""
+    require_known(strategy)
+    available = available_strategies(catalog)
+    there_is = f"choose one of {', '.join([*available, IDS])}."
+    if not available:
+        there_is = f"extract features first (mmctr features extract), or choose {IDS}."
+    if strategy.startswith(PROVIDED):
+        if strategy.removeprefix(PROVIDED) not in catalog.provided:
+            raise ConfigError(
+                f"Strategy {strategy!r} names a column that neither item_emb.parquet nor "
+                f"item_info.parquet has: {there_is}"
+            )
+    elif strategy != IDS and (missing := _missing_features(catalog, strategy)):
+        raise ConfigError(
+            f"Strategy {strategy!r} needs {missing} features, which item_feature.parquet does "
+            f"not have: {there_is}"
+        )
+
+
+def _pca_blocks(
+    blocks: list[tuple[str, TransformerMixin, slice]],
+) -> list[tuple[str, PCA, slice]]:
+    """Name, PCA and columns of those blocks of a ColumnTransformer that are a pipeline with one."""
+    return [
+        (name, block["pca"], columns)
+        for name, block, columns in blocks
+        if isinstance(block, Pipeline) and "pca" in block.named_steps
+    ]
+
+
+def _features(catalog: Catalog) -> tuple[np.ndarray, slice, slice]:
+    empty = np.zeros((catalog.n_items + 1, 0), dtype=np.float32)
+    text = empty if catalog.text_features is None else catalog.text_features
+    image = empty if catalog.image_features is None else catalog.image_features
+    width = text.shape[1]
+    return np.hstack([text, image]), slice(0, width), slice(width, width + image.shape[1])
+
+
+def _missing_features(catalog: Catalog, strategy: str) -> str:
+    """Which of text and image a strategy reads and the catalog lacks, in words."""
+    transformer = STRATEGIES[strategy](slice(0, 1), slice(1, 2), 2)
+    # A transformer that is not made of blocks of columns reads all of them.
+    is_blocks = isinstance(transformer, ColumnTransformer)
+    read = [block[2] for block in transformer.transformers] if is_blocks else [slice(0, 2)]
+    needs = {
+        "text": catalog.text_features is None and any(part.start == 0 for part in read),
+        "image": catalog.image_features is None and any(part.stop == 2 for part in read),
+    }
+    return " and ".join(name for name, missing in needs.items() if missing)
+
+
+def _check_sizes(transformer: TransformerMixin, catalog: Catalog, strategy: str) -> None:
+    if catalog.n_items == 0:
+        raise ConfigError(f"Strategy {strategy!r} has no items to fit on: the catalog is empty.")
+    blocks = transformer.transformers if isinstance(transformer, ColumnTransformer) else []
+    for name, pca, columns in _pca_blocks(blocks):
+        components = pca.n_components
+        if components < 1:
+            raise ConfigError(
+                f"Strategy {strategy!r} found {components} {name} components, expected at least 1: "
+                "choose a larger dim."
+            )
+        possible = min(catalog.n_items, columns.stop - columns.start)
+        if components > possible:
+            raise ConfigError(
+                f"Strategy {strategy!r} needs {components} {name} components, but "
+                f"{catalog.n_items} items with {columns.stop - columns.start} features allow only "
+                f"{possible}: choose a smaller dim."
+            )

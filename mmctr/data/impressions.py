@@ -1,0 +1,178 @@
+"""Impressions: rows of user, target and label, with ragged histories.
+
+Histories are slices of one flat array, stored once however many rows share them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from mmctr.data import parquet
+from mmctr.errors import DataError
+
+BATCH = 1 << 16  # rows of a file that are decoded at once
+BLOCK = 1 << 22  # clicks that are hashed or compared at once
+
+
+@dataclass(frozen=True)
+class Impressions:
+    """Rows of (user, target, label) with ragged histories.
+
+    user: int64 [n]. target: int32 [n]. label: float32 [n] of 0 and 1, or None. history_start,
+    history_end: int64 [n], slices of history_items: int32 [total], oldest click first.
+    probability: float64 [n], the true click probability of simulated data, or None.
+    """
+
+    user: np.ndarray
+    target: np.ndarray
+    label: np.ndarray | None
+    history_start: np.ndarray
+    history_end: np.ndarray
+    history_items: np.ndarray
+    probability: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    @property
+    def history_length(self) -> np.ndarray:
+        """Clicks in each row's history, int64 [n]."""
+        return self.history_end - self.history_start
+
+    @property
+    def oracle(self) -> dict[str, np.ndarray]:
+        """The true click probability as a system named "oracle"; empty for real data."""
+        return {} if self.probability is None else {"oracle": self.probability}
+
+    def history(self, row: int) -> np.ndarray:
+        """The clicked items of one row, int32 [clicks], oldest first."""
+        return self.history_items[self.history_start[row] : self.history_end[row]]
+
+    def select(self, rows: np.ndarray) -> "Impressions":
+        """The given rows, in the given order; the flat histories stay shared."""
+        return Impressions(
+            user=self.user[rows],
+            target=self.target[rows],
+            label=None if self.label is None else self.label[rows],
+            history_start=self.history_start[rows],
+            history_end=self.history_end[rows],
+            history_items=self.history_items,
+            probability=None if self.probability is None else self.probability[rows],
+        )
+
+
+def load_impressions(path: Path, n_items: int, labelled: bool) -> Impressions:
+    """Read one split; without `labelled` a missing or constant label column becomes None."""
+    required = ["user_id", "item_seq", "item_id", *(["label"] if labelled else [])]
+    optional = [] if labelled else ["label"]
+    # Arrays grow with what is read: the number of rows that a file claims to have may be a lie.
+    user, target, label, history, items, lengths = [], [], [], [], [], []
+    n_histories, row = 0, 0
+    for batch in parquet.iterate_columns(path, required, optional, batch_rows=BATCH):
+        at = {"first_row": row}
+        user.append(parquet.integers(batch["user_id"], path, "user_id", **at))
+        shown = parquet.integers(batch["item_id"], path, "item_id", low=1, high=n_items, **at)
+        target.append(shown.astype(np.int32))
+        flat, width = parquet.integer_lists(batch["item_seq"], path, "item_seq", high=n_items, **at)
+        clicks = np.flatnonzero(flat)
+        length = np.diff(np.searchsorted(clicks, np.append(0, np.cumsum(width))))
+        # Rows that share a history mostly stand together, so that few histories are left to join.
+        number, flat, length = distinct_histories(flat[clicks].astype(np.int32), length)
+        history.append(number + n_histories)
+        items.append(flat)
+        lengths.append(length)
+        if labelled:
+            label.append(parquet.labels(batch["label"], path, **at))
+        elif "label" in batch.schema.names:
+            label.append(batch["label"].to_numpy(zero_copy_only=False))
+        n_histories += len(length)
+        row += batch.num_rows
+    if not row:
+        raise DataError(f"{path} has no rows: a split needs at least one impression.")
+    # The parts are let go one column after another.
+    user, target = np.concatenate(user), np.concatenate(target)
+    label = np.concatenate(label) if label else None
+    if not labelled and label is not None:
+        label = label.astype(np.float32) if set(np.unique(label)) == {0.0, 1.0} else None
+    items, lengths = np.concatenate(items), np.concatenate(lengths)
+    number, flat, length = distinct_histories(items, lengths)
+    history = number[np.concatenate(history)]
+    end = np.cumsum(length)[history]
+    return Impressions(user, target, label, end - length[history], end, flat)
+
+
+def distinct_histories(
+    items: np.ndarray, lengths: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each row's number in the distinct histories, int64 [n], and their items and lengths.
+
+    items: int32 [total], the rows' histories one after another; lengths: int64 [n].
+    """
+    ends, rows = np.cumsum(lengths), np.arange(len(lengths))
+    starts = ends - lengths
+    hashes = _hash_slices(items, starts, ends)
+    _, first, group = np.unique(hashes, return_index=True, return_inverse=True)
+    alike = first[group]
+    # Two different histories may have one hash: such rows keep their own copy.
+    alike = np.where(lengths == lengths[alike], alike, rows)
+    later = np.flatnonzero(alike < rows)
+    for block in _blocks(lengths[later]):
+        own, width = later[block], lengths[later[block]]
+        other = slice_positions(starts[alike[own]], width)
+        differs = items[slice_positions(starts[own], width)] != items[other]
+        unlike = np.repeat(own, width)[differs]
+        alike[unlike] = unlike
+    kept = alike == rows
+    number = (np.cumsum(kept) - 1)[alike]
+    return number, items[np.repeat(kept, lengths)], lengths[kept]
+
+
+def history_hashes(rows: Impressions) -> np.ndarray:
+    """A 64-bit hash of each row's history, uint64 [n]: equal histories have equal hashes."""
+    return _hash_slices(rows.history_items, rows.history_start, rows.history_end)
+
+
+def target_in_history(rows: Impressions) -> np.ndarray:
+    """Whether each row's target stands in its own history, bool [n]."""
+    found, lengths = np.zeros(len(rows), dtype=bool), rows.history_length
+    for block in _blocks(lengths):
+        width = lengths[block]
+        clicks = rows.history_items[slice_positions(rows.history_start[block], width)]
+        row = np.repeat(np.arange(block.start, block.stop), width)
+        found[row[clicks == rows.target[row]]] = True
+    return found
+
+
+def slice_positions(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The positions in a flat array that slices cover, one slice after another: int64 [total]."""
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(starts - before, lengths) + np.arange(lengths.sum())
+
+
+def _hash_slices(items: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Hash slices by summing well-mixed (position, item) words modulo 2^64."""
+    hashes = np.zeros(len(starts), dtype=np.uint64)
+    lengths = ends - starts
+    for block in _blocks(lengths):
+        width = lengths[block]
+        word = slice_positions(np.zeros_like(width), width).astype(np.uint64) << np.uint64(32)
+        word += items[slice_positions(starts[block], width)].astype(np.uint64)
+        word += np.uint64(0x9E3779B97F4A7C15)
+        # The finalizer of SplitMix64 (Steele, Lea and Flood, 2014).
+        word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        total = np.append(np.uint64(0), np.cumsum(word ^ (word >> np.uint64(31))))
+        stop = np.cumsum(width)
+        hashes[block] = total[stop] - total[stop - width]
+    return hashes
+
+
+def _blocks(lengths: np.ndarray) -> Iterator[slice]:
+    """Cut rows into slices of about BLOCK clicks, so that temporaries stay small."""
+    ends = np.cumsum(lengths)
+    cuts = np.searchsorted(ends, np.arange(BLOCK, ends[-1], BLOCK)) if len(ends) else []
+    for start, stop in pairwise(np.unique([0, *cuts, len(lengths)])):
+        yield slice(start, stop)

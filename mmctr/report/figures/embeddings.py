@@ -1,0 +1,80 @@
+"""Figures of item embeddings."""
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from mmctr.report.figures.style import PALETTE, QUIET, as_text, new_figure, strategy_color
+
+
+def explained_variance(curves: dict[str, dict[str, np.ndarray]]) -> go.Figure:
+    """Cumulated explained variance by number of components, a line for each PCA of a strategy."""
+    figure = new_figure("Principal components kept", "Variance explained (%)")
+    dashes = {"text": "dot", "image": "dash", "joint": "solid"}
+    for strategy, blocks in curves.items():
+        for block, share in blocks.items():
+            figure.add_scatter(
+                x=np.arange(1, len(share) + 1),
+                y=100 * share,
+                name=f"{strategy} {block}",
+                line={"color": strategy_color(strategy), "dash": dashes.get(block, "solid")},
+            )
+    return figure.update_yaxes(range=[0, 102])
+
+
+def item_maps(maps: dict[str, pd.DataFrame]) -> go.Figure:
+    """2-D maps of items, one a strategy. Columns: x, y, tag, title; item if clicks are to tell."""
+    columns = min(2, len(maps))
+    rows = -(-len(maps) // columns)
+    figure = make_subplots(
+        rows, columns, subplot_titles=list(maps), horizontal_spacing=0.03, vertical_spacing=0.07
+    )
+    for place, table in enumerate(maps.values()):
+        for number, (tag, part) in enumerate(sorted(table.groupby("tag"), key=_other_last)):
+            is_other = tag == "other"
+            figure.add_scatter(
+                x=part["x"],
+                y=part["y"],
+                mode="markers",
+                name=str(tag),
+                legendgroup=str(tag),
+                showlegend=place == 0,
+                marker={
+                    "size": 4,
+                    "color": QUIET if is_other else PALETTE[number % 6],
+                    "symbol": number // 6,
+                    "opacity": 0.25 if is_other else 0.85,
+                },
+                text=part["title"].map(as_text),
+                customdata=part.get("item"),
+                hovertemplate="%{text}<extra>tag " + as_text(str(tag)) + "</extra>",
+                row=place // columns + 1,
+                col=place % columns + 1,
+            )
+    figure.update_xaxes(showticklabels=False, showgrid=False, zeroline=False)
+    figure.update_yaxes(showticklabels=False, showgrid=False, zeroline=False)
+    legend = {"y": -0.02, "yanchor": "top", "itemsizing": "constant"}
+    return figure.update_layout(template="mmctr", height=420 * rows, legend=legend)
+
+
+def by_strategy(values: dict[str, float], title: str, *, chance: float) -> go.Figure:
+    """One bar a strategy, from the value that chance reaches."""
+    figure = new_figure("Strategy", title)
+    for name, value in values.items():
+        figure.add_bar(
+            x=[name],
+            y=[value - chance],
+            base=chance,
+            name=name,
+            marker_color=strategy_color(name),
+            text=f"{value:.4f}",
+            textposition="outside",
+            cliponaxis=False,
+            hovertemplate=f"{as_text(name)}: {value:.4f}<extra></extra>",
+        )
+    return figure.update_layout(showlegend=False)
+
+
+def _other_last(group: tuple[str, pd.DataFrame]) -> tuple[bool, str]:
+    return group[0] == "other", str(group[0])

@@ -1,0 +1,64 @@
+"""How figures look, light and dark: colours are fixed per strategy and colour-blind safe (Okabe and
+Ito, 2008), backgrounds are transparent.
+"""
+
+from collections.abc import Iterable
+
+import pandas as pd
+import plotly.graph_objects as go
+import plotly.io as pio
+
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C8C8C")
+STRATEGY_COLORS = dict(zip(("v1", "v2", "v3", "v4", "ids"), PALETTE, strict=False))
+PROVIDED_COLORS = (PALETTE[5], "#999933", "#9A6FD0", "#B5651D")  # of ready-made columns, in order
+MAIN, SECOND, QUIET = PALETTE[0], PALETTE[3], PALETTE[6]
+GRID = "rgba(128, 128, 128, 0.25)"
+pio.templates["mmctr"] = go.layout.Template(
+    layout={
+        "paper_bgcolor": "rgba(0, 0, 0, 0)",
+        "plot_bgcolor": "rgba(0, 0, 0, 0)",
+        "font": {"family": "system-ui, sans-serif", "size": 13, "color": "#7a8290"},
+        "colorway": PALETTE,
+        "xaxis": {"gridcolor": GRID, "zerolinecolor": GRID, "automargin": True},
+        "yaxis": {"gridcolor": GRID, "zerolinecolor": GRID, "automargin": True},
+        "margin": {"l": 60, "r": 20, "t": 20, "b": 50},  # a legend makes its own room
+        "height": 400,
+        "hoverlabel": {"align": "left"},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        "colorscale": {"sequential": "Blues"},
+    }
+)
+
+
+def strategy_color(strategy: str) -> str:
+    """The colour of a strategy, or of the oracle, the same in every figure."""
+    if strategy == "oracle":
+        return QUIET
+    if strategy not in STRATEGY_COLORS:
+        return PROVIDED_COLORS[sum(map(ord, strategy)) % len(PROVIDED_COLORS)]
+    return STRATEGY_COLORS[strategy]
+
+
+def assign_colors(strategies: Iterable[str]) -> None:
+    """Give each strategy that has no colour of its own the next one of PROVIDED_COLORS.
+
+    Named in the same order, as `available_strategies` does, they get the same colours in every
+    notebook on a dataset.
+    """
+    others = [name for name in strategies if name not in ("v1", "v2", "v3", "v4", "ids")]
+    for number, name in enumerate(others):
+        STRATEGY_COLORS[name] = PROVIDED_COLORS[number % len(PROVIDED_COLORS)]
+
+
+def as_text(title: str) -> str:
+    """A title that plotly shows as it is: angle brackets would be read as HTML."""
+    return str(title).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def new_figure(x_title: str, y_title: str) -> go.Figure:
+    layout = {"template": "mmctr", "xaxis_title": x_title, "yaxis_title": y_title}
+    return go.Figure(layout=layout)
+
+
+def error_bars(value: pd.Series, low: pd.Series, high: pd.Series) -> dict:
+    return {"type": "data", "array": high - value, "arrayminus": value - low, "thickness": 1.5}

@@ -1,0 +1,319 @@
+"""The explorer of attention: look into one impression, and change it."""
+
+from functools import cached_property
+from html import escape
+
+import ipywidgets
+import numpy as np
+import pandas as pd
+from IPython.display import HTML
+
+from mmctr.data.dataset import Dataset
+from mmctr.data.impressions import Impressions
+from mmctr.evaluation import explain
+from mmctr.report.figures import style
+from mmctr.report.widgets.panel import (
+    Panel,
+    attended,
+    find_items,
+    item_search,
+    labelled,
+    nothing_found,
+    one_line,
+    static_page,
+    strip_html,
+    tile_html,
+    title_of,
+)
+from mmctr.runs.run import Run
+
+LISTED = 50  # impressions that a search lists
+SAMPLED = 10_000  # impressions among which cases are chosen
+LATEST_SHOWN = 16  # clicks of a history on a page
+
+
+def explore_attention(run: Run, dataset: Dataset) -> "AttentionExplorer | HTML":
+    """Look into one valid impression at a time, and change it to see what the model would say.
+
+    Without a front end: the page of all cases.
+    """
+    view = AttentionView(run, dataset)
+    return AttentionExplorer(view) if attended() else static_page(view.page())
+
+
+class AttentionView:
+    """The valid impressions of a run, and telling ones among them: what there is to explore."""
+
+    def __init__(self, run: Run, dataset: Dataset) -> None:
+        self.catalog, self.rows = dataset.catalog, dataset.valid
+        self.model = run.model()
+        self.probability = run.predictions["probability"].to_numpy()
+        # A sample: attention of all rows may need more memory than there is.
+        order = np.random.default_rng(0).permutation(len(self.rows))
+        seen = np.sort(order[:SAMPLED])
+        rows = self.rows.select(seen)
+        weights = explain.attention(self.model, rows)
+        found = explain.cases(rows, self.probability[seen], dataset.train_clicks(), weights)
+        self.cases = {name: int(seen[row]) for name, row in found.items()}
+
+    def page(self) -> str:
+        """Every case as the explorer would show it, without buttons."""
+        if not self.cases:
+            return "<p>No history has two clicks: attention has nothing to choose between.</p>"
+        seen = {name: Seen(self, row) for name, row in self.cases.items()}
+        return "".join(f"<h4>{name}</h4>{one.head()}{one.strip()}" for name, one in seen.items())
+
+    def read(self, row: int) -> np.ndarray:
+        """The clicks of a row's history that the model reads, int32 [clicks], the oldest first."""
+        return self.rows.history(row)[-self.model.config.max_history :]
+
+    def name(self, row: int) -> str:
+        """A row in one line."""
+        clicked = "clicked" if self.rows.label[row] else "not clicked"
+        return (
+            f"user {self.rows.user[row]}: {title_of(self.catalog, self.rows.target[row])[:60]} "
+            f"({clicked}, predicted {self.probability[row]:.2f})"
+        )
+
+    @cached_property
+    def users(self) -> pd.Series:
+        """The user of each row as text."""
+        return pd.Series(self.rows.user).astype(str)
+
+
+class AttentionExplorer(ipywidgets.VBox):
+    """One impression, its attention, and what becomes of the prediction if it is changed."""
+
+    def __init__(self, view: AttentionView) -> None:
+        self.view, self.row, self.target = view, 0, 0
+        self.history = np.zeros(0, dtype=np.int32)
+        self.selected: int | None = None  # a position in the history; None: the target
+        self.case = ipywidgets.Dropdown(
+            options=[*view.cases.items(), ("a user's impression", -1)], **labelled("Case")
+        )
+        self.user = ipywidgets.Text(
+            placeholder="an id, or its beginning", continuous_update=False, **labelled("User")
+        )
+        self.impression = ipywidgets.Dropdown(**labelled("Impression"))
+        self.impression.layout = {"width": "auto", "flex": "1 1 260px"}
+        self.search = item_search("Swap for")
+        self.reset = ipywidgets.Button(description="Undo all changes", tooltip="Undo all changes")
+        self.head = Panel(self._press, label="Target and prediction", live=True)
+        self.strip = Panel(self._press, label="History")
+        self.strip.add_class("scrolls")  # the prediction stays in view
+        self.found = Panel(self._press, label="Items to swap in", live=True)
+        controls = one_line(self.case, self.user, self.impression)
+        super().__init__(
+            [controls, self.head, self.strip, one_line(self.search, self.reset), self.found]
+        )
+        self.case.observe(self._choose_case, "value")
+        self.user.observe(lambda change: self.find_user(change["new"]), "value")
+        self.impression.observe(self._choose_impression, "value")
+        self.search.observe(lambda _: self._show_found(), "value")
+        self.reset.on_click(lambda _: self.show(self.row))
+        longest = int(view.rows.history_length.argmax())
+        self._list([next(iter(view.cases.values()), longest)])
+
+    def find_user(self, text: str) -> None:
+        """List the impressions of the users whose id begins with a text, and show the first."""
+        text, users = text.strip(), self.view.users
+        exact = np.flatnonzero(users == text)
+        begun = users[users.str.startswith(text)].str.len().sort_values(kind="stable").index
+        rows = exact if len(exact) else begun.to_numpy()
+        if text and len(rows):
+            self.case.value = -1
+            self._list(rows[:LISTED].tolist())
+        elif text:
+            self.head.html = f"<p>No user of valid has an id that begins with {escape(text)}.</p>"
+            self.strip.html = ""
+
+    def show(self, row: int) -> None:
+        """Show a valid row as it is."""
+        self.row, self.target = row, int(self.view.rows.target[row])
+        self.history = self.view.read(row)
+        self.select(None)
+
+    def remove(self, position: int) -> None:
+        """Take a click out of the history; 0 is the oldest that is shown."""
+        self.history = np.delete(self.history, position)
+        self.select(None)
+
+    def select(self, position: int | None) -> None:
+        """Choose what `swap` replaces: a click of the history, or None for the target."""
+        self.selected = position
+        self._refresh()
+
+    def swap(self, item: int) -> None:
+        """Put an item in the place of what is selected."""
+        if self.selected is None:
+            self.target = item
+        else:
+            self.history = self.history.copy()
+            self.history[self.selected] = item
+        self._refresh()
+
+    def _refresh(self) -> None:
+        seen = Seen(self.view, self.row, self.target, self.history)
+        self.head.html = seen.head(self.selected, editable=True)
+        self.strip.html = seen.strip(self.selected, editable=True)
+        self._show_found()
+
+    def _show_found(self) -> None:
+        place = "the target" if self.selected is None else f"click {self.selected + 1}"
+        text, catalog = self.search.value.strip(), self.view.catalog
+        if not text:
+            prompt = f"Selected: {place}. Search an item to put in its place."
+            self.found.html = f'<p class="quiet">{prompt}</p>'
+            return
+        swap = {"action": "swap", "label": f"Put in place of {place}"}
+        tiles = [tile_html(catalog, item, value=item, **swap) for item in find_items(catalog, text)]
+        words = f"<p>Put in the place of {place}:</p>{strip_html(tiles)}"
+        self.found.html = words if tiles else nothing_found(text)
+
+    def _list(self, rows: list[int]) -> None:
+        """Offer some impressions and show the first."""
+        self.show(rows[0])
+        self.impression.options = [(self.view.name(row), row) for row in rows]
+        self.impression.value = rows[0]
+
+    def _choose_case(self, change: dict) -> None:
+        if change["new"] >= 0:
+            self._list([change["new"]])
+
+    def _choose_impression(self, change: dict) -> None:
+        if change["new"] not in (None, self.row):
+            self.show(change["new"])
+
+    def _press(self, action: str, value: int) -> None:
+        if action == "select":
+            self.select(None if value < 0 else value)
+        elif action == "remove":
+            self.remove(value)
+        elif action == "swap":
+            self.swap(value)
+
+
+class Seen:
+    """The HTML of one impression, changed or not, with the numbers that `explain` gives."""
+
+    def __init__(
+        self,
+        view: AttentionView,
+        row: int,
+        target: int | None = None,
+        history: np.ndarray | None = None,
+    ) -> None:
+        self.catalog, self.rows, self.row = view.catalog, view.rows, row
+        as_read, own = view.read(row), int(self.rows.target[row])
+        self.target = own if target is None else target
+        self.history = as_read if history is None else history
+        self.unread = int(self.rows.history_length[row]) - len(as_read)
+        self.changed = self.target != own or not np.array_equal(as_read, self.history)
+        before = _one_row(self.rows, row, own, as_read)
+        after = _one_row(self.rows, row, self.target, self.history)
+        logit = [explain.logits(view.model, one)[0] for one in (before, after)]
+        self.before, self.after = explain.sigmoid(np.array(logit, dtype=np.float64))
+        weights = explain.attention(view.model, after)
+        self.weights = weights.pivot(index="age", columns="head", values="weight")
+        clicks = explain.leave_one_out(view.model, after).set_index("age")
+        without = explain.sigmoid((clicks["logit"] - clicks["effect"]).to_numpy(np.float64))
+        self.loss = pd.Series(without - self.after, clicks.index)
+
+    def head(self, selected: int | None = None, *, editable: bool = False) -> str:
+        """The target and the prediction; selected: a click, or None if it is the target."""
+        label = self.rows.label[self.row]
+        facts = [("Predicted", f"{self.before:.3f}", "probability of a click")]
+        if self.changed:
+            points = _points(self.after - self.before)
+            facts.append(("Now", f"{self.after:.3f}", f"{points} points by your changes"))
+        unchanged = ", before your changes" if self.changed else ""
+        clicked = ("clicked" if label else "not clicked") + unchanged
+        facts.append(("Label", f"{label:.0f}", clicked))
+        if self.rows.probability is not None:
+            truth = self.rows.probability[self.row]
+            facts.append(("Truth", f"{truth:.3f}", f"the simulation's{unchanged}"))
+        cells = "".join(
+            f'<div class="fact"><div class="quiet">{name}</div><div class="number">{number}</div>'
+            f'<div class="quiet">{note}</div></div>'
+            for name, number, note in facts
+        )
+        action = {"action": "select", "value": -1} if editable else {}
+        target = tile_html(
+            self.catalog,
+            self.target,
+            note="target",
+            label="Select the target",
+            pressed=selected is None,
+            **action,
+        )
+        return f'<div class="head">{target}<div class="facts">{cells}</div></div>'
+
+    def strip(self, selected: int | None = None, *, editable: bool = False) -> str:
+        """The history in time order, each head's weight and the effect of each click on it."""
+        if not len(self.history):
+            return "<p>The history is empty: the prediction rests on the target alone.</p>"
+        count, highest = len(self.history), float(self.weights.to_numpy().max())
+        tiles = []
+        for position, item in enumerate(self.history.tolist()):
+            age = count - position
+            weights = self.weights.loc[age]
+            bars = "".join(
+                f'<span class="weight" title="head {head}: {weight:.3f}"><span><i style="width:'
+                f'{100 * max(weight, 0) / max(highest, 1e-9):.0f}%;background:{_color(head)}"></i>'
+                f"</span>{weight:.2f}</span>"
+                for head, weight in weights.items()
+            )
+            points = _points(self.loss[age])
+            label = (
+                f"Click {position + 1} of {count}. Weights: "
+                + ", ".join(f"head {head} {weight:.2f}" for head, weight in weights.items())
+                + f". Without it {points} points. Select to swap"
+            )
+            action = {"action": "select", "value": position} if editable else {}
+            tiles.append(
+                tile_html(
+                    self.catalog,
+                    item,
+                    bars=bars,
+                    note=f"without: {points}",
+                    label=label,
+                    pressed=editable and position == selected,
+                    removable=editable,
+                    **action,
+                )
+            )
+        heads = "".join(
+            f'<span><i style="background:{_color(head)}"></i>head {head}</span>'
+            for head in self.weights.columns
+        )
+        unread = f" ({self.unread} older ones are not read)" if self.unread else ""
+        if not editable and count > LATEST_SHOWN:
+            # A page has no scroll box, and its size must not grow with the history.
+            tiles = tiles[-LATEST_SHOWN:]
+            unread += f", of which the latest {LATEST_SHOWN} are shown"
+        return (
+            f'<div class="legend"><span>{count} clicks{unread}; the oldest first. Weight of</span>'
+            f"{heads}<span>and how the probability changes without the click, in percentage points"
+            f"</span></div>{strip_html(tiles)}"
+        )
+
+
+def _one_row(rows: Impressions, row: int, target: int, history: np.ndarray) -> Impressions:
+    """A row with another target and history."""
+    changed = {
+        "target": np.array([target], dtype=np.int32),
+        "history_start": np.array([0]),
+        "history_end": np.array([len(history)]),
+        "history_items": np.asarray(history, dtype=np.int32),
+    }
+    return Impressions(**(vars(rows.select(np.array([row]))) | changed))
+
+
+def _points(change: float) -> str:
+    """A change of a probability in percentage points, with its sign."""
+    text = f"{100 * change:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
+
+
+def _color(head: int) -> str:
+    return style.PALETTE[(head - 1) % len(style.PALETTE)]

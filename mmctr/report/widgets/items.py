@@ -1,0 +1,159 @@
+"""The explorer of items: a map, and the neighbours of an item under every strategy."""
+
+from html import escape
+
+import ipywidgets
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from IPython.display import HTML
+
+from mmctr.data.catalog import Catalog
+from mmctr.data.dataset import Dataset
+from mmctr.evaluation.similarity import cosine, nearest
+from mmctr.report.figures import embeddings, style
+from mmctr.report.widgets.panel import (
+    Panel,
+    attended,
+    cover_html,
+    find_items,
+    item_search,
+    labelled,
+    nothing_found,
+    one_line,
+    static_page,
+    strip_html,
+    tile_html,
+    title_of,
+)
+
+NEIGHBOURS = 6
+
+
+def explore_items(
+    dataset: Dataset, embeddings: dict[str, np.ndarray], maps: dict[str, pd.DataFrame]
+) -> "ItemExplorer | HTML":
+    """Look at an item and its nearest neighbours under every strategy, side by side.
+
+    embeddings: float32 [n_items + 1, width] by strategy. maps: as `figures.item_maps` takes them,
+    with a column item. Without a front end: the page of the most clicked items.
+    """
+    view = ItemView(dataset, embeddings, maps)
+    return ItemExplorer(view) if attended() else static_page(view.page())
+
+
+class ItemView:
+    """Items, where they lie on the maps, and what is near them by each strategy."""
+
+    def __init__(
+        self, dataset: Dataset, embeddings: dict[str, np.ndarray], maps: dict[str, pd.DataFrame]
+    ) -> None:
+        self.catalog, self.embeddings, self.maps = dataset.catalog, embeddings, maps
+        self.popular = np.argsort(-dataset.train_clicks(), kind="stable")[:3].tolist()
+
+    def page(self) -> str:
+        """The most clicked items with their neighbours, without buttons."""
+        return "".join(self.neighbours(item) for item in self.popular)
+
+    def neighbours(self, item: int, *, buttons: bool = False) -> str:
+        """An item and its nearest neighbours, a column a strategy."""
+        columns = []
+        for name, embedding in self.embeddings.items():
+            near = nearest(embedding, item, NEIGHBOURS)
+            likeness = cosine(embedding, np.full(len(near), item), near)
+            lines = "".join(
+                _row(self.catalog, other, f"{value:.2f}", key=f"{name} {other}" if buttons else "")
+                for other, value in zip(near.tolist(), likeness, strict=True)
+            )
+            swatch = f'<span class="swatch" style="background:{style.strategy_color(name)}">'
+            columns.append(f"<div><h5>{swatch}</span>{escape(name)}</h5>{lines}</div>")
+        tags = ", ".join(str(tag) for tag in self.catalog.tags[item] if tag) or "none"
+        drawn = next(iter(self.maps.values()))["item"]
+        if buttons and item not in drawn.to_numpy():
+            tags += f" (not one of the {len(drawn):,} items on the map)"
+        cover = cover_html(self.catalog, item)
+        image = f'<div class="item"><div class="still">{cover}</div></div>' if cover else ""
+        return (
+            f'<h4>{escape(title_of(self.catalog, item))}</h4><div class="head">{image}'
+            f'<p class="quiet">Item {item}, tags {tags}. Its nearest neighbours by cosine '
+            f'similarity:</p></div><div class="columns">{"".join(columns)}</div>'
+        )
+
+
+class ItemExplorer(ipywidgets.VBox):
+    """A map of items to click on, and the neighbours of the chosen one by every strategy."""
+
+    def __init__(self, view: ItemView) -> None:
+        self.view, self.item, names = view, 0, list(view.maps)
+        self.strategy = ipywidgets.Dropdown(options=names, value=names[-1], **labelled("Map of"))
+        self.search = item_search("Find")
+        self.map = go.FigureWidget(self._figure())
+        for trace in self.map.data[:-1]:
+            trace.on_click(self._click)
+        self.found = Panel(self._press, label="Items found", live=True)
+        self.panel = Panel(self._press, label="The item and its neighbours", live=True)
+        super().__init__([one_line(self.strategy, self.search), self.found, self.map, self.panel])
+        self.strategy.observe(lambda _: self._redraw(), "value")
+        self.search.observe(lambda change: self._find(change["new"].strip()), "value")
+        self.show(view.popular[0])
+
+    def show(self, item: int) -> None:
+        """Show an item and its neighbours, and mark it on the map."""
+        self.item = item
+        self.panel.html = self.view.neighbours(item, buttons=True)
+        self._mark()
+
+    def _figure(self) -> go.Figure:
+        name = self.strategy.value
+        figure = embeddings.item_maps({name: self.view.maps[name]})
+        figure.update_traces(marker_size=8)
+        ring = {"size": 16, "symbol": "circle-open", "line_width": 3, "color": style.SECOND}
+        figure.add_scatter(
+            x=[], y=[], mode="markers", hoverinfo="skip", showlegend=False, marker=ring
+        )
+        return figure.update_layout(height=460, clickmode="event", legend_title_text="tag")
+
+    def _redraw(self) -> None:
+        new = self._figure()
+        with self.map.batch_update():
+            for trace, moved in zip(self.map.data, new.data, strict=True):
+                trace.x, trace.y = moved.x, moved.y
+            self.map.layout.annotations = new.layout.annotations
+        self._mark()
+
+    def _mark(self) -> None:
+        table = self.view.maps[self.strategy.value]
+        here = table[table["item"] == self.item]
+        with self.map.batch_update():
+            self.map.data[-1].x, self.map.data[-1].y = here["x"].tolist(), here["y"].tolist()
+
+    def _click(self, trace: go.Scatter, points: object, _state: object) -> None:
+        if points.point_inds:
+            self.show(int(trace.customdata[points.point_inds[0]]))
+
+    def _find(self, text: str) -> None:
+        catalog = self.view.catalog
+        items = find_items(catalog, text)
+        show = {"action": "show", "label": "Show"}
+        tiles = [tile_html(catalog, item, value=item, **show) for item in items]
+        self.found.html = strip_html(tiles) if tiles else nothing_found(text) if text else ""
+        if len(items) == 1:
+            self.show(items[0])
+
+    def _press(self, _action: str, value: int) -> None:
+        self.show(value)
+
+
+def _row(catalog: Catalog, item: int, number: str, *, key: str) -> str:
+    """An item as one line: small cover, title, number; a button if there is a key."""
+    title = escape(title_of(catalog, item))
+    inner = (
+        f'{cover_html(catalog, item)}<span class="title">{title}</span>'
+        f'<span class="number">{number}</span>'
+    )
+    if not key:
+        return f'<div class="row" title="{title}">{inner}</div>'
+    return (
+        f'<button type="button" class="row" data-key="{escape(key)}" data-action="show" '
+        f'data-value="{item}" title="{title}">{inner}</button>'
+    )

@@ -1,0 +1,161 @@
+"""Explorers for JupyterLab: what attention reads in a history, and which items are alike.
+
+An explorer is made of ipywidgets and of panels: HTML that Python writes, with buttons that call
+back. Titles are data of strangers: every one of them goes through `escape`. Where nobody can press
+a button, because papermill runs the notebook, a static page with the same content takes its place.
+"""
+
+import base64
+import io
+from collections.abc import Callable
+from functools import lru_cache
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+
+import anywidget
+import ipywidgets
+import numpy as np
+import pandas as pd
+import traitlets
+from IPython import get_ipython
+from IPython.display import HTML
+from PIL import Image, ImageOps
+
+from mmctr.data.catalog import Catalog
+
+THUMBNAIL = 88  # pixels
+FOUND = 8  # items that a search shows
+ASSETS = files("mmctr.report") / "assets"
+STYLE = (ASSETS / "panel.css").read_text(encoding="utf-8")
+
+
+class Panel(anywidget.AnyWidget):
+    """HTML whose buttons call back with their data-action and data-value.
+
+    html: escaped by whoever makes it. label: the panel's name for screen readers. live: whether
+    they should read out what changes.
+    """
+
+    _esm = (ASSETS / "panel.js").read_text(encoding="utf-8")
+    _css = STYLE
+    html = traitlets.Unicode().tag(sync=True)
+    label = traitlets.Unicode().tag(sync=True)
+    live = traitlets.Bool(False).tag(sync=True)
+
+    def __init__(self, on_press: Callable[[str, int], None], **traits: object) -> None:
+        super().__init__(**traits)
+        self.add_class("mmctr-panel")
+        self.on_msg(lambda _, message, __: on_press(message["action"], int(message["value"])))
+
+
+def attended() -> bool:
+    """Whether a front end that shows widgets, such as JupyterLab, asked for the running cell.
+
+    Front ends name the cell that they run; papermill and nbconvert do not.
+    """
+    shell = get_ipython()
+    request = shell.get_parent() if hasattr(shell, "get_parent") else {}
+    return "cellId" in request.get("metadata", {})
+
+
+def find_items(catalog: Catalog, text: str, limit: int = FOUND) -> list[int]:
+    """Items whose id is a text or whose title contains it, whatever the case; none for no text."""
+    text = text.strip()
+    if not text:
+        return []
+    by_id = [int(text)] if text.isdecimal() and 0 < int(text) <= catalog.n_items else []
+    titles = pd.Series(catalog.titles).astype(str)
+    titled = np.flatnonzero(titles.str.contains(text, case=False, regex=False))
+    return list(dict.fromkeys([*by_id, *titled[titled > 0].tolist()]))[:limit]
+
+
+def thumbnail(catalog: Catalog, item: int) -> str:
+    """A small JPEG of the item's cover as a data URI; empty if it has none that can be read."""
+    path = catalog.covers.get(item)
+    return _data_uri(path) if path else ""
+
+
+@lru_cache(maxsize=4096)
+def _data_uri(path: Path) -> str:
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))  # a large JPEG is read in less time
+            small = ImageOps.fit(image.convert("RGB"), (THUMBNAIL, THUMBNAIL))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return ""
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=75)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def static_page(page: str) -> HTML:
+    return HTML(f'<style>{STYLE}</style><div class="mmctr-panel">{page}</div>')
+
+
+def labelled(name: str) -> dict[str, object]:
+    return {"description": name, "style": {"description_width": "auto"}}
+
+
+def item_search(name: str) -> ipywidgets.Text:
+    hint = "words of a title, or an item id"
+    return ipywidgets.Text(placeholder=hint, continuous_update=False, **labelled(name))
+
+
+def nothing_found(text: str) -> str:
+    return f"<p>No item has the id or title {escape(text)}.</p>"
+
+
+def one_line(*widgets: ipywidgets.Widget) -> ipywidgets.HBox:
+    return ipywidgets.HBox(widgets, layout={"flex_flow": "row wrap", "grid_gap": "4px 12px"})
+
+
+def strip_html(tiles: list[str]) -> str:
+    return f'<div class="strip">{"".join(tiles)}</div>'
+
+
+def title_of(catalog: Catalog, item: int) -> str:
+    return str(catalog.titles[item]).strip() or f"(item {item}, no title)"
+
+
+def cover_html(catalog: Catalog, item: int) -> str:
+    """The cover, an empty frame beside other items' covers, or nothing where there are none."""
+    picture = thumbnail(catalog, item)
+    if picture:
+        return f'<img class="cover" src="{picture}" alt="">'
+    return '<span class="cover"></span>' if catalog.covers else ""
+
+
+def tile_html(
+    catalog: Catalog,
+    item: int,
+    *,
+    bars: str = "",
+    note: str = "",
+    label: str = "",
+    action: str = "",
+    value: int = 0,
+    pressed: bool = False,
+    removable: bool = False,
+) -> str:
+    """An item as cover, title, bars and note; a button if there is an action."""
+    title = escape(title_of(catalog, item))
+    inner = f'{cover_html(catalog, item)}<span class="title">{title}</span>{bars}' + (
+        f'<span class="effect">{escape(note)}</span>' if note else ""
+    )
+    if action:
+        key = f"{action}{value}"
+        inner = (
+            f'<button type="button" data-key="{key}" data-action="{action}" data-value="{value}" '
+            f'aria-pressed="{str(pressed).lower()}" title="{title}" '
+            f'aria-label="{title}. {escape(label)}">{inner}</button>'
+        )
+    else:
+        inner = f'<div class="still" title="{title}">{inner}</div>'
+    if removable:
+        inner += (
+            f'<button type="button" class="remove" data-key="remove{value}" data-action="remove" '
+            f'data-value="{value}" title="Remove" aria-label="Remove {title}">×</button>'
+        )
+    bare = "" if catalog.covers else " bare"
+    return f'<div class="item{bare}">{inner}</div>'

@@ -1,0 +1,145 @@
+"""What the project itself reads of a run's files, checked: everything else is kept as it is."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from mmctr.data import parquet, schema
+from mmctr.errors import DataError, RunError, first_line
+from mmctr.model.pretrained import Sizes, Whole
+
+SUMMARY = "summary.json"
+HISTORY, PREDICTIONS = "metrics.jsonl", "predictions.parquet"
+# JSON has no NaN: a measure that could not be taken is written as null.
+Measure = Annotated[float, BeforeValidator(lambda value: np.nan if value is None else value)]
+
+
+class _Group(BaseModel):
+    """What the project itself reads of a JSON file; everything else is kept as it is."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class _Training(_Group):
+    seed: Whole
+
+
+class ConfigForm(_Group):
+    strategy: str
+    model: dict[str, Any]
+    training: _Training
+    sizes: Sizes
+
+
+class _Metrics(_Group):
+    auc: Measure
+    logloss: Measure
+    gauc: Measure
+    auc_interval: Annotated[list[Measure], Field(min_length=2, max_length=2)]
+    calibration_error: Measure = np.nan
+
+
+class _Source(_Group):
+    folder: str
+    fingerprint: str
+    name: str = ""
+    simulated: bool = False
+    rows: dict[str, Whole] = Field(default_factory=dict)
+
+
+class _Seconds(_Group):
+    fusion: Measure
+    training: Measure
+
+
+class _Cost(_Group):
+    samples_per_s: Measure = np.nan
+    peak_memory_mb: Measure = np.nan
+
+
+class SummaryForm(_Group):
+    metrics: _Metrics
+    dataset: _Source
+    parameters: Whole
+    seconds: _Seconds
+    cost: _Cost = _Cost()  # older runs have none
+    reference_auc: dict[str, Measure] = Field(default_factory=dict)
+    item_embedding_sha256: str | None = None  # nor this
+    versions: dict[str, str | None] = Field(default_factory=dict)
+    git: dict[str, Any] | None = None
+
+
+class BegunForm(_Group):
+    strategy: str
+    model: dict[str, Any]
+    training: _Training
+    dataset: _Source
+
+
+class _Record(_Group):
+    epoch: Measure
+    train_loss: Measure
+    auc: Measure
+    logloss: Measure
+    learning_rate: Measure
+    seconds: Measure
+
+
+def read_json(path: Path, form: type[_Group]) -> dict[str, Any]:
+    """A JSON object with at least what `form` asks for, null read back as NaN where it was one."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path} is damaged ({error}): train the model again.") from error
+    if not isinstance(value, dict):
+        raise RunError(f"{path} holds no JSON object: train the model again.")
+    missing = [name for name, field in form.model_fields.items() if field.is_required()]
+    missing = [name for name in missing if name not in value]
+    if missing:
+        raise RunError(f"{path} has no {missing[0]!r}: train the model again.")
+    return _checked(value, form, f"{path}")
+
+
+def _checked(value: dict[str, Any], form: type[_Group], where: str) -> dict[str, Any]:
+    try:
+        return form(**value).model_dump(exclude_unset=True)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(map(str, problem["loc"]))
+        raise RunError(
+            f"{where}, {place}: found {problem['input']!r:.60} ({problem['msg']}): train the model "
+            "again."
+        ) from None
+
+
+def read_history(path: Path) -> pd.DataFrame:
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+        values = [dict(json.loads(line)) for line in lines]
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise RunError(
+            f"{path} is damaged ({first_line(error)}): train the model again."
+        ) from error
+    if not values:
+        raise RunError(f"{path} has no lines: train the model again.")
+    where = (f"{path}, line {number}" for number in range(1, len(values) + 1))
+    return pd.DataFrame(
+        [_checked(value, _Record, place) for value, place in zip(values, where, strict=True)]
+    )
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    try:
+        columns = parquet.read_columns(path, list(schema.PREDICTION_COLUMNS))
+        table = columns.to_pandas()
+        wrong = np.flatnonzero(~table["probability"].between(0, 1) | table.isna().any(axis=1))
+        if len(wrong):
+            row = table.iloc[wrong[0]].to_dict()
+            raise DataError(f"row {wrong[0]}: found {row}, expected a probability from 0 to 1")
+        return table
+    except DataError as error:
+        raise RunError(f"{path} is damaged ({error}): train the model again.") from error

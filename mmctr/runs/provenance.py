@@ -1,0 +1,91 @@
+"""Where a result comes from: data, versions, commit and machine."""
+
+import os
+import platform
+import subprocess
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import mmctr
+from mmctr.data.dataset import Dataset
+
+
+def describe(dataset: Dataset) -> dict[str, Any]:
+    """What identifies a dataset: name, folder, fingerprint, sizes, and whether it is simulated."""
+    return {
+        "name": dataset.name,
+        "folder": str(dataset.folder),
+        "fingerprint": dataset.fingerprint,
+        "simulated": dataset.simulated,
+        "items": dataset.catalog.n_items,
+        "rows": {name: len(rows) for name, rows in dataset.splits.items()},
+    }
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, git commit and hardware behind a result."""
+    packages = ("torch", "numpy", "pandas", "scikit-learn")
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "versions": {
+            "mmctr": mmctr.__version__,
+            "python": platform.python_version(),
+            **{name: _version(name) for name in packages},
+        },
+        "git": _git_commit(),
+        "hardware": {
+            "machine": platform.machine(),
+            "system": platform.system(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpu": gpu,
+        },
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str | None:
+    """The processor's name, where the system tells it."""
+    try:
+        facts = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or None
+    names = [line.split(":", 1)[1].strip() for line in facts.split("\n") if "model name" in line]
+    return names[0] if names else None
+
+
+def source_hash() -> str:
+    """A hash of the library's code, which a commit with changes does not tell."""
+    root = Path(mmctr.__file__).parent
+    digest = sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _git_commit() -> dict[str, Any] | None:
+    """The commit of the source tree and whether it has uncommitted changes; None outside git."""
+    root = Path(mmctr.__file__).parent.parent
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(root), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {
+            "commit": git("rev-parse", "HEAD"),
+            "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
+        }
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,136 @@
+"""A run in training: the folder that keeps its last state, to go on from."""
+
+import json
+import shlex
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from mmctr.data.dataset import Dataset
+from mmctr.errors import ConfigError, MMCTRError, RunError, first_line
+from mmctr.files import LOCK, alone, atomic_path, write_json
+from mmctr.model.pretrained import CONFIG
+from mmctr.runs.forms import SUMMARY, BegunForm, read_json
+from mmctr.runs.provenance import describe, provenance, source_hash
+from mmctr.runs.writing import move_to_free_name, new_folder, run_name
+from mmctr.training.progress import State
+
+CHECKPOINT = "checkpoint.safetensors"  # of an unfinished run
+
+
+@dataclass(frozen=True)
+class UnfinishedRun:
+    """The folder of a run in training: its parameters, and the state after its last validation."""
+
+    folder: Path
+    config: dict[str, Any]
+
+    @classmethod
+    def begin(cls, runs: Path, dataset: Dataset, config: dict[str, Any]) -> "UnfinishedRun":
+        """Its folder below `runs`: one left by a training begun exactly like this, or a new one.
+
+        Exactly means the same parameters, data, library, versions and machine, so that going on
+        ends as training again would. Raises RunError if a new one cannot be written.
+        """
+        config = config | {"dataset": describe(dataset), "source": source_hash(), **provenance()}
+        config = json.loads(json.dumps(config))  # as it is read back
+        for folder in sorted(runs.glob("*-unfinished*")):
+            with suppress(MMCTRError):
+                left = cls.load(folder)
+                # Without a lock and a state it is one that is just being begun.
+                was_killed = (folder / LOCK).exists()
+                if left.config == config and (left.saved() or was_killed) and left.is_free():
+                    return left
+        name = f"{run_name(dataset, config)}-unfinished"
+        with new_folder(runs, name) as temporary:
+            write_json(temporary / CONFIG, config)
+            return cls(move_to_free_name(temporary, runs / name), config)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "UnfinishedRun":
+        """Read its parameters; RunError if the folder is missing, damaged or a finished run."""
+        folder = Path(folder)
+        if not (folder / CONFIG).is_file() or (folder / SUMMARY).is_file():
+            raise RunError(
+                f"{folder} is not an unfinished run: choose a folder that mmctr train has left "
+                "below runs, with a name that ends in -unfinished."
+            )
+        return cls(folder, read_json(folder / CONFIG, BegunForm))
+
+    def is_free(self) -> bool:
+        """Whether no process trains it just now."""
+        try:
+            with alone(self.folder):
+                return True
+        except MMCTRError:
+            return False
+
+    def require_same(self, dataset: Dataset) -> None:
+        """Raise RunError unless the dataset is the very one that training began with."""
+        stated = self.config["dataset"]
+        if stated["fingerprint"] != dataset.fingerprint:
+            raise RunError(
+                f"{self.folder} was trained on data with fingerprint {stated['fingerprint']}, but "
+                f"{dataset.folder} has {dataset.fingerprint}: choose the run's own dataset, "
+                f"{stated['folder']}."
+            )
+
+    def save(self, state: State) -> None:
+        """Put this state in place of the last one, whole or not at all."""
+        groups, values = state
+        tensors = {
+            f"{group}/{name}": tensor.contiguous()
+            for group, named in groups.items()
+            for name, tensor in named.items()
+        }
+        # One file, so that tensors and values are always of the same step.
+        with atomic_path(self.folder / CHECKPOINT) as temporary:
+            save_file(tensors, temporary, {"values": json.dumps(values)})
+
+    def saved(self) -> State | None:
+        """The last state; None if training was stopped before its first validation."""
+        path = self.folder / CHECKPOINT
+        if not path.is_file():
+            return None
+        groups: dict[str, dict[str, torch.Tensor]] = defaultdict(dict)
+        try:
+            with safe_open(path, "pt") as file:
+                for key in file.keys():  # noqa: SIM118, the file is no mapping
+                    group, _, name = key.partition("/")
+                    # A copy is aligned as torch wants it, the file's own memory is not.
+                    groups[group][name] = file.get_tensor(key).clone()
+                return groups, json.loads(file.metadata()["values"])
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{path} is damaged ({first_line(error)}): delete its folder and train again."
+            ) from error
+
+    @contextmanager
+    def in_training(self) -> Iterator[None]:
+        """Keep the folder for a block that trains and writes the run; delete it at its end.
+
+        An interruption from the keyboard becomes a RunError that says how to go on. Raises
+        MMCTRError if another process trains it.
+        """
+        self.load(self.folder)
+        with alone(self.folder, "being trained by"):
+            self.load(self.folder)  # another process may have finished it just before
+            try:
+                yield
+            except KeyboardInterrupt:
+                raise RunError(
+                    f"Training was stopped and {self.folder} keeps it as of its last validation: "
+                    f"go on with mmctr train --resume {shlex.quote(str(self.folder))}."
+                ) from None
+            except ConfigError:  # it has diverged, and would again
+                shutil.rmtree(self.folder, ignore_errors=True)
+                raise
+            shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,62 @@
+"""The parameters of training, and how presets and changes make both configurations."""
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from mmctr.config import Config
+from mmctr.errors import ConfigError
+from mmctr.model.config import DINConfig
+from mmctr.model.presets import PRESETS
+
+
+class TrainConfig(Config):
+    """How a model is trained.
+
+    embedding_l2, network_l2: Adam's L2 terms. validations: how often valid is scored within each
+    epoch. patience: validations without a better AUC before training stops; half of it before the
+    learning rate is cut to a third. averaging: share that a moving average of the weights keeps
+    every 4 steps; valid is scored with the average, and a run keeps it; 0 takes the weights as they
+    are. fresh_negatives: train negatives that mmctr data import drew, because the log does not know
+    what else was shown, are drawn anew for every epoch after the first. row_updates: the tables of
+    ids and of finetuned content change only in the rows that a batch names, which catalogs of
+    millions of items need. precision: of matrix products; "auto" is "bfloat16" on CUDA and
+    "float32" elsewhere.
+    """
+
+    seed: int = Field(1, ge=0)
+    epochs: PositiveInt = 8
+    batch_size: int = Field(1024, ge=3)  # batches of at most 2 can leave a row alone
+    learning_rate: PositiveFloat = 3e-3
+    embedding_l2: NonNegativeFloat = 1e-3
+    network_l2: NonNegativeFloat = 0.0
+    validations: PositiveInt = 4
+    patience: PositiveInt = 4
+    max_gradient_norm: PositiveFloat = 10.0
+    averaging: float = Field(0.97, ge=0, lt=1)
+    fresh_negatives: bool = True
+    row_updates: bool = False
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+
+def configs(preset: str = "default", **parameters: object) -> tuple[DINConfig, TrainConfig]:
+    """A preset's configurations with some parameters changed; None leaves one as it is.
+
+    Raises ConfigError for an unknown preset and names a bad parameter.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"Preset {preset!r} is unknown: choose one of {', '.join(PRESETS)}.")
+    given = {name: value for name, value in parameters.items() if value is not None}
+    parameters = PRESETS[preset] | given
+    unknown = [
+        name
+        for name in parameters
+        if name not in DINConfig.model_fields and name not in TrainConfig.model_fields
+    ]
+    if unknown:
+        known = ", ".join([*DINConfig.model_fields, *TrainConfig.model_fields])
+        raise ConfigError(f"Parameter {unknown[0]!r} is unknown: choose one of {known}.")
+    model = {name: value for name, value in parameters.items() if name in DINConfig.model_fields}
+    training = {name: value for name, value in parameters.items() if name not in model}
+    return DINConfig.of(**model), TrainConfig.of(**training)

@@ -1,0 +1,30 @@
+"""Negatives drawn anew for a later epoch, where the import had drawn them."""
+
+import numpy as np
+
+from mmctr.data.dataset import Dataset
+from mmctr.data.importing.negatives import NegativeSampler
+
+
+class FreshNegatives:
+    """Train rows whose negatives can be drawn anew, in the way in which they were drawn before."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        rows = dataset.train
+        number = np.unique(rows.user, return_inverse=True)[1]
+        clicked = rows.label == 1
+        self.sampler = NegativeSampler.of(
+            dataset.negative_sampling,
+            dataset.train_clicks(),
+            number[clicked],
+            rows.target[clicked].astype(np.int64),
+        )
+        self.rows, self.negatives = rows, np.flatnonzero(~clicked)
+        self.user = number[self.negatives]
+
+    def targets(self, rng: np.random.Generator) -> np.ndarray:
+        """The target of each row, int32 [n]: that of a click stays, a negative is another item."""
+        target = self.rows.target.copy()
+        drawn = self.sampler.draw(self.user, rng)
+        target[self.negatives] = np.where(drawn > 0, drawn, target[self.negatives])
+        return target

@@ -1,0 +1,146 @@
+"""What training has seen so far: a state to go on from, and where the time went."""
+
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from mmctr.devices import peak_memory_mb
+from mmctr.model.din import DIN
+from mmctr.training.optimizer import WeightAverage
+
+RESUMED = ("epoch", "step", "samples", "records", "best_auc", "since_best")  # of Progress
+State = tuple[dict[str, dict[str, Tensor]], dict[str, Any]]  # tensors by group, and values
+PARTS = ("data", "forward", "backward", "optimizer", "validation")
+
+
+class Checkpoint(Protocol):
+    """Where training keeps its last state, to be gone on with: the folder of an unfinished run."""
+
+    folder: Path
+
+    def saved(self) -> State | None:
+        """The last state, if there is one."""
+
+    def save(self, state: State) -> None:
+        """Put this state in its place."""
+
+
+class Stopwatch:
+    """Adds up where the time of training goes: seconds by part; on a GPU without waiting for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.on_gpu = device.type == "cuda"
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.marks: list[tuple[str, torch.cuda.Event]] = []
+        self.last = time.perf_counter()
+        if self.on_gpu:
+            self.lap("start")
+
+    def lap(self, part: str) -> None:
+        """The time since the last lap went into this part."""
+        if self.on_gpu:
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self.marks.append((part, event))
+        else:
+            now = time.perf_counter()
+            self.seconds[part] += now - self.last
+            self.last = now
+
+    def settle(self) -> None:
+        """Wait for the GPU and add up its laps."""
+        if self.on_gpu:
+            torch.cuda.synchronize()
+            for (_, before), (part, event) in pairwise(self.marks):
+                self.seconds[part] += before.elapsed_time(event) / 1000
+            del self.marks[:-1]
+
+
+@dataclass
+class Progress:
+    """What training has seen so far: a record each validation, and the best weights.
+
+    step: steps done of the epoch, which counts from 0. shuffling: the state of the generator that
+    shuffles, before that epoch.
+    """
+
+    plateau: ReduceLROnPlateau
+    average: WeightAverage
+    stopwatch: Stopwatch
+    epoch: int = 0
+    step: int = 0
+    shuffling: Tensor | None = None
+    samples: int = 0
+    records: list[dict[str, float]] = field(default_factory=list)
+    losses: list[Tensor] = field(default_factory=list)  # of the steps since the last validation
+    best_auc: float = float("-inf")
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    since_best: int = 0
+    seconds_before: float = 0.0  # of training, until it was stopped
+
+    def state(self, model: DIN) -> State:
+        """All that the next steps depend on, right after a validation."""
+        optimizer, weights = self.plateau.optimizer, model.state_dict()
+        groups = {
+            "weights": {name: weights[name] for name in self.best_weights},
+            "best": self.best_weights,
+            "average": self.average.average,
+            "random": {"shuffling": self.shuffling, "cpu": torch.get_rng_state()},
+        }
+        if model.device.type == "cuda":
+            groups["random"]["cuda"] = torch.cuda.get_rng_state()
+        for number, moments in optimizer.state_dict()["state"].items():
+            groups[f"optimizer {number}"] = moments
+        values = {name: getattr(self, name) for name in RESUMED}
+        values |= {
+            "updates": self.average.updates,
+            "plateau": self.plateau.state_dict(),
+            "rates": [group["lr"] for group in optimizer.param_groups],
+            "seconds": dict(self.stopwatch.seconds),
+        }
+        return groups, values
+
+    def restore(self, model: DIN, state: State) -> None:
+        """Go back to a state, all random numbers included."""
+        groups, values = state
+        optimizer = self.plateau.optimizer
+        model.load_state_dict(groups["weights"], strict=False)
+        device = model.device
+        self.best_weights = {name: value.to(device) for name, value in groups["best"].items()}
+        for name, value in self.average.average.items():
+            value.copy_(groups["average"][name])
+        self.average.updates = values["updates"]
+        self.plateau.load_state_dict(values["plateau"])
+        for group, rate in zip(optimizer.param_groups, values["rates"], strict=True):
+            group["lr"] = rate
+        moments = {
+            int(key.split()[1]): value
+            for key, value in groups.items()
+            if key.startswith("optimizer ")
+        }
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
+        for name in RESUMED:
+            setattr(self, name, values[name])
+        self.stopwatch.seconds.update(values["seconds"])
+        self.seconds_before = sum(values["seconds"].values())
+        self.shuffling = groups["random"]["shuffling"]
+        torch.set_rng_state(groups["random"]["cpu"])
+        if device.type == "cuda" and "cuda" in groups["random"]:
+            torch.cuda.set_rng_state(groups["random"]["cuda"])
+
+    def cost(self, device: torch.device) -> dict[str, object]:
+        """Training speed without validation, seconds by part, and peak memory."""
+        seconds = {part: round(self.stopwatch.seconds[part], 3) for part in PARTS}
+        training = sum(seconds.values()) - seconds["validation"]
+        return {
+            "samples_per_s": round(self.samples / training, 1),
+            "seconds": seconds,
+            "peak_memory_mb": round(peak_memory_mb(device), 1),
+        }

@@ -1,0 +1,86 @@
+"""A dataset of four items in its files, made by hand, to be changed by the tests."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mmctr.data import schema
+from mmctr.data.dataset import Dataset
+
+FILES = {
+    "item_info": {
+        "item_id": [0, 1, 2, 3, 4],
+        "item_tags": [[0, 0, 0], [1, 2, 0], [3, 0, 0], [2, 0, 0], [0, 0, 0]],
+        "item_emb_d128": [[0.0, 0.0], [1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]],
+    },
+    "item_feature": {
+        "item_id": [4, 2, 1, 3],
+        "item_title": ["four", None, "one", "three"],
+        "item_tags": [[0, 0, 0], [3, 0, 0], [1, 2, 0], [2, 0, 0]],
+        "likes_level": [4, 2, 1, 3],
+        "views_level": [10, 0, 1, 5],
+        "txt_emb_BERT": [[4.0, 4.5, 4.0], [2.0, 2.5, 2.0], [1.0, 1.5, 1.0], [3.0, 3.5, 3.0]],
+        "img_emb_CLIPRN50": [[4.0, -4.0], [2.0, -2.0], [1.0, -1.0], [3.0, -3.0]],
+    },
+    "train": {
+        "user_id": [7, 7, 8, 8],
+        "item_seq": [[0, 0, 1], [0, 0, 1], [0, 1, 2], [0, 0, 0]],
+        "item_id": [2, 3, 4, 1],
+        "likes_level": [6, 7, 8, 9],
+        "views_level": [1, 2, 3, 4],
+        "label": [0, 1, 0, 1],
+    },
+    "valid": {
+        "user_id": [7, 9],
+        "item_seq": [[1, 3], [4, 4]],
+        "item_id": [4, 2],
+        "likes_level": [1, 1],
+        "views_level": [1, 1],
+        "label": [1, 0],
+    },
+    "test": {
+        "user_id": [8],
+        "item_seq": [[2, 1]],
+        "item_id": [3],
+        "likes_level": [7],
+        "views_level": [2],
+        "label": [0],
+    },
+}
+ITEM_FILES = ("item_feature", "item_emb")  # published beside the folder MicroLens_1M_x1
+
+
+def write_folder(folder, changes=None, *, nested=True):
+    """Write FILES with changes {file: {column: values}}; None leaves a column or file out."""
+    changes = changes or {}
+    for name in FILES | changes:
+        change = changes.get(name, {})
+        if change is None:
+            continue
+        columns = {k: v for k, v in (FILES.get(name, {}) | change).items() if v is not None}
+        place = folder / schema.NESTED_FOLDER if nested and name not in ITEM_FILES else folder
+        place.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(columns), place / f"{name}.parquet")
+    return folder
+
+
+def load_changed(folder, changes):
+    """Load the folder's FILES with changes."""
+    return Dataset.load(write_folder(folder, changes))
+
+
+def replaced(file, column, row, value):
+    """A change of one value of a column of FILES."""
+    return {file: {column: [*FILES[file][column][:row], value, *FILES[file][column][row + 1 :]]}}
+
+
+def histories(rows):
+    """Each row's history as a list."""
+    return [rows.history(row).tolist() for row in range(len(rows))]
+
+
+TRUTH = {
+    "split": ["train"] * 4 + ["valid"] * 2 + ["test"],
+    "row": [1, 0, 2, 3, 0, 1, 0],
+    "probability": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7],
+}
+NAN, INFINITY = float("nan"), float("inf")

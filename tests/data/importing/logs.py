@@ -1,0 +1,41 @@
+"""A log of hand-made clicks, imported."""
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hypothesis import strategies as st
+
+from mmctr.data.importing.recipe import Recipe
+from mmctr.data.importing.steps import import_dataset
+
+ITEMS = pd.DataFrame(
+    {
+        "item_id": [f"i{number}" for number in range(12)],
+        "title": [f"Title {number}" for number in range(12)],
+        "genres": ["Drama|Comedy", "Drama", "", None, "Sci-Fi, Drama", *["Comedy"] * 7],
+    }
+)
+log_rows = st.lists(
+    st.tuples(st.sampled_from("abcd"), st.integers(0, 7), st.integers(0, 9)),
+    min_size=1,
+    max_size=60,
+)
+
+
+def imported(folder, log, items=ITEMS, covers=None, features=None, **options):
+    """Import a log given as rows (user, item number, time) or as a DataFrame."""
+    if not isinstance(log, pd.DataFrame):
+        log = pd.DataFrame(log, columns=["user_id", "item_id", "timestamp"])
+        log["item_id"] = "i" + log["item_id"].astype(str)
+    log.to_csv(folder / "log.csv", index=False)
+    items.to_parquet(folder / "items.parquet")
+    out, table = folder / "out", None
+    if features is not None:
+        table = folder / "features.parquet"
+        pq.write_table(pa.table(features), table)
+    recipe = Recipe.of(**options)
+    facts = import_dataset(folder / "log.csv", folder / "items.parquet", covers, out, recipe, table)
+    return out, facts
+
+
+LOG = [("a", number % 7, number) for number in range(9)] + [("b", 1, 3), ("b", 9, 4)]

@@ -1,0 +1,37 @@
+"""Which clicks are for which split."""
+
+import pandas as pd
+import pytest
+
+from mmctr.errors import ConfigError
+from tests.data.importing.logs import imported
+
+
+def test_last_two_are_the_last_two_and_date_splits_by_date(tmp_path):
+    log = [("a", number, 10 + number) for number in range(6)]
+    out, _ = imported(tmp_path, log)
+    valid, test = (
+        pd.read_parquet(out / "MicroLens_1M_x1" / f"{name}.parquet") for name in ("valid", "test")
+    )
+    assert valid["item_id"][0] == 5
+    assert test["item_id"][0] == 6
+    assert test["item_seq"][0].tolist() == [1, 2, 3, 4, 5]
+    (tmp_path / "second").mkdir()
+    log += [("b", number, 20 + number) for number in range(6)]
+    out, facts = imported(tmp_path / "second", log, split="date", valid_from=15, test_from=22)
+    counts = facts["counts"]
+    assert (counts["train"], counts["valid"], counts["test"]) == (5, 3, 4)
+
+
+def test_a_log_without_three_clicks_of_anyone_is_refused(tmp_path):
+    """It would leave valid and test without rows, and a dataset that cannot be loaded."""
+    with pytest.raises(ConfigError, match="No user has three clicks"):
+        imported(tmp_path, [("a", 1, 1), ("a", 2, 2), ("b", 3, 3)])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_border_of_zero_is_a_time(tmp_path):
+    log = [("a", number, number - 5) for number in range(10)]
+    _, facts = imported(tmp_path, log, split="date", valid_from=0, test_from=2, negatives=1)
+    counts = facts["counts"]
+    assert (counts["train"], counts["valid"], counts["test"]) == (5, 2, 3)

@@ -1,0 +1,80 @@
+"""Neighbours and co-clicks."""
+
+from dataclasses import replace
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics.pairwise import cosine_similarity
+
+from mmctr.data.impressions import Impressions
+from mmctr.evaluation import similarity
+from tests.evaluation.test_explain import shortened
+
+
+def test_cosine_and_nearest_agree_with_scikit_learn():
+    embedding = np.random.default_rng(0).normal(size=(30, 6)).astype(np.float32)
+    embedding[0] = 0
+    expected = cosine_similarity(embedding)
+    left, right = np.divmod(np.arange(900), 30)
+    np.testing.assert_allclose(
+        similarity.cosine(embedding, left, right), expected.ravel(), atol=1e-6
+    )
+    order = np.argsort(-expected[7, 1:]) + 1
+    assert similarity.nearest(embedding, 7, 4).tolist() == order[order != 7][:4].tolist()
+    zero = similarity.cosine(embedding, np.array([0, 0]), np.array([0, 5]))
+    assert zero.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("count", [4, 5, 100])
+def test_neither_padding_nor_the_item_is_its_own_neighbour(count):
+    embedding = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [-1, 0], [-1, -1]], dtype=np.float32)
+    assert similarity.nearest(embedding, 1, count).tolist() == [2, 3, 5, 4]
+
+
+def test_co_click_pairs_are_neighbours_in_train_histories(tiny):
+    item, together, apart = similarity.co_click_pairs(tiny, count=200)
+    seen = set()
+    for row in range(len(tiny.train)):
+        history = tiny.train.history(row).tolist()
+        seen |= set(pairwise(history))
+    assert set(zip(item.tolist(), together.tolist(), strict=True)) <= seen
+    assert sorted(apart) == sorted(together)
+
+
+def test_co_clicks_are_drawn_once_by_seed_and_may_be_absent(tiny):
+    pairs = similarity.co_click_pairs(tiny, count=50)
+    assert [len(part) for part in pairs] == [50] * 3
+    for found, again in zip(pairs, similarity.co_click_pairs(tiny, count=50), strict=True):
+        np.testing.assert_array_equal(found, again)
+    other = similarity.co_click_pairs(tiny, count=50, seed=1)
+    assert not np.array_equal(pairs[0], other[0])
+    lonely = replace(tiny, splits=tiny.splits | {"train": shortened(tiny.train, 1)})
+    none = similarity.co_click_pairs(lonely)
+    assert [len(part) for part in none] == [0] * 3
+    assert np.isnan(similarity.co_click_auc(tiny.catalog.text_features, none))
+
+
+@given(st.lists(st.lists(st.integers(1, 50), max_size=6), min_size=1, max_size=6))
+def test_all_co_clicks_are_found_where_there_are_few(histories):
+    flat = np.array([item for history in histories for item in history], dtype=np.int32)
+    end = np.cumsum([len(history) for history in histories])
+    start = end - [len(history) for history in histories]
+    number = np.arange(len(histories))
+    train = Impressions(number, number, None, start, end, flat)
+    item, together, apart = similarity.co_click_pairs(SimpleNamespace(train=train))
+    expected = sorted(pair for history in histories for pair in pairwise(history))
+    assert sorted(zip(item.tolist(), together.tolist(), strict=True)) == expected
+    assert sorted(apart) == sorted(together)
+
+
+def test_co_click_auc_finds_what_was_planted(tiny):
+    pairs = similarity.co_click_pairs(tiny)
+    random = np.random.default_rng(0).normal(size=(tiny.catalog.n_items + 1, 8))
+    assert similarity.co_click_auc(random, pairs) == pytest.approx(0.5, abs=0.05)
+    planted = np.array([1] * 5), np.array([2] * 5), np.array([3] * 5)
+    embedding = np.array([[0, 0], [1, 0], [1, 0.1], [0, 1]])
+    assert similarity.co_click_auc(embedding, planted) == 1

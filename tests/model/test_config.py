@@ -1,0 +1,32 @@
+"""Values of the model that cannot be used."""
+
+import pytest
+
+from mmctr.errors import ConfigError
+from mmctr.model.config import DINConfig
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"content": "fixed"}, "'content' is 'fixed', .*'projected', 'frozen', 'finetuned'"),
+        ({"attention": "softmax"}, "'attention' is 'softmax', expected one of 'dot', 'mlp'"),
+        ({"bilinear": None}, "'bilinear' is None, .*'all', 'each', 'interaction', 'off'"),
+        ({"heads": 0}, "'heads' is 0, expected greater than or equal to 1"),
+        ({"heads": "many"}, "'heads' is 'many', expected a valid integer"),
+        ({"embedding_dim": 1.5}, "'embedding_dim' is 1.5, expected a valid integer"),
+        ({"cross_layers": 9}, "'cross_layers' is 9, expected less than or equal to 8"),
+        ({"cross_layers": -1}, "'cross_layers' is -1, expected greater than or equal to 0"),
+        ({"dropout": 1.0}, "'dropout' is 1.0, expected less than 1"),
+        ({"attention_dropout": float("nan")}, "'attention_dropout' is nan, expected less than 1"),
+        ({"hidden": ()}, "'hidden' is .., expected at least 1 item"),
+        ({"hidden": (8, -1)}, "'hidden' is -1, expected greater than 0"),
+        ({"senet": "maybe"}, "'senet' is 'maybe', expected a valid boolean"),
+        ({"depth": 3}, "'depth' is unknown: choose one of embedding_dim, content, content_dim"),
+    ],
+)
+def test_wrong_values_are_refused_in_one_sentence(values, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        DINConfig.of(**values)
+    assert "\n" not in str(error.value)
+    assert str(error.value).endswith(".")

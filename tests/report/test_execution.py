@@ -1,0 +1,200 @@
+"""Notebooks that fail, die, are killed, or need not run again."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import nbformat
+
+from mmctr.report import execution, pages, reports
+from mmctr.report.make import make_report
+from mmctr.report.reports import Report, latest_report
+from tests.report.conftest import write_notebooks
+
+
+def test_a_failing_notebook_leaves_the_others(tmp_path, tiny_folder, monkeypatch):
+    monkeypatch.setenv("MMCTR_HOME", str(tmp_path))
+    notebooks = write_notebooks(
+        tmp_path / "notebooks", **{"03_train": "raise ValueError('<b>no</b> luck')"}
+    )
+    out = tmp_path / "reports"
+    report = make_report(tiny_folder, ["v4"], [1], out, notebooks=notebooks)
+    assert [page.name for page in report.failed] == [
+        "03_train_v4_seed1",
+        "04_attention",
+        "05_compare",
+    ]
+    overview = (out / "index.html").read_text()
+    assert "Cell 4: ValueError: &lt;b&gt;no&lt;/b&gt; luck" in overview
+    assert "No training finished" in overview
+    assert (report.folder / "01_explore.html").exists()
+    page = (report.folder / "03_train_v4_seed1.html").read_text()
+    assert "This notebook failed" in page
+    assert "<b>no</b>" not in page
+
+
+def test_a_dead_kernel_is_named_with_its_cell_and_papermill_s_notices_are_not_shown(
+    tmp_path, tiny_folder
+):
+    failures = {
+        "01_explore": "import os\nos._exit(1)",
+        "02_embeddings": "raise OSError('\x1b[31mno')",
+    }
+    notebooks = write_notebooks(tmp_path / "notebooks", **failures)
+    report = make_report(tiny_folder, ["v4"], [1], tmp_path / "reports", notebooks=notebooks)
+    dead, raised, train_page = report.pages[:3]
+    assert dead.error == "Cell 4: DeadKernelError: Kernel died"
+    assert raised.error == "Cell 4: OSError: no"
+    assert train_page.status == "failed"
+    executed = nbformat.read(report.folder / "notebooks" / "02_embeddings.ipynb", as_version=4)
+    assert executed.cells[3].outputs[0].ename == "OSError"
+    assert "papermill" not in (report.folder / raised.file).read_text()
+
+
+def test_a_report_that_is_asked_for_again_runs_nothing(again, capsys):
+    first, executed = again()
+    assert executed == [page.name for page in first.pages]
+    before = (first.folder / "05_compare.html").read_text()
+    capsys.readouterr()
+    second, executed = again()
+    assert executed == []
+    assert second.folder == first.folder
+    assert second.runs == first.runs
+    assert len(second.load_runs()) == 2
+    assert (second.folder / "05_compare.html").read_text() == before
+    told = capsys.readouterr().err
+    assert all(f"{page.name}: reused" in told for page in second.pages)
+
+
+def test_a_killed_report_goes_on_where_it_was(again):
+    report, _ = again()
+    manifest = report.folder / reports.MANIFEST
+    values = json.loads(manifest.read_text())
+    for page in values["pages"][3:]:  # as _publish left it after the third page
+        page |= {"status": "pending", "inputs": "", "seconds": 0.0}
+    values["runs"] = values["runs"][:1]
+    manifest.write_text(json.dumps(values))
+    resumed, executed = again()
+    assert resumed.folder == report.folder
+    assert executed == ["03_train_v1_seed1", "04_attention", "05_compare"]
+    assert resumed.runs == report.runs
+
+
+def test_a_failed_page_is_tried_again(again):
+    report, _ = again()
+    manifest = report.folder / reports.MANIFEST
+    values = json.loads(manifest.read_text())
+    values["pages"][1] |= {"status": "failed", "error": "the disk was full"}
+    manifest.write_text(json.dumps(values))
+    resumed, executed = again()
+    assert executed == ["02_embeddings"]
+    assert not resumed.failed
+
+
+def test_only_what_depends_on_a_changed_input_runs(again):
+    report, _ = again()
+    # A changed notebook: a new report, which takes over the other pages.
+    path = again.notebooks / "02_embeddings.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[2].source += "\nprint('changed')"
+    nbformat.write(notebook, path)
+    changed, executed = again()
+    assert changed.folder != report.folder
+    assert executed == ["02_embeddings", "05_compare"]  # that one names its report
+    assert "changed" in (changed.folder / "02_embeddings.html").read_text()
+    assert (changed.folder / "notebooks" / "01_explore.ipynb").exists()
+    # Outputs that were saved with a notebook are no change of it.
+    notebook.cells[2].outputs = [nbformat.v4.new_output("stream", text="saved")]
+    nbformat.write(notebook, path)
+    assert again()[1] == []
+    # A parameter of training: what trains, and what names the report. (04 looks at the same run.)
+    _, executed = again(parameters={"epochs": 2})
+    assert executed == ["03_train_v4_seed1", "03_train_v1_seed1", "05_compare"]
+    # Fewer strategies: the runs are there already, but another one is the best.
+    worse = min(report.load_runs(), key=lambda run: run.summary["metrics"]["auc"])
+    _, executed = again([worse.strategy])
+    assert executed == ["04_attention", "05_compare"]
+
+
+def test_a_run_that_was_deleted_is_trained_again(again):
+    report, _ = again()
+    shutil.rmtree(report.load_runs()[1].folder)
+    resumed, executed = again()
+    assert "03_train_v1_seed1" in executed
+    assert "03_train_v4_seed1" not in executed
+    # Nothing is trained here, so the page finds no run; the others go on.
+    assert [page.name for page in resumed.failed] == ["03_train_v1_seed1"]
+    assert "is not a finished run" in resumed.failed[0].error
+
+
+def test_a_changed_library_runs_everything(again, monkeypatch):
+    monkeypatch.setattr(execution, "library_hash", lambda: "changed")
+    assert len(again()[1]) == 6
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from mmctr.report.make import make_report
+data, notebooks, out = map(Path, sys.argv[1:])
+report = make_report(data, ["v1"], [1], out, notebooks=notebooks)
+print(*[page.error for page in report.failed], sep="")
+"""
+# Waits at its tenth step, after a validation, until the file "go" is there.
+TRAIN = f"""
+import os, signal
+from pathlib import Path
+from mmctr.data.dataset import Dataset
+from mmctr.runs.train import train
+from mmctr.training import trainer
+from mmctr.training.config import configs
+home = Path(os.environ["MMCTR_HOME"])
+real, steps = trainer.update, iter(range(1, 1000))
+def update(*arguments):
+    if next(steps) == 10 and not (home / "go").exists():
+        (home / "waiting").write_text(str(os.getpid()))
+        signal.pause()
+    return real(*arguments)
+trainer.update = update
+small = configs(seed=seed, epochs=1, hidden=(8,), batch_size=128)
+run = train(Dataset.load(data), strategy, *small, home / "runs")
+display({{{pages.RECORD!r}: {{"run": str(run.folder)}}, "text/plain": "Recorded: "}}, raw=True)
+"""
+
+
+def test_a_report_killed_in_training_goes_on_there(tiny_folder, tmp_path):
+    """With kill -9, to it and to its kernel."""
+    first = "open(__import__('os').environ['MMCTR_HOME'] + '/first', 'a').write('x')"
+    notebooks = write_notebooks(tmp_path / "notebooks", **{"01_explore": first, "03_train": TRAIN})
+    command = [sys.executable, "-c", KILLED, tiny_folder, notebooks, tmp_path / "reports"]
+    options = {
+        "env": dict(os.environ, MMCTR_HOME=str(tmp_path)),
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+    }
+    command = [str(word) for word in command]
+    with subprocess.Popen(command, **options) as process:
+        try:
+            while not (tmp_path / "waiting").exists() and process.poll() is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(0.05)
+        finally:
+            process.kill()
+        kernel = int((tmp_path / "waiting").read_text())
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(kernel, signal.SIGKILL)
+    (left,) = (tmp_path / "runs").iterdir()
+    assert left.name.endswith("-unfinished")
+    (tmp_path / "go").touch()
+    done = subprocess.run(command, **options)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+    assert (tmp_path / "first").read_text() == "x", "a finished notebook is not run again"
+    (run,) = (tmp_path / "runs").iterdir()  # the one left was gone on with
+    folder = latest_report(tmp_path / "reports")
+    assert [one.folder for one in Report.load(folder).load_runs()] == [run]
+    assert not list(folder.glob(".lock"))

@@ -1,0 +1,63 @@
+"""What a result rests on."""
+
+import os
+import platform
+import subprocess
+from datetime import datetime
+from importlib.metadata import version
+
+import mmctr
+from mmctr.content.fusion import embedding_hash, item_embeddings
+from mmctr.runs import provenance
+from mmctr.training.config import configs
+
+
+def test_the_summary_says_what_a_result_rests_on(tiny, tiny_run):
+    config, summary = tiny_run.config, tiny_run.summary
+    assert summary["dataset"] == {
+        "name": tiny.folder.name,
+        "folder": str(tiny.folder),
+        "fingerprint": tiny.fingerprint,
+        "simulated": True,
+        "items": 300,
+        "rows": {"train": 2400, "valid": 300, "test": 300},
+    }
+    for package in ("torch", "numpy", "pandas", "scikit-learn"):
+        assert summary["versions"][package] == version(package)
+    assert summary["versions"]["python"] == platform.python_version()
+    assert summary["versions"]["mmctr"] == version("mmctr")
+    assert set(summary["git"] or {"commit", "dirty"}) == {"commit", "dirty"}
+    assert summary["hardware"]["cores"] == os.cpu_count()
+    assert summary["item_embedding_sha256"] == embedding_hash(item_embeddings(tiny.catalog, "v4"))
+    assert summary["config"] == config
+    learned = [weight for weight in tiny_run.model().parameters() if weight.requires_grad]
+    assert summary["parameters"] == sum(weight.numel() for weight in learned)
+    low, high = summary["metrics"]["auc_interval"]
+    assert low < summary["metrics"]["auc"] < high
+    best = tiny_run.history.loc[tiny_run.history["auc"].idxmax()]
+    assert summary["best_epoch"] == best["epoch"]
+    assert set(summary["seconds"]) == {"fusion", "training"}
+    assert datetime.fromisoformat(summary["date"]).tzinfo
+    assert config["training"]["seed"] == 1
+    assert config["model"]["hidden"] == [16]
+    assert configs(**config["model"], **config["training"])
+
+
+def test_the_commit_is_that_of_the_source_tree(tmp_path, monkeypatch):
+    monkeypatch.setattr(mmctr, "__file__", str(tmp_path / "mmctr" / "__init__.py"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert provenance.provenance()["git"] is None
+
+    def git(*words):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        command = ["git", "-C", str(tmp_path), *who, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    (tmp_path / "file").write_text("one")
+    git("init")
+    git("add", "file")
+    git("commit", "-m", "one")
+    clean = {"commit": git("rev-parse", "HEAD"), "dirty": False}
+    assert provenance.provenance()["git"] == clean
+    (tmp_path / "file").write_text("two")
+    assert provenance.provenance()["git"] == clean | {"dirty": True}
