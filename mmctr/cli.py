@@ -220,10 +220,10 @@ def train_command(
             "with those it began with: leave out --strategy, --seed and -p."
         )
     folder = _existing_data(data) if resume is None or given("data") else None
+    from mmctr import parallel
     from mmctr.data.dataset import Dataset
     from mmctr.runs import train
     from mmctr.runs.unfinished import UnfinishedRun
-    from mmctr.training import parallel
 
     with parallel.joined():
         if resume is None:
@@ -389,7 +389,7 @@ def main() -> None:
         reason = f"cannot be used ({error.strerror}): check its name and your rights to it."
         print(f"mmctr: {error.filename} {reason}", file=sys.stderr)
     if "WORLD_SIZE" in os.environ:
-        from mmctr.training.parallel import leave
+        from mmctr.parallel import leave
 
         leave(status or 0)
     sys.exit(status)
@@ -428,7 +428,12 @@ def _run_with_data(folder: Path, data: Path | None) -> "tuple[Run, Dataset]":
     from mmctr.runs.run import Run
 
     run = Run.load(folder)
-    return run, Dataset.load(find(data or run.summary["dataset"]["folder"]))
+    own = run.summary["dataset"]["folder"]
+    if not data and not find(own).is_dir():
+        raise RunError(
+            f"{own}, on which {run.name} was trained, is not there: name its folder with --data."
+        )
+    return run, Dataset.load(find(data or own))
 
 
 def _print_references(auc: dict[str, float]) -> None:

@@ -7,14 +7,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from mmctr.errors import DataError, MMCTRError
+from mmctr.errors import DataError, MMCTRError, first_line
 
 DEMO = Path("data/demo")  # below `home`
 LOCK = ".lock"
@@ -36,13 +36,14 @@ def find(path: Path | str) -> Path:
     """
     path = Path(path).expanduser()
     below = home() / path
-    return below if (_home_is_named() and below.exists()) or not path.exists() else path.resolve()
+    comes_first = os.environ.get("MMCTR_HOME") and below.exists()
+    return below if comes_first or not path.exists() else path.resolve()
 
 
 def place(path: Path | str) -> Path:
     """Where a folder is made that is asked for: below `home` if MMCTR_HOME is set, else here."""
     path = Path(path).expanduser()
-    return home() / path if _home_is_named() else path.resolve()
+    return home() / path if os.environ.get("MMCTR_HOME") else path.resolve()
 
 
 def existing_folder(folder: Path | str) -> Path:
@@ -53,10 +54,6 @@ def existing_folder(folder: Path | str) -> Path:
     return path
 
 
-def _home_is_named() -> bool:
-    return bool(os.environ.get("MMCTR_HOME"))
-
-
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it into place only if the block succeeds.
@@ -64,15 +61,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises MMCTRError if the folder cannot be written or the disk is full. What goes wrong with
     other files within the block is not about `path`, and passes as it is.
     """
-    with _writing(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
     temporary = Path(name)
     try:
-        with _writing(path, temporary):
+        with writing(path, temporary):
             yield temporary
-        with _writing(path):
+        with writing(path):
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
             # mkstemp makes files for the owner alone; results are meant to be shared.
@@ -88,18 +85,26 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
     Raises MMCTRError if it cannot be written or the disk is full, as `atomic_path` does.
     """
-    with _writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    try:
-        with _writing(path, temporary):
+    with ExitStack() as stack:
+        with writing(path):
+            temporary = stack.enter_context(temporary_folder(path))
+        with writing(path, temporary):
             yield temporary
-        with _writing(path):
+        with writing(path):
             # Once for all: thousands of covers, each brought to the disk alone, take seconds.
             os.sync()
-            # mkdtemp makes folders for the owner alone; results are meant to be shared.
-            temporary.chmod(0o755)
             temporary.rename(path)
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside `path`, to be moved there; at the end it is gone if it was not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        # mkdtemp makes folders for the owner alone; results are meant to be shared.
+        temporary.chmod(0o755)
+        yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -147,21 +152,21 @@ def _finite(value: Any) -> Any:
 
 
 @contextmanager
-def _writing(path: Path, temporary: Path | None = None) -> Iterator[None]:
-    """Turn errors of writing `path` into a sentence; with `temporary`, those that concern it."""
+def writing(
+    path: Path, temporary: Path | None = None, kind: type[MMCTRError] = MMCTRError
+) -> Iterator[None]:
+    """Turn errors of writing `path` into a sentence of this kind.
+
+    With `temporary` only those that concern it: a full disk, its name, or that it is gone.
+    """
     try:
         yield
     except (OSError, SafetensorError) as error:  # which safetensors raises for a full disk too
-        is_named = isinstance(error, OSError)
-        if is_named and temporary is not None and not _concerns(error, temporary):
-            raise
-        raise MMCTRError(
-            f"{path} could not be written ({getattr(error, 'strerror', None) or error}): "
-            "free some space or choose a folder that you may write to."
+        if temporary is not None and isinstance(error, OSError):
+            is_named = temporary.name in f"{error.filename} {error.filename2}"
+            if error.errno not in FULL and not is_named and temporary.exists():
+                raise
+        raise kind(
+            f"{path} could not be written ({getattr(error, 'strerror', None) or first_line(error)}"
+            "): free some space or choose a folder that you may write to."
         ) from error
-
-
-def _concerns(error: OSError, temporary: Path) -> bool:
-    """Whether an error is of writing a temporary path: full disk, its name, or that it is gone."""
-    names = f"{error.filename} {error.filename2}"
-    return error.errno in FULL or temporary.name in names or not temporary.exists()

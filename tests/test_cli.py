@@ -1,21 +1,31 @@
 """The command line does what the library does, and fails with one sentence."""
 
+import os
 import shlex
 import shutil
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import version
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import log_loss, roc_auc_score
 
+import mmctr
 from mmctr import cli
+from mmctr.content.strategies import STRATEGIES
 from mmctr.data.demo import write_demo
+from mmctr.data.importing.recipe import Recipe
 from mmctr.errors import MMCTRError
+from mmctr.model.config import DINConfig
+from mmctr.model.presets import PRESETS
 from mmctr.runs.run import Run
+from mmctr.training.config import TrainConfig
 
+IMPORT = ["data", "import", "--interactions", "a", "--items", "b", "--out", "c"]
 QUICK = ["-p", "epochs=1", "-p", "embedding_dim=4", "-p", "heads=1", "-p", "hidden=[8]"]
 
 
@@ -253,6 +263,111 @@ def test_the_demo_is_made_where_it_is_asked_for(monkeypatch, capsys, home):
     assert call(monkeypatch, capsys, "data", "demo", "--out", home / "d", "--seed", 4)[0] == 0
     assert call(monkeypatch, capsys, "data", "demo")[0] == 0
     assert made == {home / "d": 4, home / "data" / "demo": 0}
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["train", "--strategy", "v9"], "choose one of v1, v2, v3, v4, ids or provided:COLUMN"),
+        (["train", "--data", "nowhere"], "nowhere is not a folder"),
+        (["train", "-p", "heads=many"], "Parameter 'heads' is 'many'"),
+        (["train", "-p", "preset=big"], "Preset 'big' is unknown: choose one of default"),
+        (["train", "--resume", "x", "--seed", "2"], "leave out --strategy, --seed and -p"),
+        (["search", "--strategy", "v9"], "Strategy 'v9' is unknown"),
+        (["search", "--data", "nowhere"], "nowhere is not a folder"),
+        (["report", "--strategies", "v1,v9"], "Strategy 'v9' is unknown"),
+        (["report", "--seeds", "1,-1"], "Parameter 'seed' is -1"),
+        (["report", "--data", "nowhere"], "nowhere is not a folder"),
+        (["predict", "nowhere"], "nowhere is not a finished run"),
+        (["predict", ".", "--split", "all"], "Found --split 'all', expected one of train, valid"),
+        (["predict", ".", "--data", "nowhere"], "nowhere is not a folder"),
+        (["verify", "nowhere"], "nowhere is not a finished run"),
+        (["rerun", "nowhere"], "nowhere is not a finished run"),
+        (["data", "check", "nowhere"], "nowhere is not a folder"),
+        (["features", "extract", "nowhere"], "nowhere is not a folder"),
+        (["features", "extract", ".", "--pooling", "max"], "Found --pooling 'max', expected one"),
+        (["features", "extract", ".", "--device", "tpu"], "Found --device 'tpu', expected one of"),
+        ([*IMPORT, "--split", "last"], "Parameter 'split' is 'last', expected one of 'last-two'"),
+        ([*IMPORT, "-p", "colour=red"], "Parameter 'colour' is unknown: choose one of"),
+    ],
+)
+def test_what_is_wrong_at_sight_is_told_before_heavy_imports(tmp_path, words, sentence):
+    code = (
+        "import sys, mmctr.cli\n"
+        f"sys.argv = ['mmctr', *{words}]\n"
+        "try:\n    mmctr.cli.main()\n"
+        "except SystemExit as end:\n    status = end.code\n"
+        "print(status, {'torch', 'plotly', 'pandas', 'numpy', 'sklearn'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout == "1 set()\n"
+    assert done.stderr.startswith("mmctr: ")
+    assert sentence in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_version_says_where_it_was_imported_from(monkeypatch, capsys):
+    status, out, _ = call(monkeypatch, capsys, "--version")
+    assert (status, out) == (0, f"mmctr {version('mmctr')} from {Path(mmctr.__file__).parent}\n")
+    command = [sys.executable, "-m", "mmctr", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == out
+
+
+def test_predict_takes_the_run_s_own_data_as_verify_does(monkeypatch, capsys, tiny_run, home):
+    for words in (["--out", home / "own.csv"], ["--data", tiny_run.summary["dataset"]["folder"]]):
+        out = [] if "--out" in words else ["--out", home / "named.csv"]
+        assert call(monkeypatch, capsys, "predict", tiny_run.folder, *words, *out)[0] == 0
+    assert (home / "own.csv").read_bytes() == (home / "named.csv").read_bytes()
+
+
+def test_the_run_s_own_data_that_are_gone_are_named(monkeypatch, capsys, tiny_run, home):
+    copy = shutil.copytree(tiny_run.folder, home / "copy")
+    text = (copy / "summary.json").read_text()
+    gone = str(tiny_run.summary["dataset"]["folder"])
+    (copy / "summary.json").write_text(text.replace(gone, "/gone/tiny"))
+    status, _, err = call(monkeypatch, capsys, "predict", copy)
+    sentence = "/gone/tiny, on which copy was trained, is not there: name its folder with --data."
+    assert (status, err) == (1, f"mmctr: {sentence}\n")
+
+
+@pytest.mark.parametrize("command", ["train", "search", "report"])
+def test_every_parameter_is_listed_where_p_is_explained(command):
+    done = subprocess.run(
+        [sys.executable, "-m", "mmctr", command, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"COLUMNS": "400"},
+    )
+    for name in (*DINConfig.model_fields, *TrainConfig.model_fields, *PRESETS, "preset"):
+        assert name in done.stdout, name
+    for strategy in (*STRATEGIES, "ids", "provided:COLUMN"):
+        assert strategy in done.stdout
+
+
+def test_every_column_is_listed_where_p_of_import_is_explained():
+    command = [sys.executable, "-m", "mmctr", "data", "import", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    for name in Recipe.model_fields:
+        assert name in done.stdout, name
+
+
+def test_with_a_home_relative_folders_are_the_same_for_all_commands(
+    monkeypatch, capsys, home, tmp_path_factory
+):
+    log = {"user_id": [1, 1, 1, 2], "item_id": [1, 2, 3, 2], "timestamp": [1, 2, 3, 4]}
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    monkeypatch.chdir(elsewhere)
+    pd.DataFrame(log).to_csv("log.csv", index=False)
+    pd.DataFrame({"item_id": range(1, 6), "title": list("abcde")}).to_csv("items.csv", index=False)
+    words = ["--interactions", "log.csv", "--items", "items.csv", "--out", "data/ml"]
+    status, out, _ = call(monkeypatch, capsys, "data", "import", *words, "--negatives", 1)
+    assert (status, out.splitlines()[-1]) == (0, str(home / "data" / "ml"))
+    # A folder of that name where the command is given hides nothing.
+    write_demo(elsewhere / "data" / "ml", seed=2, items=250, users=64)
+    status, out, _ = call(monkeypatch, capsys, "data", "check", "data/ml")
+    assert (status, out.splitlines()[0]) == (0, str(home / "data" / "ml"))
 
 
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"]])

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmctr.errors import MMCTRError
-from mmctr.files import alone, atomic_folder, atomic_path, write_json
+from mmctr.files import alone, atomic_folder, atomic_path, find, home, place, write_json
 
 
 def test_the_file_appears_only_at_the_end(tmp_path):
@@ -185,3 +185,23 @@ def test_a_folder_is_left_when_work_in_it_fails_or_deletes_it(tmp_path):
     with alone(tmp_path / "new"):
         shutil.rmtree(tmp_path / "new")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_found_from_here_or_else_from_the_project(tmp_path, monkeypatch):
+    monkeypatch.delenv("MMCTR_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mmctr").mkdir()  # the project has a folder of that name too
+    assert find("mmctr") == place("mmctr") == tmp_path / "mmctr"
+    assert find("notebooks") == home() / "notebooks"
+    assert place("notebooks") == tmp_path / "notebooks"
+
+
+def test_with_a_home_what_was_placed_is_found(tmp_path, monkeypatch):
+    project, here = tmp_path / "project", tmp_path / "here"
+    monkeypatch.setenv("MMCTR_HOME", str(project))
+    for folder in (project / "data", here / "data", here / "only"):
+        folder.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    assert place("data") == find("data") == project / "data"
+    assert find("only") == here / "only", "what is not below home is looked for here"
+    assert place(here / "data") == find(here / "data") == here / "data", "absolute paths stay"

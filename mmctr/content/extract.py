@@ -11,10 +11,11 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+from tqdm.auto import tqdm
 
+from mmctr import parallel
 from mmctr.content import defaults, image, text
 from mmctr.data import parquet, schema
 from mmctr.data.catalog import load_catalog
@@ -32,6 +35,7 @@ from mmctr.files import alone, atomic_path, existing_folder, write_json
 
 SHARD = 512
 WORK = ".extraction"
+Shard = tuple[slice, Path]  # rows of item_feature.parquet, and the file with their features
 COLUMNS = {text.MEDIUM: schema.TEXT_COLUMN, image.MEDIUM: schema.IMAGE_COLUMN}
 
 
@@ -45,10 +49,8 @@ class MediumSummary:
     stages: dict[str, float] = field(default_factory=dict)
     errors: dict[str, int] = field(default_factory=dict)
 
-    @property
-    def items_per_second(self) -> float:
-        """Items encoded in this run, by all ranks, per second."""
-        return self.computed / self.seconds if self.seconds else 0.0
+
+Result = tuple[dict[str, Any], list[Shard], MediumSummary]  # of a medium; facts of its encoder
 
 
 @dataclass
@@ -64,7 +66,8 @@ class Summary:
             lines.append(f"{name + ' encoded':<18} {medium.computed:>12,}")
             if medium.reused:
                 lines.append(f"{name + ' from before':<18} {medium.reused:>12,}")
-            lines.append(f"{name + ' items/s':<18} {medium.items_per_second:>12,.1f}")
+            rate = medium.computed / medium.seconds if medium.seconds else 0.0  # by all ranks
+            lines.append(f"{name + ' items/s':<18} {rate:>12,.1f}")
             for stage, seconds in medium.stages.items():
                 lines.append(f"{f'{name} {stage} s':<18} {seconds:>12,.1f}")
             for reason, count in sorted(medium.errors.items()):
@@ -95,8 +98,9 @@ def extract(
         raise ConfigError("Text and image model are both none: name at least one of them.")
     folder = existing_folder(folder)
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    # One lock for all ranks, which share the work.
-    with alone(folder, "being extracted by") if rank == 0 else nullcontext(), _group(world):
+    # One lock for all ranks; they wait for the slowest, however long it takes.
+    lock = alone(folder, "being extracted by") if rank == 0 else nullcontext()
+    with lock, parallel.joined("gloo", timedelta(days=7)):
         path = schema.find_file(folder, "item_feature.parquet")
         if path is None:
             raise DataError(
@@ -117,7 +121,7 @@ def extract(
             speak(f"{path} has no column item_title, so only the covers are extracted.")
         if not inputs:
             raise DataError(f"{folder} has no medium to extract: add item_title or item_images.")
-        device = _own_device(torch.device(device))
+        device = torch.device(device)
         results = {}
         for medium, values in inputs.items():
             if medium == image.MEDIUM:
@@ -127,26 +131,18 @@ def extract(
                 encoder, options = text.TextEncoder(text_model, pooling, device), {}
             facts = encoder.facts | {"device": device.type, "batch_size": batch_size}
             shards = _shards(folder / WORK, medium, facts, ids, values)
-            own = _encode_missing(encoder, shards[rank::world], ids, values, batch_size, options)
-            results[medium] = facts, shards, _gather(own, world)
-            del encoder
+            encode = partial(encoder.encode_shards, batch_size=batch_size, **options)
+            own = _encode_missing(medium, encode, shards[rank::world], ids, values)
+            results[medium] = facts, shards, _total(parallel.gathered(own))
+            del encoder, encode
         if rank == 0:
-            _merge(folder, path, table, ids, results)
-        _gather(None, world)  # nobody returns before the files are there
+            _merge(folder, path, table, results)
         return Summary(len(ids), {medium: summary for medium, (_, _, summary) in results.items()})
-
-
-@dataclass(frozen=True)
-class _Shard:
-    """Rows start..stop of item_feature.parquet and the file with their features."""
-
-    rows: slice
-    path: Path
 
 
 def _shards(
     work: Path, medium: str, facts: dict[str, Any], ids: np.ndarray, values: list[Any]
-) -> list[_Shard]:
+) -> list[Shard]:
     """All shards of a medium; a cover is known by name, size and time of change."""
     shards = []
     for start in range(0, len(ids), SHARD):
@@ -154,7 +150,7 @@ def _shards(
         known = [_known(value) for value in values[rows]]
         key = json.dumps([facts, ids[rows].tolist(), known], sort_keys=True, default=str)
         name = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
-        shards.append(_Shard(rows, work / f"{medium}-{start:08d}-{name}.parquet"))
+        shards.append((rows, work / f"{medium}-{start:08d}-{name}.parquet"))
     return shards
 
 
@@ -166,36 +162,22 @@ def _known(value: str | Path | None) -> Any:
 
 
 def _encode_missing(
-    encoder: Any,
-    shards: list[_Shard],
-    ids: np.ndarray,
-    values: list[Any],
-    batch_size: int,
-    options: dict[str, Any],
+    medium: str, encode: Callable, shards: list[Shard], ids: np.ndarray, values: list[Any]
 ) -> MediumSummary:
     """Encode the shards that have no file yet, writing each as soon as it is done."""
-    from tqdm.auto import tqdm
-
-    missing = [shard for shard in shards if not shard.path.exists()]
-    total = sum(shard.rows.stop - shard.rows.start for shard in shards)
-    todo = sum(shard.rows.stop - shard.rows.start for shard in missing)
-    medium = text.MEDIUM if isinstance(encoder, text.TextEncoder) else image.MEDIUM
+    missing = [(ids[rows], values[rows], path) for rows, path in shards if not path.exists()]
+    todo = sum(len(items) for items, _, _ in missing)
+    reused = sum(len(ids[rows]) for rows, _ in shards) - todo
     stages: Counter[str] = Counter()
     start = time.perf_counter()
-    with tqdm(
-        total=total,
-        initial=total - todo,
-        desc=medium,
-        unit=" items",
-        disable=os.environ.get("RANK", "0") != "0",
-    ) as bar:
-        parts = [values[shard.rows] for shard in missing]
-        encoded = encoder.encode_shards(parts, batch_size, bar.update, **options)
-        for shard, (features, reasons, seconds) in zip(missing, encoded, strict=True):
-            _write_shard(shard.path, ids[shard.rows], features, reasons)
+    hidden = os.environ.get("RANK", "0") != "0"
+    bar = tqdm(total=reused + todo, initial=reused, desc=medium, unit=" items", disable=hidden)
+    with bar:
+        encoded = encode([part for _, part, _ in missing], advance=bar.update)
+        for (items, _, path), (features, reasons, seconds) in zip(missing, encoded, strict=True):
+            _write_shard(path, items, features, reasons)
             stages.update(seconds)
-    seconds = time.perf_counter() - start
-    return MediumSummary(todo, total - todo, seconds, dict(stages))
+    return MediumSummary(todo, reused, time.perf_counter() - start, dict(stages))
 
 
 def _write_shard(
@@ -215,27 +197,16 @@ def _write_shard(
         pq.write_table(pa.table(columns), temporary)
 
 
-def _facts(path: Path) -> dict[str, Any]:
-    """What dataset.json says, nothing if there is none; DataError if it is damaged."""
+def _merge(folder: Path, path: Path, table: pa.Table, results: dict[str, Result]) -> None:
+    """Join the shards into item_feature.parquet, extraction_errors.parquet and dataset.json."""
+    about_path, errors_path = folder / "dataset.json", folder / schema.EXTRACTION_ERRORS
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+        about = dict(json.loads(about_path.read_text("utf-8"))) if about_path.exists() else {}
     except (ValueError, TypeError, RecursionError) as error:
         raise DataError(
-            f"{path} is damaged ({first_line(error)}): mend or delete it and run again, what was "
-            "encoded is kept."
+            f"{about_path} is damaged ({first_line(error)}): mend or delete it and run again, what "
+            "was encoded is kept."
         ) from error
-
-
-def _merge(
-    folder: Path,
-    path: Path,
-    table: pa.Table,
-    ids: np.ndarray,
-    results: dict[str, tuple[dict[str, Any], list[_Shard], MediumSummary]],
-) -> None:
-    """Join the shards into item_feature.parquet, extraction_errors.parquet and dataset.json."""
-    facts_path, errors_path = folder / "dataset.json", folder / schema.EXTRACTION_ERRORS
-    about = _facts(facts_path)
     metadata = dict(table.schema.metadata or {})
     encoders = json.loads(metadata.get(schema.ENCODERS, b"{}"))
     errors = {}
@@ -244,13 +215,10 @@ def _merge(
         errors = {name: old.filter(pc.equal(old["medium"], name)) for name in COLUMNS}
     for medium in sorted(results, reverse=True):  # text, then image, as the challenge has them
         facts, shards, summary = results[medium]
-        for shard in shards:  # ranks on other hosts may have other versions or another disk
-            if not shard.path.exists():
-                raise DataError(
-                    f"{shard.path} is missing: give all ranks one folder and one mmctr."
-                )
-        parts = [pq.read_table(shard.path) for shard in shards]
-        joined = pa.concat_tables(parts).combine_chunks()
+        for _, shard in shards:  # ranks on other hosts may have other versions or another disk
+            if not shard.exists():
+                raise DataError(f"{shard} is missing: give all ranks one folder and one mmctr.")
+        joined = pa.concat_tables(pq.read_table(shard) for _, shard in shards).combine_chunks()
         column, values = COLUMNS[medium], joined["features"]
         if column in table.column_names:
             table = table.set_column(table.column_names.index(column), column, values)
@@ -259,9 +227,7 @@ def _merge(
         encoders[column] = facts
         failed = joined.filter(joined["reason"].is_valid())
         names = pa.array([medium] * len(failed), pa.string())
-        errors[medium] = pa.table(
-            {"item": failed["item"], "medium": names, "reason": failed["reason"]}
-        )
+        errors[medium] = failed.select(["item", "reason"]).add_column(1, "medium", names)
         summary.errors = dict(Counter(failed["reason"].to_pylist()))
     metadata[schema.ENCODERS] = json.dumps(encoders, default=str).encode()
     for unfinished in path.parent.glob(f".{path.name}.*"):  # of a run that was killed
@@ -270,48 +236,24 @@ def _merge(
         pq.write_table(table.replace_schema_metadata(metadata), temporary)
     with atomic_path(errors_path) as temporary:
         pq.write_table(pa.concat_tables([errors[name] for name in sorted(errors)]), temporary)
-    write_json(facts_path, about | {"encoders": encoders})
-    current = {shard.path for _, shards, _ in results.values() for shard in shards}
+    write_json(about_path, about | {"encoders": encoders})
+    current = {shard for _, shards, _ in results.values() for _, shard in shards}
     for stale in (folder / WORK).iterdir():
         if stale.name.lstrip(".").split("-")[0] in results and stale not in current:
             stale.unlink()
 
 
-@contextmanager
-def _group(world: int) -> Iterator[None]:
-    """A gloo group of all ranks, for as long as the slowest rank takes."""
-    started = world > 1 and not torch.distributed.is_initialized()
-    if started:
-        torch.distributed.init_process_group("gloo", timeout=timedelta(days=7))
-    try:
-        yield
-    finally:
-        if started:
-            torch.distributed.destroy_process_group()
-
-
-def _gather(own: MediumSummary | None, world: int) -> MediumSummary | None:
-    """The sum of all ranks' summaries, once every rank has come here; seconds of the slowest."""
-    if world == 1:
-        return own
-    every: list[Any] = [None] * world
-    torch.distributed.all_gather_object(every, own)
-    if own is None:
-        return None
-    stages = sum((Counter(one.stages) for one in every), Counter())
+def _total(every: list[MediumSummary]) -> MediumSummary:
+    """The sum of all ranks' summaries; seconds of the slowest."""
+    stages: Counter[str] = Counter()
+    for one in every:
+        stages.update(one.stages)
     return MediumSummary(
         sum(one.computed for one in every),
         sum(one.reused for one in every),
         max(one.seconds for one in every),
         dict(stages),
     )
-
-
-def _own_device(device: torch.device) -> torch.device:
-    """This rank's GPU, if it is to be a GPU and none is named."""
-    if device.type != "cuda" or device.index is not None:
-        return device
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
 
 
 def _workers(device: torch.device) -> int:

@@ -83,9 +83,7 @@ def check_strategy(catalog: Catalog, strategy: str) -> None:
         )
 
 
-def _pca_blocks(
-    blocks: list[tuple[str, TransformerMixin, slice]],
-) -> list[tuple[str, PCA, slice]]:
+def _pca_blocks(blocks: list[tuple[str, TransformerMixin, slice]]) -> list[tuple[str, PCA, slice]]:
     """Name, PCA and columns of those blocks of a ColumnTransformer that are a pipeline with one."""
     return [
         (name, block["pca"], columns)

@@ -4,12 +4,14 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, UnidentifiedImageError
 
 from mmctr.content.text import Encoded, fingerprint, first_sentence, inference
 from mmctr.errors import ModelNotFoundError
@@ -22,6 +24,8 @@ MAX_RATIO = 500  # of the sides; resizing the short side would blow up the long 
 LIGHT = 5_000_000
 # Pictures by content, whatever the name says. Formats that start programs (EPS) stay out.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF", "MPO", "JPEG2000", "ICO", "PPM")
+# A batch of covers: pixels of the good ones or None, the reason of each other one [n], seconds.
+Decoded = tuple[np.ndarray | None, list[str | None], float]
 
 
 class ImageEncoder:
@@ -46,8 +50,8 @@ class ImageEncoder:
         }
         self.light = sum(weight.numel() for weight in clip.visual.parameters()) < LIGHT
         self.model = clip.eval().to(device)
-        self.width = self._encode(np.zeros((1, *self._shape()), dtype=np.float32)).shape[1]
-        self.facts["width"] = self.width
+        pixels = self.transform(Image.new("RGB", (8, 8))).numpy()
+        self.width = self.facts["width"] = self._encode(pixels[None]).shape[1]
 
     def encode_shards(
         self,
@@ -63,38 +67,41 @@ class ImageEncoder:
         Seconds: decode (of all workers), wait (of the encoder for covers), encode.
         """
         batches = [s[i : i + batch_size] for s in shards for i in range(0, len(s), batch_size)]
-        threads = torch.get_num_threads()
-        decoded = iter(_loader(batches, self.transform, workers))
+        loader = torch.utils.data.DataLoader(
+            batches,
+            batch_size=None,
+            num_workers=min(workers, len(batches)),
+            prefetch_factor=2 if workers and batches else None,
+            collate_fn=partial(_decode, self.transform),
+        )
+        decoded, threads = iter(loader), torch.get_num_threads()
         if self.device.type == "cpu" and self.light:
             torch.set_num_threads(max(1, threads - workers))
         try:
-            yield from self._encode_decoded(shards, decoded, advance)
+            for paths in shards:
+                yield self._encode_shard(len(paths), decoded, advance)
         finally:
             torch.set_num_threads(threads)
 
-    def _encode_decoded(
-        self,
-        shards: list[list[Path | None]],
-        decoded: Iterator[tuple[np.ndarray | None, list[str | None], float]],
-        advance: Callable[[int], object],
-    ) -> Iterator[Encoded]:
-        for paths in shards:
-            features = np.zeros((len(paths), self.width), dtype=np.float32)
-            reasons: list[str | None] = []
-            seconds = dict.fromkeys(("decode", "wait", "encode"), 0.0)
-            while len(reasons) < len(paths):
-                start = time.perf_counter()
-                pixels, found, decoding = next(decoded)
-                arrived = time.perf_counter()
-                good = [row for row, reason in enumerate(found, len(reasons)) if reason is None]
-                if good:
-                    features[good] = self._encode(pixels)
-                seconds["decode"] += decoding
-                seconds["wait"] += arrived - start
-                seconds["encode"] += time.perf_counter() - arrived
-                reasons += found
-                advance(len(found))
-            yield features, reasons, seconds
+    def _encode_shard(
+        self, size: int, decoded: Iterator[Decoded], advance: Callable[[int], object]
+    ) -> Encoded:
+        features = np.zeros((size, self.width), dtype=np.float32)
+        reasons: list[str | None] = []
+        seconds = dict.fromkeys(("decode", "wait", "encode"), 0.0)
+        while len(reasons) < size:
+            start = time.perf_counter()
+            pixels, found, decoding = next(decoded)
+            arrived = time.perf_counter()
+            good = [row for row, reason in enumerate(found, len(reasons)) if reason is None]
+            if good:
+                features[good] = self._encode(pixels)
+            seconds["decode"] += decoding
+            seconds["wait"] += arrived - start
+            seconds["encode"] += time.perf_counter() - arrived
+            reasons += found
+            advance(len(found))
+        return features, reasons, seconds
 
     def _encode(self, pixels: np.ndarray) -> np.ndarray:
         """Preprocessed pixels [batch, channels, height, width] to float32 [batch, width]."""
@@ -102,16 +109,9 @@ class ImageEncoder:
         with inference(self.device):
             return self.model.encode_image(batch).float().cpu().numpy()
 
-    def _shape(self) -> tuple[int, ...]:
-        from PIL import Image
-
-        return tuple(self.transform(Image.new("RGB", (8, 8))).shape)
-
 
 def open_cover(path: Path | None) -> Any:
     """The first frame of a picture in RGB, a PIL image, or the reason why there is none."""
-    from PIL import Image, UnidentifiedImageError
-
     if path is None or not path.exists():
         return "no cover"
     if not path.stat().st_size:
@@ -135,34 +135,13 @@ def open_cover(path: Path | None) -> Any:
         return "truncated or damaged"
 
 
-class _Decoding(torch.utils.data.Dataset):
-    """Batches of covers, decoded: pixels of the good ones, reasons [batch], seconds."""
-
-    def __init__(self, batches: list[list[Path | None]], transform: Callable) -> None:
-        self.batches, self.transform = batches, transform
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, number: int) -> tuple[np.ndarray | None, list[str | None], float]:
-        start = time.perf_counter()
-        covers = [open_cover(path) for path in self.batches[number]]
-        pixels = [self.transform(cover).numpy() for cover in covers if not isinstance(cover, str)]
-        reasons = [cover if isinstance(cover, str) else None for cover in covers]
-        return np.stack(pixels) if pixels else None, reasons, time.perf_counter() - start
-
-
-def _loader(
-    batches: list[list[Path | None]], transform: Callable, workers: int
-) -> torch.utils.data.DataLoader:
+def _decode(transform: Callable, paths: list[Path | None]) -> Decoded:
     # Arrays pass through a pipe; tensors would need shared memory, of which containers have little.
-    return torch.utils.data.DataLoader(
-        _Decoding(batches, transform),
-        batch_size=None,
-        num_workers=min(workers, len(batches)),
-        prefetch_factor=2 if workers and batches else None,
-        collate_fn=lambda batch: batch,
-    )
+    start = time.perf_counter()
+    covers = [open_cover(path) for path in paths]
+    pixels = [transform(cover).numpy() for cover in covers if not isinstance(cover, str)]
+    reasons = [cover if isinstance(cover, str) else None for cover in covers]
+    return np.stack(pixels) if pixels else None, reasons, time.perf_counter() - start
 
 
 def _own_weights(model: str) -> bool:

@@ -22,23 +22,23 @@ IDS = "ids"  # no item embedding: ids, tags and levels alone
 
 def v1(text: slice, image: slice, dim: int) -> TransformerMixin:
     """Text only: PCA of the BERT features."""
-    return _columns(("text", _reduced(dim), text))
+    return blocks(("text", _reduced(dim), text))
 
 
 def v2(text: slice, image: slice, dim: int) -> TransformerMixin:
     """Image only: PCA of the CLIP features."""
-    return _columns(("image", _reduced(dim), image))
+    return blocks(("image", _reduced(dim), image))
 
 
 def v3(text: slice, image: slice, dim: int) -> TransformerMixin:
     """Joint: PCA of the concatenated BERT and CLIP features."""
-    return _columns(("joint", _reduced(dim), slice(text.start, image.stop)))
+    return blocks(("joint", _reduced(dim), slice(text.start, image.stop)))
 
 
 def v4(text: slice, image: slice, dim: int) -> TransformerMixin:
     """Separate: half the width from a PCA of BERT, half from a PCA of CLIP (the paper's best)."""
     half = dim // 2
-    return _columns(("text", _reduced(half), text), ("image", _reduced(dim - half), image))
+    return blocks(("text", _reduced(half), text), ("image", _reduced(dim - half), image))
 
 
 STRATEGIES: dict[str, Callable[[slice, slice, int], TransformerMixin]] = {
@@ -60,11 +60,11 @@ def require_known(strategy: str) -> None:
         raise ConfigError(f"Strategy {strategy!r} is unknown: choose one of {choices()}.")
 
 
-def _columns(*blocks: tuple[str, TransformerMixin, slice]) -> TransformerMixin:
+def blocks(*parts: tuple[str, TransformerMixin, slice]) -> TransformerMixin:
     """Blocks of columns, transformed separately and joined: (name, transformer, columns)."""
     from sklearn.compose import ColumnTransformer
 
-    return ColumnTransformer(list(blocks))
+    return ColumnTransformer(list(parts))
 
 
 def _reduced(components: int) -> TransformerMixin:

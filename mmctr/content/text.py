@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class TextEncoder:
             "max_tokens": self.max_tokens,
             "weights": fingerprint(encoder),
             "tokenizer": _tokenizer_fingerprint(tokenizer),
-            "transformers": _version("transformers"),
+            "transformers": version("transformers"),
             "torch": torch.__version__,
         }
         self.model = encoder.eval().to(device)
@@ -65,7 +66,9 @@ class TextEncoder:
             reasons = [None if title.strip() else "empty title" for title in titles]
             rows = [row for row, reason in enumerate(reasons) if reason is None]
             advance(len(titles) - len(rows))
-            tokens = self._tokens([titles[row] for row in rows])
+            tokens = {"input_ids": []}
+            if kept := [titles[row] for row in rows]:
+                tokens = self.tokenizer(kept, truncation=True, max_length=self.max_tokens)
             order = np.argsort([len(ids) for ids in tokens["input_ids"]], kind="stable")
             for first in range(0, len(order), batch_size):
                 part = order[first : first + batch_size]
@@ -73,11 +76,6 @@ class TextEncoder:
                 features[[rows[place] for place in part]] = self._encode(batch)
                 advance(len(part))
             yield features, reasons, {"encode": time.perf_counter() - start}
-
-    def _tokens(self, titles: list[str]) -> dict[str, list[list[int]]]:
-        if not titles:
-            return {"input_ids": []}
-        return dict(self.tokenizer(titles, truncation=True, max_length=self.max_tokens))
 
     def _encode(self, batch: dict[str, list[list[int]]]) -> np.ndarray:
         """Token lists to float32 [batch, width]."""
@@ -173,9 +171,3 @@ def _tokenizer_fingerprint(tokenizer: Any) -> str:
     # Truncation and padding are states that a call leaves behind, not what the tokenizer is.
     text = backend.to_str() if backend else str(sorted(tokenizer.get_vocab().items()))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def _version(package: str) -> str:
-    from importlib.metadata import version
-
-    return version(package)

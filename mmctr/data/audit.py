@@ -19,16 +19,17 @@ from mmctr.data.impressions import Impressions, target_in_history
 CONSTANT = 1e-3  # a feature vector varies less than this share of its root mean square
 SAMPLE = 200_000  # rows of a split that single features are tried on
 SUSPECT = 0.85  # AUC of one feature alone; popularity reaches 0.6 to 0.75 in clean data
-LEVELS = ("likes_level", "views_level")
 
 
 def problems(dataset: Dataset) -> pd.DataFrame:
     """Each kind of problem found: problem, number, examples (item ids) and what it means."""
     catalog = dataset.catalog
+    blank = np.array([not str(title).strip() for title in catalog.titles])
+    unknown = (catalog.likes_level == 0) | (catalog.views_level == 0)
     found = [
-        ("items with a blank title", _blank_titles(catalog), "text features say nothing"),
+        ("items with a blank title", _rows(blank), "text features say nothing"),
         ("items without tags", _rows(~catalog.tags.any(axis=1)), "the tags field is zero"),
-        ("items of unknown popularity", _rows(_unknown_level(catalog)), "level 0 is used"),
+        ("items of unknown popularity", _rows(unknown), "level 0 is used"),
     ]
     if catalog.covers:
         without = np.ones(catalog.n_items + 1, dtype=bool)
@@ -38,14 +39,13 @@ def problems(dataset: Dataset) -> pd.DataFrame:
             ("items without a cover", _rows(without), "nothing to show, or to extract from"),
             ("items with another item's cover", repeated, "image features may be another item's"),
         ]
-    for name, features in (("text", catalog.text_features), ("image", catalog.image_features)):
-        if features is not None:
-            size = np.sqrt(np.square(features).mean(axis=1))
-            zero, constant = size == 0, features.std(axis=1) < CONSTANT * size
-            found += [
-                (f"items with zero {name} features", _rows(zero), "no features were extracted"),
-                (f"items with constant {name} features", _rows(constant), "extraction went wrong"),
-            ]
+    for name, features in _features(catalog).items():
+        size = np.sqrt(np.square(features).mean(axis=1))
+        zero, constant = size == 0, features.std(axis=1) < CONSTANT * size
+        found += [
+            (f"items with zero {name}", _rows(zero), "no features were extracted"),
+            (f"items with constant {name}", _rows(constant), "extraction went wrong"),
+        ]
     found += _unreadable(dataset)
     table = pd.DataFrame(
         [(problem, len(items), _examples(items), means) for problem, items, means in found],
@@ -75,7 +75,7 @@ def leaks(dataset: Dataset) -> pd.DataFrame:
     for line in alone[strength >= SUSPECT].itertuples(index=False):
         means = "alone it tells nearly every click: it may have been made from the labels"
         found.append((f"valid rows told by {line[0]} (AUC {line[2]:.2f})", line[3], means))
-    found += [_cold_level(dataset, name) for name in LEVELS]
+    found += [_cold_level(dataset, name) for name in schema.LEVEL_COLUMNS]
     table = pd.DataFrame(found, columns=["sign", "number", "meaning"])
     return table[table["number"] > 0].reset_index(drop=True)
 
@@ -110,10 +110,8 @@ def single_feature_auc(dataset: Dataset) -> pd.DataFrame:
 def describe(dataset: Dataset) -> str:
     """A dataset in words and tables, for a terminal."""
     catalog = dataset.catalog
-    widths = {
-        "text features": catalog.text_features,
-        "image features": catalog.image_features,
-    }
+    features = _features(catalog)
+    widths = {name: f"{values.shape[1]:,} numbers an item" for name, values in features.items()}
     lines = [
         f"{dataset.folder}",
         f"fingerprint {dataset.fingerprint}" + (", simulated" if dataset.simulated else ""),
@@ -124,10 +122,8 @@ def describe(dataset: Dataset) -> str:
         f"largest tag      {catalog.tags.max(initial=0):,}",
         f"titles           {sum(bool(str(title).strip()) for title in catalog.titles):,}",
         f"covers           {len(catalog.covers):,}",
-        *(
-            f"{name:<16} {'none' if values is None else f'{values.shape[1]:,} numbers an item'}"
-            for name, values in widths.items()
-        ),
+        f"text features    {widths.get('text features', 'none')}",
+        f"image features   {widths.get('image features', 'none')}",
         f"ready embeddings {', '.join(catalog.provided) or 'none'}",
         "",
     ]
@@ -183,19 +179,18 @@ def _strongest_columns(
     catalog: Catalog, train: Impressions, rows: Impressions
 ) -> dict[str, np.ndarray]:
     """Of each embedding the column that goes best with train's labels, at the rows' targets."""
-    embeddings = {"text features": catalog.text_features, "image features": catalog.image_features}
+    embeddings = _features(catalog)
     embeddings |= {name: catalog.provided_embedding(name) for name in catalog.provided}
     size = catalog.n_items + 1
     shown = (np.bincount(train.target, minlength=size) / len(train)).astype(np.float32)
     surplus = np.bincount(train.target, train.label - train.label.mean(), size).astype(np.float32)
     result = {}
     for name, values in embeddings.items():
-        if values is not None:
-            square = np.einsum("i,ij,ij->j", shown, values, values)
-            # A column that hardly varies goes with nothing, whatever its rounding errors do.
-            variance = np.maximum(square - (shown @ values) ** 2, CONSTANT * square + 1e-30)
-            column = int(np.abs(surplus @ values / np.sqrt(variance)).argmax())
-            result[f"{name}, column {column}"] = values[rows.target, column]
+        square = np.einsum("i,ij,ij->j", shown, values, values)
+        # A column that hardly varies goes with nothing, whatever its rounding errors do.
+        variance = np.maximum(square - (shown @ values) ** 2, CONSTANT * square + 1e-30)
+        column = int(np.abs(surplus @ values / np.sqrt(variance)).argmax())
+        result[f"{name}, column {column}"] = values[rows.target, column]
     return result
 
 
@@ -216,20 +211,16 @@ def _rows(mask: np.ndarray) -> np.ndarray:
     return np.flatnonzero(mask[1:]) + 1
 
 
-def _blank_titles(catalog: Catalog) -> np.ndarray:
-    return _rows(np.array([not str(title).strip() for title in catalog.titles]))
-
-
-def _unknown_level(catalog: Catalog) -> np.ndarray:
-    return (catalog.likes_level == 0) | (catalog.views_level == 0)
+def _features(catalog: Catalog) -> dict[str, np.ndarray]:
+    """The features that there are, float32 [n_items + 1, width], by name."""
+    both = {"text features": catalog.text_features, "image features": catalog.image_features}
+    return {name: values for name, values in both.items() if values is not None}
 
 
 def _repeated_covers(catalog: Catalog) -> np.ndarray:
-    digests = {
-        item: hashlib.sha256(path.read_bytes()).digest() for item, path in catalog.covers.items()
-    }
-    series = pd.Series(digests)
-    return np.sort(series.index[series.duplicated(keep=False)].to_numpy())
+    covers = pd.Series(catalog.covers)
+    digests = covers.map(lambda path: hashlib.sha256(path.read_bytes()).digest())
+    return np.sort(covers.index[digests.duplicated(keep=False)].to_numpy())
 
 
 def _examples(items: np.ndarray) -> str:

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from mmctr.data import parquet, schema
-from mmctr.data.impressions import BATCH
 from mmctr.errors import DataError
+
+FEATURES = {"text_features": schema.TEXT_COLUMN, "image_features": schema.IMAGE_COLUMN}
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,7 @@ class Catalog:
         """A ready-made item embedding, float32 [n_items + 1, width]; DataError if it is unfit."""
         path = self.provided[column]
         table = parquet.read_columns(path, ["item_id"], vectors=column)
-        ids = _item_ids(table, path, low=0, high=self.n_items)
-        values = parquet.matrix(table[column], path, column, np.float32)
-        _check_padding(ids, values, path, column)
-        return _by_id(ids, values, self.n_items)
+        return _vectors(table, _item_ids(table, path, self.n_items), path, column, self.n_items)
 
 
 def load_catalog(folder: Path) -> Catalog:
@@ -56,12 +54,8 @@ def load_catalog(folder: Path) -> Catalog:
 def catalog_of(folder: Path, arrays: dict[str, np.ndarray | None]) -> Catalog:
     """Arrays, with what is quickly found: titles, covers and names of ready-made embeddings."""
     n_items = len(arrays["tags"]) - 1
-    return Catalog(
-        titles=_titles(folder, n_items),
-        covers=_covers(folder, n_items),
-        provided=_provided(folder),
-        **arrays,
-    )
+    titles, covers = _titles(folder, n_items), _covers(folder, n_items)
+    return Catalog(titles=titles, covers=covers, provided=_provided(folder), **arrays)
 
 
 def item_arrays(folder: Path) -> dict[str, np.ndarray | None]:
@@ -73,31 +67,36 @@ def item_arrays(folder: Path) -> dict[str, np.ndarray | None]:
             f"{folder} has neither item_info.parquet nor item_feature.parquet: "
             "choose the folder of a dataset."
         )
-    tags = None
+    arrays = dict.fromkeys(("tags", *schema.LEVEL_COLUMNS, *FEATURES))
     if info is not None:
         table = parquet.read_columns(info, ["item_id", "item_tags"])
-        ids = _item_ids(table, info, low=0, high=len(table) - 1)
-        tags = _tags(table, ids, info, n_items=len(table) - 1)
-    columns: dict[str, np.ndarray] = {}
+        n_items = len(table) - 1
+        arrays["tags"] = _tags(table, _item_ids(table, info, n_items), info, n_items)
     if feature is not None:
         optional = [name for name in schema.ITEM_COLUMNS if name != "item_id"]
         table = parquet.read_columns(feature, ["item_id"], optional)
-        high = len(tags) - 1 if tags is not None else _largest_id(table, feature)
-        ids = _item_ids(table, feature, low=0, high=high)
-        if tags is None:
-            _require(table, "item_tags", feature)
-            tags = _tags(table, ids, feature, n_items=high)
-        columns = _item_columns(table, ids, feature, n_items=high)
-    levels = {
-        name: columns[name] if name in columns else _levels_from_rows(folder, name, len(tags) - 1)
-        for name in ("likes_level", "views_level")
-    }
-    return {
-        "tags": tags,
-        **levels,
-        "text_features": columns.get(schema.TEXT_COLUMN),
-        "image_features": columns.get(schema.IMAGE_COLUMN),
-    }
+        if info is None:
+            n_items = _largest_id(table, feature)
+        ids = _item_ids(table, feature, n_items)
+        if info is None and "item_tags" not in table.column_names:
+            raise DataError(
+                f"{feature} has no column item_tags, and there is no item_info.parquet to take it "
+                "from."
+            )
+        if info is None:
+            arrays["tags"] = _tags(table, ids, feature, n_items)
+        for name in schema.LEVEL_COLUMNS:
+            if name in table.column_names:
+                levels = _levels(table[name], feature, name)
+                levels[ids == 0] = 0  # whatever is said of padding
+                arrays[name] = _by_id(ids, levels, n_items, feature, name)
+        for field_name, column in FEATURES.items():
+            if column in table.column_names:
+                arrays[field_name] = _vectors(table, ids, feature, column, n_items)
+    for name in schema.LEVEL_COLUMNS:
+        if arrays[name] is None:
+            arrays[name] = _levels_from_rows(folder, name, n_items)
+    return arrays
 
 
 def _titles(folder: Path, n_items: int) -> np.ndarray:
@@ -105,79 +104,63 @@ def _titles(folder: Path, n_items: int) -> np.ndarray:
     path = schema.find_file(folder, "item_feature.parquet")
     table = parquet.read_columns(path, ["item_id"], ["item_title"]) if path else None
     if table is not None and "item_title" in table.column_names:
-        ids = _item_ids(table, path, low=0, high=n_items)
+        ids = _item_ids(table, path, n_items)
         titles[ids] = table["item_title"].fill_null("").to_numpy()
     return titles
 
 
-def _item_ids(table: pa.Table, path: Path, *, low: int, high: int) -> np.ndarray:
-    ids = parquet.integers(table["item_id"], path, "item_id", low=low, high=high)
+def _item_ids(table: pa.Table, path: Path, high: int) -> np.ndarray:
+    ids = parquet.integers(table["item_id"], path, "item_id", low=0, high=high)
     order = np.argsort(ids, kind="stable")
     repeated = np.flatnonzero(np.diff(ids[order]) == 0)
     if len(repeated):
         first, row = order[repeated[0]], order[repeated[0] + 1]
-        raise DataError(
-            f"{path}, column item_id, row {row}: found {ids[row]} again (first in row {first}), "
-            "expected each item once."
-        )
+        found = f"{ids[row]} again (first in row {first})"
+        raise parquet.unfit(path, "item_id", row, found, "each item once")
     return ids
 
 
 def _largest_id(table: pa.Table, path: Path) -> int:
     ids = parquet.integers(table["item_id"], path, "item_id", low=0)
     # Ids number the rows of a table, so a huge one is an error and not a size to allocate.
-    if len(ids) and ids.max() > 2 * len(ids):
-        row = int(ids.argmax())
-        raise DataError(
-            f"{path}, column item_id, row {row}: found {ids[row]}, expected ids numbered from 1 "
-            f"for {len(ids)} items."
-        )
+    if ids.max(initial=0) > 2 * len(ids):
+        expected = f"ids numbered from 1 for {len(ids)} items"
+        raise parquet.unfit(path, "item_id", int(ids.argmax()), ids.max(), expected)
     return int(ids.max(initial=0))
 
 
 def _tags(table: pa.Table, ids: np.ndarray, path: Path, n_items: int) -> np.ndarray:
     tags = parquet.matrix(table["item_tags"], path, "item_tags", np.int64)
-    outside = np.flatnonzero(((tags < 0) | (tags > schema.MAX_TAG)).any(axis=1))
-    if len(outside):
-        raise DataError(
-            f"{path}, column item_tags, row {outside[0]}: found {tags[outside[0]].tolist()}, "
-            f"expected tag numbers from 0 to {schema.MAX_TAG}."
-        )
-    _check_padding(ids, tags, path, "item_tags")
-    return _by_id(ids, tags.astype(np.int32), n_items)
+    outside = ((tags < 0) | (tags > schema.MAX_TAG)).any(axis=1)
+    if outside.any():
+        row, expected = int(outside.argmax()), f"tag numbers from 0 to {schema.MAX_TAG}"
+        raise parquet.unfit(path, "item_tags", row, tags[row].tolist(), expected)
+    return _by_id(ids, tags.astype(np.int32), n_items, path, "item_tags")
 
 
-def _item_columns(
-    table: pa.Table, ids: np.ndarray, path: Path, n_items: int
-) -> dict[str, np.ndarray]:
-    columns: dict[str, np.ndarray] = {}
-    for name in ("likes_level", "views_level"):
-        if name in table.column_names:
-            high = schema.LEVELS - 1
-            values = parquet.integers(table[name], path, name, low=0, high=high).astype(np.int8)
-            columns[name] = _by_id(ids, values, n_items)
-    for name in (schema.TEXT_COLUMN, schema.IMAGE_COLUMN):
-        if name in table.column_names:
-            values = parquet.matrix(table[name], path, name, np.float32)
-            _check_padding(ids, values, path, name)
-            columns[name] = _by_id(ids, values, n_items)
-    return columns
+def _vectors(table: pa.Table, ids: np.ndarray, path: Path, column: str, n_items: int) -> np.ndarray:
+    values = parquet.matrix(table[column], path, column, np.float32)
+    return _by_id(ids, values, n_items, path, column)
 
 
-def _check_padding(ids: np.ndarray, values: np.ndarray, path: Path, column: str) -> None:
-    for row in np.flatnonzero(ids == 0):
-        if np.any(values[row]):
-            raise DataError(
-                f"{path}, column {column}, row {row}: found values for item 0, "
-                "expected zeros because item 0 is padding."
-            )
-
-
-def _by_id(ids: np.ndarray, values: np.ndarray, n_items: int) -> np.ndarray:
+def _by_id(
+    ids: np.ndarray, values: np.ndarray, n_items: int, path: Path, column: str
+) -> np.ndarray:
+    if values[ids == 0].any():
+        expected = "zeros because item 0 is padding"
+        raise parquet.unfit(path, column, int(ids.argmin()), "values for item 0", expected)
     result = np.zeros((n_items + 1, *values.shape[1:]), dtype=values.dtype)
     result[ids] = values
     result[0] = 0
     return result
+
+
+def _levels(
+    values: pa.Array | pa.ChunkedArray, path: Path, column: str, first_row: int = 0
+) -> np.ndarray:
+    high = schema.LEVELS - 1
+    levels = parquet.integers(values, path, column, low=0, high=high, first_row=first_row)
+    return levels.astype(np.int8)
 
 
 def _levels_from_rows(folder: Path, column: str, n_items: int) -> np.ndarray:
@@ -187,12 +170,10 @@ def _levels_from_rows(folder: Path, column: str, n_items: int) -> np.ndarray:
         path = schema.find_file(folder, f"{name}.parquet")
         if path is None or column not in parquet.open_parquet(path).schema_arrow.names:
             continue
-        at = {"first_row": 0}
-        for batch in parquet.iterate_columns(path, ["item_id", column], batch_rows=BATCH):
-            target = parquet.integers(batch["item_id"], path, "item_id", low=1, high=n_items, **at)
-            high = schema.LEVELS - 1
-            levels[target] = parquet.integers(batch[column], path, column, low=0, high=high, **at)
-            at["first_row"] += batch.num_rows
+        for first_row, batch in parquet.iterate_columns(path, ["item_id", column]):
+            at = {"low": 1, "high": n_items, "first_row": first_row}
+            target = parquet.integers(batch["item_id"], path, "item_id", **at)
+            levels[target] = _levels(batch[column], path, column, first_row)
     return levels
 
 
@@ -214,15 +195,7 @@ def _provided(folder: Path) -> dict[str, Path]:
     columns = {}
     for name in ("item_emb.parquet", "item_info.parquet"):
         path = schema.find_file(folder, name)
-        if path is not None:
-            for column in parquet.open_parquet(path).schema_arrow:
-                if pa.types.is_nested(column.type) and column.name != "item_tags":
-                    columns.setdefault(column.name, path)
+        for column in parquet.open_parquet(path).schema_arrow if path else ():
+            if pa.types.is_nested(column.type) and column.name != "item_tags":
+                columns.setdefault(column.name, path)
     return columns
-
-
-def _require(table: pa.Table, column: str, path: Path) -> None:
-    if column not in table.column_names:
-        raise DataError(
-            f"{path} has no column {column}, and there is no item_info.parquet to take it from."
-        )

@@ -4,10 +4,10 @@ import hashlib
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -144,29 +144,27 @@ def check(folder: Path | str) -> tuple[Dataset | None, list[str]]:
     """Validate every file of a folder: the dataset if all is well, and the errors of each file."""
     folder, errors = existing_folder(folder), []
 
-    def attempt(load: Callable[[], object]) -> object:
+    def attempt(load: Callable[..., Any], *arguments: object) -> Any:
         try:
-            return load()
+            return load(*arguments)
         except DataError as error:
             errors.append(str(error))
             return None
 
-    catalog = attempt(lambda: load_catalog(folder))
+    catalog = attempt(load_catalog, folder)
     n_items = catalog.n_items if catalog else np.iinfo(np.int32).max
     for name in schema.SPLITS:
-        path = schema.find_file(folder, f"{name}.parquet")
-        if path is not None:
-            attempt(lambda path=path, name=name: load_impressions(path, n_items, name != "test"))
+        if path := schema.find_file(folder, f"{name}.parquet"):
+            attempt(load_impressions, path, n_items, name != "test")
     for column in catalog.provided if catalog else ():
-        attempt(lambda column=column: catalog.provided_embedding(column))
-    dataset = None if errors else attempt(lambda: Dataset.load(folder))
+        attempt(catalog.provided_embedding, column)
+    dataset = None if errors else attempt(Dataset.load, folder)
     return dataset, errors
 
 
 def files_fingerprint(folder: Path) -> str:
     """SHA-256 over the contents of a dataset's parquet files, its first 16 digits."""
-    paths = {name: schema.find_file(folder, name) for name in schema.FILES}
-    found = {name: path for name, path in paths.items() if path is not None}
+    found = {name: path for name in schema.FILES if (path := schema.find_file(folder, name))}
     digest = hashlib.sha256()
     with ThreadPoolExecutor() as threads:  # hashing does not hold the interpreter's lock
         for name, content in zip(found, threads.map(_content_digest, found.values()), strict=True):
@@ -180,10 +178,7 @@ def _content_digest(path: Path) -> bytes:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
     except OSError as error:
-        raise DataError(
-            f"{path} is not a readable parquet file ({error.strerror or error}): "
-            "write or download it again."
-        ) from error
+        raise parquet.unreadable(path, error.strerror or str(error)) from error
 
 
 def _read_parts(folder: Path) -> cache.Parts:
@@ -192,7 +187,7 @@ def _read_parts(folder: Path) -> cache.Parts:
     n_items = len(parts["catalog"]["tags"]) - 1
     for name in schema.SPLITS:
         path = schema.find_file(folder, f"{name}.parquet")
-        if path is not None:
+        if path:
             parts[name] = vars(load_impressions(path, n_items, labelled=name != "test"))
         elif name != "test":
             raise DataError(
@@ -208,12 +203,8 @@ def _with_truth(folder: Path, splits: dict[str, Impressions]) -> dict[str, Impre
     if path is None:
         return splits
     table = parquet.read_columns(path, list(schema.TRUTH_COLUMNS)).to_pandas()
-    wrong = np.flatnonzero(~table["probability"].between(0, 1))
-    if len(wrong):
-        found = table["probability"][wrong[0]]
-        raise DataError(
-            f"{path}, column probability, row {wrong[0]}: found {found}, expected 0 to 1."
-        )
+    outside = ~table["probability"].between(0, 1).to_numpy()
+    parquet.refuse(outside, path, "probability", table["probability"], "0 to 1")
     result = {}
     for name, rows in splits.items():
         truth = table[table["split"] == name].sort_values("row")
@@ -222,6 +213,5 @@ def _with_truth(folder: Path, splits: dict[str, Impressions]) -> dict[str, Impre
                 f"{path} has {len(truth)} rows for split {name}, expected each of its "
                 f"{len(rows)} rows once: make the demo data again."
             )
-        probability = truth["probability"].to_numpy(np.float64)
-        result[name] = Impressions(**(vars(rows) | {"probability": probability}))
+        result[name] = replace(rows, probability=truth["probability"].to_numpy(np.float64))
     return result

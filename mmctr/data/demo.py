@@ -24,6 +24,7 @@ truth.parquet; their AUC, the oracle AUC, is the best that any model can reach. 
 are kept in topics.parquet.
 """
 
+import colorsys
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,20 +34,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image, ImageDraw
 
-from mmctr.data import parquet, schema
-from mmctr.data.demo_clicks import (
-    FORMATS,
-    LATENT,
-    LOOKS,
-    MAX_HISTORY,
-    SHOWN,
-    THEMES,
-    Items,
-    draw_items,
-    simulate_clicks,
-)
-from mmctr.data.demo_covers import draw_covers
+from mmctr.data import demo_clicks, parquet, schema
+from mmctr.data.demo_clicks import FORMATS, LATENT, LOOKS, MAX_HISTORY, SHOWN, THEMES, Items
 from mmctr.errors import ConfigError, DataError
 from mmctr.files import DEMO, atomic_folder, find
 
@@ -56,6 +47,7 @@ TEXT_WIDTH, TEXT_LENGTH = 768, 9.0
 IMAGE_WIDTH, IMAGE_LENGTH = 1024, 2.5
 ERRONEOUS = 0.03
 TOPICS = "topics.parquet"
+COVER_SIZE = 128
 
 
 @dataclass(frozen=True)
@@ -107,7 +99,7 @@ def write_demo(folder: Path, *, seed: int = 0, items: int = 3000, users: int = 8
 
 
 def _write(folder: Path, rng: np.random.Generator, n_items: int, n_users: int) -> None:
-    items = draw_items(rng, n_items)
+    items = demo_clicks.draw_items(rng, n_items)
     cover_of = np.arange(n_items)
     blank, wrong, constant = np.split(
         rng.permutation(n_items)[: 3 * max(1, round(n_items * ERRONEOUS / 3))], 3
@@ -121,13 +113,12 @@ def _write(folder: Path, rng: np.random.Generator, n_items: int, n_users: int) -
     image = _features(rng, looks, IMAGE_WIDTH, IMAGE_LENGTH)[cover_of]
     image[constant] = IMAGE_LENGTH / math.sqrt(IMAGE_WIDTH)
     image[constant] += rng.normal(0, 1e-5, (len(constant), IMAGE_WIDTH))
-    levels = {
-        name: _popularity_level(rng, items.popularity) for name in ("likes_level", "views_level")
-    }
-    _write_items(folder, titles, tags, levels, text, image, rng)
+    levels = {name: _popularity_level(rng, items.popularity) for name in schema.LEVEL_COLUMNS}
+    columns = {"item_title": titles, "item_tags": list(tags), **levels}
+    _write_items(folder, columns, text, image, rng)
     _write_topics(folder / TOPICS, items)
-    draw_covers(folder / "item_images", items, cover_of, rng)
-    _write_impressions(folder, simulate_clicks(rng, items, n_users), levels, rng)
+    _draw_covers(folder / "item_images", items, cover_of, rng)
+    _write_impressions(folder, demo_clicks.simulate_clicks(rng, items, n_users), levels, rng)
 
 
 def _titles_and_tags(rng: np.random.Generator, items: Items) -> tuple[np.ndarray, np.ndarray]:
@@ -168,29 +159,23 @@ def _popularity_level(rng: np.random.Generator, popularity: np.ndarray) -> np.nd
 
 def _write_items(
     folder: Path,
-    titles: np.ndarray,
-    tags: np.ndarray,
-    levels: dict[str, np.ndarray],
+    columns: dict[str, np.ndarray | list],
     text: np.ndarray,
     image: np.ndarray,
     rng: np.random.Generator,
 ) -> None:
-    ids = np.arange(1, len(titles) + 1)
-    columns = {"item_id": ids, "item_title": titles, "item_tags": list(tags), **levels}
-    features = {
-        schema.TEXT_COLUMN: parquet.float_lists(text),
-        schema.IMAGE_COLUMN: parquet.float_lists(image),
-    }
-    table = pa.Table.from_pandas(pd.DataFrame(columns), preserve_index=False)
-    for name, values in features.items():
-        table = table.append_column(name, values)
+    ids = np.arange(len(text) + 1)
+    table = pd.DataFrame({"item_id": ids[1:], **columns})
+    table = pa.Table.from_pandas(table, preserve_index=False)
+    table = table.append_column(schema.TEXT_COLUMN, parquet.float_lists(text))
+    table = table.append_column(schema.IMAGE_COLUMN, parquet.float_lists(image))
     pq.write_table(table, folder / "item_feature.parquet")
     # A stand-in for the organisers' embedding: a random projection, blind to the topics.
     projection = rng.normal(size=(TEXT_WIDTH + IMAGE_WIDTH, 128)) / math.sqrt(128)
     provided = np.hstack([text / TEXT_LENGTH, image / IMAGE_LENGTH]) @ projection
     nested = folder / schema.NESTED_FOLDER
     nested.mkdir()
-    info = {"item_id": np.arange(len(titles) + 1), "item_tags": [np.zeros(5, int), *tags]}
+    info = {"item_id": ids, "item_tags": [np.zeros(5, int), *columns["item_tags"]]}
     table = pa.Table.from_pandas(pd.DataFrame(info), preserve_index=False)
     padded = parquet.float_lists(np.vstack([np.zeros(128), provided]).astype(np.float32))
     pq.write_table(table.append_column("item_emb_d128", padded), nested / "item_info.parquet")
@@ -233,3 +218,63 @@ def _write_impressions(
             pd.DataFrame({"split": split, "row": np.arange(len(shown)), "probability": probability})
         )
     pd.concat(truth).to_parquet(folder / "truth.parquet", index=False)
+
+
+def _draw_covers(
+    folder: Path, items: Items, cover_of: np.ndarray, rng: np.random.Generator
+) -> None:
+    """Write item_images/: one picture an item, that of the item which cover_of, int [n], names."""
+    folder.mkdir()
+    shapes = rng.random((len(items.theme), 24))
+    for row, source in enumerate(cover_of):
+        cover = _cover(int(items.theme[source]), int(items.look[source]), shapes[source])
+        cover.save(folder / f"{row + 1}.jpg", quality=80)
+
+
+def _cover(theme: int, look: int, numbers: np.ndarray) -> Image.Image:
+    """A picture in the theme's colours with the look's pattern; numbers in 0..1 vary it."""
+    hue = (theme + 0.5 * (numbers[0] - 0.5)) / len(THEMES)
+    ground, dark, light = (
+        tuple(round(255 * channel) for channel in colorsys.hsv_to_rgb(hue + shift, s, v))
+        for shift, s, v in ((0, 0.55, 0.55 + 0.3 * numbers[1]), (0.04, 0.75, 0.35), (-0.05, 0.3, 1))
+    )
+    image = Image.new("RGB", (COVER_SIZE, COVER_SIZE), ground)
+    draw, size = ImageDraw.Draw(image), COVER_SIZE
+    points = numbers[4:].reshape(-1, 2) * size
+    step = 14 + 10 * numbers[2]
+    match LOOKS[look]:
+        case "circles":
+            for (x, y), color in zip(points[:7], (dark, light) * 4, strict=False):
+                draw.circle((x, y), 8 + 22 * numbers[3] + x / 10, fill=color)
+        case "stripes":
+            for start in np.arange(-size, size, step):
+                ends = (start, 0, start + size * numbers[3], size)
+                draw.line(ends, fill=light if start // step % 2 else dark, width=round(step / 2))
+        case "triangles":
+            for (x, y), color in zip(points[:7], (light, dark) * 4, strict=False):
+                draw.polygon((x, y - 26, x - 24, y + 18, x + 24, y + 18), fill=color)
+        case "waves":
+            for y in np.arange(0, size + step, step):
+                line = [
+                    (x, y + step * 0.4 * math.sin(x / (6 + 6 * numbers[3]))) for x in range(size)
+                ]
+                draw.line(line, fill=light if y // step % 2 else dark, width=5)
+        case "grid":
+            for place in np.arange(step * numbers[3], size, step):
+                draw.line((place, 0, place, size), fill=dark, width=3)
+                draw.line((0, place, size, place), fill=light, width=3)
+        case "rays":
+            x, y = size * (0.2 + 0.6 * numbers[2]), size * (0.4 + 0.6 * numbers[3])
+            for angle in np.arange(0, 2 * math.pi, 0.32):
+                end = (x + 200 * math.cos(angle), y + 200 * math.sin(angle))
+                draw.line((x, y, *end), fill=light, width=5)
+            draw.circle((x, y), 17, fill=dark)
+        case "dots":
+            for x in np.arange(step * numbers[3], size, step):
+                for y in np.arange(step * numbers[2], size, step):
+                    draw.circle((x, y), 4.5, fill=light if (x + y) // step % 2 else dark)
+        case "hills":
+            for (x, _), color, top in zip(points, (light, dark, light), (50, 70, 95), strict=False):
+                draw.ellipse((x - 75, top, x + 75, top + 150), fill=color)
+            draw.circle((size * numbers[2], 26), 11, fill=light)
+    return image

@@ -53,6 +53,7 @@ class Items:
 
 
 def draw_items(rng: np.random.Generator, n: int) -> Items:
+    """n items, each with a theme, a format and a look, and popularity by Zipf's law."""
     topics, vectors = [], []
     for names in (THEMES, FORMATS, LOOKS):
         centres = _unit(rng.normal(size=(len(names), LATENT)))
@@ -94,12 +95,9 @@ def simulate_clicks(rng: np.random.Generator, items: Items, n_users: int) -> pd.
         interest = np.stack([by_interest[user][lengths[user] + 2 * step :][:2] for user in users])
         shown = np.hstack([interest, _draw_by_popularity(rng, items, seen, users)])
         shown = rng.permuted(shown, axis=1)
-        logit = SLOPE * np.stack(
-            [
-                _affinity(items.vectors, histories[u], row)
-                for u, row in zip(users, shown, strict=True)
-            ]
-        )
+        pairs = zip(users, shown, strict=True)
+        affinity = [_affinity(items.vectors, histories[user], row) for user, row in pairs]
+        logit = SLOPE * np.stack(affinity)
         logit += POPULARITY * np.log(items.popularity * len(items.popularity))[shown]
         if constant is None:
             constant = _constant_for_rate(logit)

@@ -4,6 +4,7 @@ Files and checksums are those of FIELD.md. BASE_URL, the MicroLens authors' publ
 reachable where this was written: the code has been tried on a server on loopback only.
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -73,7 +74,6 @@ def download(
     Raises ConfigError unless the terms are accepted, DataError for a file that is not there, broke
     off or is not the published one, MMCTRError if it cannot be written or another process is at it.
     """
-    import pooch
     import requests
 
     say(NOTICE)
@@ -81,7 +81,6 @@ def download(
         raise ConfigError(
             "Nothing was downloaded, as the terms above are not accepted: add --accept-terms."
         )
-    pooch.get_logger().setLevel("WARNING")
     images = out / "item_images"
     try:
         (out / NESTED_FOLDER).mkdir(parents=True, exist_ok=True)
@@ -122,7 +121,7 @@ def _unpack(archive: Path, folder: Path, say: Callable[[str], object]) -> None:
         elif tarfile.is_tarfile(archive):
             _unpack_tar(archive, temporary)
         elif tool := next(filter(shutil.which, _RAR_TOOLS), None):
-            _unpack_rar(archive, temporary, *_RAR_TOOLS[tool])
+            _unpack_rar(archive, temporary, tool)
         else:
             say(
                 f"No program for rar was found, so the covers are still packed: install unar, "
@@ -146,7 +145,6 @@ def _find(session: Any, base_url: str, out: Path, name: str) -> _File | None:
 
     Raises DataError if there is no answer, a required file is not there, or the one here differs.
     """
-    import pooch
     import requests
 
     url, path = f"{base_url.rstrip('/')}/{name}", out / name
@@ -175,17 +173,15 @@ def _find(session: Any, base_url: str, out: Path, name: str) -> _File | None:
             other.unlink()
     # Some servers answer HEAD with a length of 0: as good as none.
     size = int(length) or None if length.isdecimal() else None
-    file = _File(name, url, path, part, size)
-    known = SHA256.get(name)
     # A file that was changed here may hold work of the user: it is never fetched over.
-    if path.exists() and (
-        pooch.file_hash(path) != known if known else file.size not in (None, file.kept)
-    ):
-        raise DataError(
-            f"{path} is not the published file ({'SHA-256' if known else 'size'} differs): "
-            "move it away and run again to fetch it."
-        )
-    return file
+    if path.exists():
+        is_known = name in SHA256
+        if not (_is_published(name, path) if is_known else size in (None, path.stat().st_size)):
+            raise DataError(
+                f"{path} is not the published file ({'SHA-256' if is_known else 'size'} differs): "
+                "move it away and run again to fetch it."
+            )
+    return _File(name, url, path, part, size)
 
 
 def _announce(out: Path, files: dict[str, _File | None], say: Callable[[str], object]) -> None:
@@ -210,59 +206,56 @@ def _announce(out: Path, files: dict[str, _File | None], say: Callable[[str], ob
 
 
 def _fetch(session: Any, file: _File) -> None:
-    """Fetch one file through pooch, which moves it into place if its checksum is right."""
-    import pooch
+    """Fetch one file, and move it into place if its checksum is right."""
     import requests
 
     try:
-        pooch.retrieve(
-            file.url,
-            SHA256.get(file.name),
-            fname=file.path.name,
-            path=file.path.parent.resolve(),
-            downloader=lambda _url, target, _pooch: _resume(session, file, Path(target)),
-        )
+        _resume(session, file)
     except requests.RequestException as error:
         raise DataError(
             f"{file.url} broke off ({_reason(error)}): {_megabytes(file.kept)} are kept in "
             f"{file.part}, run again to resume."
         ) from error
-    except ValueError as error:  # pooch removes the file
+    if not _is_published(file.name, file.part):
+        file.part.unlink()
         raise DataError(
             f"{file.url} came with a wrong SHA-256 and was removed: run again, and if it stays "
             "wrong, the published file has changed."
-        ) from error
+        )
+    file.part.replace(file.path)
 
 
-def _resume(session: Any, file: _File, target: Path) -> None:
+def _is_published(name: str, path: Path) -> bool:
+    """Whether a file has the published checksum, as far as there is one."""
+    with path.open("rb") as file:
+        return SHA256.get(name) in (None, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def _resume(session: Any, file: _File) -> None:
     """Fetch the rest of a file, or all of it where the server cannot resume."""
     import requests
     from tqdm.auto import tqdm
 
     start = file.kept
-    if start != file.size:
-        wanted = {"Range": f"bytes={start}-"} if start else {}
-        with session.get(file.url, headers=wanted, stream=True, timeout=TIMEOUT) as answer:
-            resumed = answer.headers.get("Content-Range", "").startswith(f"bytes {start}-")
-            if start and not resumed and answer.status_code in (206, 416):
-                file.part.unlink()  # what is kept is no beginning of this file
-                return _resume(session, file, target)
-            answer.raise_for_status()
-            start = start if answer.status_code == 206 else 0
-            with (
-                file.part.open("ab" if start else "wb") as part,
-                tqdm(
-                    desc=file.name, total=file.size, initial=start, unit="B", unit_scale=True
-                ) as bar,
-            ):
-                for chunk in answer.iter_content(1 << 16):
-                    part.write(chunk)
-                    bar.update(len(chunk))
-                part.flush()
-                os.fsync(part.fileno())
-        if file.size not in (None, file.kept):
-            raise requests.ConnectionError(f"found {file.kept:,} bytes, expected {file.size:,}")
-    file.part.replace(target)
+    if start == file.size:
+        return
+    wanted = {"Range": f"bytes={start}-"} if start else {}
+    with session.get(file.url, headers=wanted, stream=True, timeout=TIMEOUT) as answer:
+        resumed = answer.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+        if start and not resumed and answer.status_code in (206, 416):
+            file.part.unlink()  # what is kept is no beginning of this file
+            return _resume(session, file)
+        answer.raise_for_status()
+        start = start if answer.status_code == 206 else 0
+        bar = tqdm(desc=file.name, total=file.size, initial=start, unit="B", unit_scale=True)
+        with file.part.open("ab" if start else "wb") as part, bar:
+            for chunk in answer.iter_content(1 << 16):
+                part.write(chunk)
+                bar.update(len(chunk))
+            part.flush()
+            os.fsync(part.fileno())
+    if file.size not in (None, file.kept):
+        raise requests.ConnectionError(f"found {file.kept:,} bytes, expected {file.size:,}")
 
 
 def _unpack_zip(archive: Path, folder: Path) -> None:
@@ -279,18 +272,16 @@ def _unpack_tar(archive: Path, folder: Path) -> None:
         file.extractall(folder, filter="data")
 
 
-def _unpack_rar(
-    archive: Path, folder: Path, names: str, kinds: str, link: str, extract: str
-) -> None:
+def _unpack_rar(archive: Path, folder: Path, tool: str) -> None:
+    names, kinds, link, extract = _RAR_TOOLS[tool]
+
     def run(command: str) -> list[str]:
         words = [w.format(a=archive.name, to=folder.name) for w in command.split()]
-        done = subprocess.run(
-            words, cwd=archive.parent, stdin=subprocess.DEVNULL, capture_output=True
-        )
+        quiet = {"stdin": subprocess.DEVNULL, "capture_output": True}
+        done = subprocess.run(words, cwd=archive.parent, **quiet)
         if done.returncode:
-            raise _damaged(
-                archive, " ".join((done.stderr or done.stdout).decode(errors="replace").split())
-            )
+            said = (done.stderr or done.stdout).decode(errors="replace")
+            raise _damaged(archive, " ".join(said.split()))
         return done.stdout.decode(errors="replace").splitlines()
 
     _require_safe(archive, run(names), [line for line in run(kinds) if re.match(link, line)])

@@ -9,11 +9,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from mmctr.data import parquet
 from mmctr.errors import DataError
 
-BATCH = 1 << 16  # rows of a file that are decoded at once
 BLOCK = 1 << 22  # clicks that are hashed or compared at once
 
 
@@ -53,15 +53,11 @@ class Impressions:
 
     def select(self, rows: np.ndarray) -> "Impressions":
         """The given rows, in the given order; the flat histories stay shared."""
-        return Impressions(
-            user=self.user[rows],
-            target=self.target[rows],
-            label=None if self.label is None else self.label[rows],
-            history_start=self.history_start[rows],
-            history_end=self.history_end[rows],
-            history_items=self.history_items,
-            probability=None if self.probability is None else self.probability[rows],
-        )
+        parts = {
+            name: values if values is None or name == "history_items" else values[rows]
+            for name, values in vars(self).items()
+        }
+        return Impressions(**parts)
 
 
 def load_impressions(path: Path, n_items: int, labelled: bool) -> Impressions:
@@ -70,9 +66,9 @@ def load_impressions(path: Path, n_items: int, labelled: bool) -> Impressions:
     optional = [] if labelled else ["label"]
     # Arrays grow with what is read: the number of rows that a file claims to have may be a lie.
     user, target, label, history, items, lengths = [], [], [], [], [], []
-    n_histories, row = 0, 0
-    for batch in parquet.iterate_columns(path, required, optional, batch_rows=BATCH):
-        at = {"first_row": row}
+    n_histories = 0
+    for first_row, batch in parquet.iterate_columns(path, required, optional):
+        at = {"first_row": first_row}
         user.append(parquet.integers(batch["user_id"], path, "user_id", **at))
         shown = parquet.integers(batch["item_id"], path, "item_id", low=1, high=n_items, **at)
         target.append(shown.astype(np.int32))
@@ -89,11 +85,10 @@ def load_impressions(path: Path, n_items: int, labelled: bool) -> Impressions:
         elif "label" in batch.schema.names:
             label.append(batch["label"].to_numpy(zero_copy_only=False))
         n_histories += len(length)
-        row += batch.num_rows
-    if not row:
-        raise DataError(f"{path} has no rows: a split needs at least one impression.")
     # The parts are let go one column after another.
     user, target = np.concatenate(user), np.concatenate(target)
+    if not len(user):
+        raise DataError(f"{path} has no rows: a split needs at least one impression.")
     label = np.concatenate(label) if label else None
     if not labelled and label is not None:
         label = label.astype(np.float32) if set(np.unique(label)) == {0.0, 1.0} else None
@@ -161,10 +156,8 @@ def _hash_slices(items: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.
         word = slice_positions(np.zeros_like(width), width).astype(np.uint64) << np.uint64(32)
         word += items[slice_positions(starts[block], width)].astype(np.uint64)
         word += np.uint64(0x9E3779B97F4A7C15)
-        # The finalizer of SplitMix64 (Steele, Lea and Flood, 2014).
-        word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        total = np.append(np.uint64(0), np.cumsum(word ^ (word >> np.uint64(31))))
+        # Mixes by the finalizer of SplitMix64 (Steele, Lea and Flood, 2014).
+        total = np.append(np.uint64(0), np.cumsum(pd.util.hash_array(word)))
         stop = np.cumsum(width)
         hashes[block] = total[stop] - total[stop - width]
     return hashes

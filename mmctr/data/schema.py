@@ -17,7 +17,8 @@ FILES = (
     "truth.parquet",
 )
 MAX_TAG = 1_000_000  # tags number the rows of a table, so a huge one is an error
-LEVELS = 11  # likes_level and views_level: 0 = unknown, 1..10
+LEVEL_COLUMNS = ("likes_level", "views_level")
+LEVELS = 11  # of each of them: 0 = unknown, 1..10
 TEXT_COLUMN = "txt_emb_BERT"
 IMAGE_COLUMN = "img_emb_CLIPRN50"
 EXTRACTION_ERRORS = "extraction_errors.parquet"  # item, medium, reason
@@ -50,6 +51,8 @@ PREDICTION_COLUMNS = {"user": INTEGER, "target": INTEGER, "label": NUMBER, "prob
 TRUTH_COLUMNS = {"split": TEXT, "row": INTEGER, "probability": NUMBER}
 TOPIC_COLUMNS = {"theme": TEXT, "format": TEXT, "look": TEXT}  # and vectors; simulated data only
 ERROR_COLUMNS = {"item": INTEGER, "medium": TEXT, "reason": TEXT}
+KINDS = IMPRESSION_COLUMNS | ITEM_COLUMNS | TRUTH_COLUMNS | TOPIC_COLUMNS | ERROR_COLUMNS
+KINDS |= PREDICTION_COLUMNS  # every column that has a name of its own, in whatever file
 
 
 def find_file(folder: Path, name: str) -> Path | None:

@@ -11,12 +11,11 @@ from mmctr.content.fusion import available_strategies
 from mmctr.content.strategies import IDS, STRATEGIES
 from mmctr.data.dataset import Dataset
 from mmctr.data.impressions import Impressions
-from mmctr.errors import ConfigError, MMCTRError
-from mmctr.evaluation.compare import holm, p_value
-from mmctr.runs.run import Run
+from mmctr.errors import ConfigError
+from mmctr.evaluation.compare import LEVEL, differences_to, mean_auc
+from mmctr.runs.run import Run, readable_runs
 from mmctr.runs.train import train
 from mmctr.training.config import configs
-from mmctr.training.metrics import bootstrap_auc, interval
 
 DEFAULT, STRATEGY = "default", "v4"
 RESAMPLES = 2000  # of the users: 2 / 2001, the smallest p-value, stays small for twenty changes
@@ -77,7 +76,11 @@ def ablate(
             f"Variation {unknown[0]!r} is unknown: choose of {', '.join(map(repr, changes))}."
         )
     chosen = [name for name in changes if name == DEFAULT or not names or name in names]
-    there = _finished(dataset, folder)
+    there = {
+        _key(run.strategy, run.config["model"], run.config["training"]): run
+        for run in readable_runs(sorted(folder.glob("*")))
+        if run.summary["dataset"]["fingerprint"] == dataset.fingerprint
+    }
     found: dict[str, list[Run]] = {name: [] for name in chosen}
     for name, seed in tqdm([(name, seed) for seed in seeds for name in chosen], unit="run"):
         change = dict(changes[name])
@@ -91,31 +94,22 @@ def ablate(
 def ablation_table(found: dict[str, list[Run]], rows: Impressions) -> pd.DataFrame:
     """A line a variation in the order given, means over seeds, differences to the default.
 
-    Columns: variation, AUC, difference, low, high (95% interval, users resampled, the same draws
-    for all), p_holm (two-sided, corrected for the number of variations), parameters, seconds (of
-    training); the default's own differences are NaN.
+    Columns: variation, AUC, parameters, seconds (of training), and those of differences_to but for
+    p, which are NaN for the default.
     """
-    runs = [run for of_one in found.values() for run in of_one]
-    names = np.repeat(list(found), [len(of_one) for of_one in found.values()])
-    scores = np.stack([run.predictions["probability"].to_numpy() for run in runs])
-    draws = bootstrap_auc(rows.user, rows.label, scores, resamples=RESAMPLES)
-    lines = []
-    for name, of_one in found.items():
-        auc = np.mean([run.summary["metrics"]["auc"] for run in of_one])
-        seconds = np.mean([run.summary["seconds"]["training"] for run in of_one])
-        line = {"variation": name, "AUC": auc, "seconds": seconds}
-        line["parameters"] = of_one[0].summary["parameters"]
-        if name != DEFAULT:
-            gap = draws[:, names == name].mean(1) - draws[:, names == DEFAULT].mean(1)
-            line["low"], line["high"] = interval(gap)
-            line |= {"difference": auc - lines[0]["AUC"], "p": p_value(gap)}
-        lines.append(line)
-    table = pd.DataFrame(lines).reindex(
-        columns=["variation", "AUC", "difference", "low", "high", "p", "parameters", "seconds"]
-    )
-    changed = table["variation"] != DEFAULT
-    table.loc[changed, "p_holm"] = holm(table.loc[changed, "p"].to_numpy(np.float64))
-    return table.drop(columns="p")
+    lines = [
+        {
+            "variation": name,
+            "AUC": mean_auc(runs),
+            "parameters": runs[0].summary["parameters"],
+            "seconds": np.mean([run.summary["seconds"]["training"] for run in runs]),
+        }
+        for name, runs in found.items()
+    ]
+    differences = differences_to(DEFAULT, found, rows, resamples=RESAMPLES)
+    table = pd.DataFrame(lines).join(differences, on="variation")
+    shown = ["variation", "AUC", "difference", "low", "high", "parameters", "seconds", "p_holm"]
+    return table[shown]
 
 
 def ablation_verdict(table: pd.DataFrame, dataset: Dataset) -> str:
@@ -123,7 +117,7 @@ def ablation_verdict(table: pd.DataFrame, dataset: Dataset) -> str:
     kind = "simulated, so this says nothing about real clicks" if dataset.simulated else "real"
     words = f"On {dataset.name} ({kind}) the default has a valid AUC of {table['AUC'].iloc[0]:.4f}."
     changed = table.iloc[1:]
-    clear = changed["p_holm"] < 0.05
+    clear = changed["p_holm"] < LEVEL
     for part, text in (
         (changed[clear & (changed["difference"] < 0)], "Worse by more than chance"),
         (changed[clear & (changed["difference"] > 0)], "Better by more than chance"),
@@ -132,19 +126,6 @@ def ablation_verdict(table: pd.DataFrame, dataset: Dataset) -> str:
         named = [f"{line.variation} ({line.difference:+.4f})" for line in ordered.itertuples()]
         words += f" {text}: {', '.join(named)}." if named else ""
     return words + f" Not shown to differ: {(~clear).sum()} of {len(changed)} changes."
-
-
-def _finished(dataset: Dataset, folder: Path) -> dict[str, Run]:
-    """The readable runs on these very data below a folder, by what they were trained with."""
-    runs = {}
-    for path in sorted(folder.glob("*")):
-        try:
-            run = Run.load(path)
-        except MMCTRError:
-            continue
-        if run.summary["dataset"]["fingerprint"] == dataset.fingerprint:
-            runs[_key(run.strategy, run.config["model"], run.config["training"])] = run
-    return runs
 
 
 def _key(strategy: str, model: dict[str, Any], training: dict[str, Any]) -> str:

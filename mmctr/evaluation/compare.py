@@ -12,32 +12,27 @@ from mmctr.training.metrics import bootstrap_auc, interval
 RESAMPLES = 1000  # of the users: the smallest p-value is 2 / 1001
 TIMES = ["training (s)", "fusion (s)"]
 LEVEL = 0.05  # a corrected p-value below it counts as more than chance
+QUALITY = ["strategy", "seeds", "AUC", "seed spread", "logloss", "GAUC"]
+COST = ["strategy", *TIMES, "samples/s", "peak memory (MB)", "parameters", "embedding (MB)"]
 
 
 def run_table(runs: list[Run]) -> pd.DataFrame:
-    """A line a run: strategy, seed, auc, low, high (95% interval), seconds (fusion, training)."""
+    """A line a run: strategy, seed, auc, low, high (its 95% interval), seconds (fusion, training),
+    and what `strategy_table` takes means of."""
     lines = []
     for run in runs:
         metrics, seconds = run.summary["metrics"], run.summary["seconds"]
-        spent = seconds["fusion"] + seconds["training"]
-        lines.append((run.strategy, run.seed, metrics["auc"], *metrics["auc_interval"], spent))
-    return pd.DataFrame(lines, columns=["strategy", "seed", "auc", "low", "high", "seconds"])
-
-
-def strategy_table(runs: list[Run]) -> pd.DataFrame:
-    """A line a strategy, means over its seeds, the best valid AUC first; NaN: not measured.
-
-    The seed spread is the highest AUC of a strategy's seeds minus the lowest.
-    """
-    lines = []
-    for run in runs:
-        metrics, seconds = run.summary["metrics"], run.summary["seconds"]
+        low, high = metrics["auc_interval"]
         cost = run.summary.get("cost", {})  # older runs have none
         width = run.config["sizes"]["content_width"] or 0
         lines.append(
             {
                 "strategy": run.strategy,
-                "AUC": metrics["auc"],
+                "seed": run.seed,
+                "auc": metrics["auc"],
+                "low": low,
+                "high": high,
+                "seconds": seconds["fusion"] + seconds["training"],
                 "logloss": metrics["logloss"],
                 "GAUC": metrics["gauc"],
                 "training (s)": round(seconds["training"], 1),
@@ -48,24 +43,25 @@ def strategy_table(runs: list[Run]) -> pd.DataFrame:
                 "embedding (MB)": width * 4 * run.config["sizes"]["n_items"] / 1e6,
             }
         )
-    table = pd.DataFrame(lines)
-    seeds = table.groupby("strategy").size().rename("seeds")
-    means = table.groupby("strategy").mean().astype({"parameters": int})
-    means.insert(0, "seeds", seeds)
-    auc = table.groupby("strategy")["AUC"]
-    means.insert(2, "seed spread", (auc.max() - auc.min()).where(seeds > 1))
-    return means.sort_values("AUC", ascending=False).reset_index()
+    return pd.DataFrame(lines)
 
 
-QUALITY = ["strategy", "seeds", "AUC", "seed spread", "logloss", "GAUC"]
-COST = ["strategy", "training (s)", "fusion (s)", "samples/s", "peak memory (MB)", "parameters"]
-COST += ["embedding (MB)"]
+def strategy_table(runs: list[Run]) -> pd.DataFrame:
+    """A line a strategy, means over its seeds, the best valid AUC first; NaN: not measured.
+
+    The seed spread is the highest AUC of a strategy's seeds minus the lowest.
+    """
+    of_strategy = run_table(runs).rename(columns={"auc": "AUC"}).groupby("strategy")
+    means = of_strategy.mean().astype({"parameters": int}).assign(seeds=of_strategy.size())
+    spread = of_strategy["AUC"].max() - of_strategy["AUC"].min()
+    means["seed spread"] = spread.where(means["seeds"] > 1)
+    return means[[*QUALITY[1:], *COST[1:]]].sort_values("AUC", ascending=False).reset_index()
 
 
 def styled(means: pd.DataFrame) -> Styler:
     """The strategy table, or columns of it, as a page shows it; a dash: not measured."""
-    formats = dict.fromkeys(["AUC", "seed spread", "logloss", "GAUC"], "{:.4f}")
-    formats |= dict.fromkeys(["training (s)", "fusion (s)", "embedding (MB)"], "{:,.1f}")
+    formats = dict.fromkeys(QUALITY[2:], "{:.4f}")
+    formats |= dict.fromkeys([*TIMES, "embedding (MB)"], "{:,.1f}")
     formats |= dict.fromkeys(["samples/s", "peak memory (MB)", "parameters"], "{:,.0f}")
     formats = {name: text for name, text in formats.items() if name in means}
     return means.style.hide().format(formats, na_rep="–", escape="html")
@@ -73,32 +69,52 @@ def styled(means: pd.DataFrame) -> Styler:
 
 def mean_probabilities(runs: list[Run]) -> dict[str, np.ndarray]:
     """The predicted probabilities of each strategy, averaged over its seeds, float64 [n]."""
-    by_strategy: dict[str, list[np.ndarray]] = {}
-    for run in runs:
-        probability = run.predictions["probability"].to_numpy(np.float64)
-        by_strategy.setdefault(run.strategy, []).append(probability)
-    return {strategy: np.mean(parts, axis=0) for strategy, parts in by_strategy.items()}
+    return {
+        strategy: np.mean([run.predictions["probability"] for run in found], 0, dtype=np.float64)
+        for strategy, found in by_strategy(runs).items()
+    }
 
 
 def paired_differences(runs: list[Run], rows: Impressions) -> pd.DataFrame:
-    """AUC of each strategy minus that of the best, with its 95% interval and p-values.
+    """`differences_to` the best strategy, a line for each of the others: column strategy."""
+    found, names = by_strategy(runs), strategy_table(runs)["strategy"]
+    best_first = {name: found[name] for name in names}
+    table = differences_to(names[0], best_first, rows, resamples=RESAMPLES)
+    return table.rename_axis("strategy").reset_index()
 
-    Columns: strategy, difference, low, high, p, p_holm; the best is left out. Users are resampled,
-    each draw is the same for all runs, and a strategy's AUC is the mean of its seeds'. p is
-    two-sided; p_holm is corrected for the number of strategies.
+
+def differences_to(
+    baseline: str, systems: dict[str, list[Run]], rows: Impressions, *, resamples: int
+) -> pd.DataFrame:
+    """AUC of each other system minus the baseline's, with its 95% interval and p-values, by name.
+
+    systems: the runs of each by name, the baseline's too; their AUC is the mean of their runs'.
+    Columns: difference, low, high, p, p_holm. Users are resampled, each draw is the same for all
+    runs. p is two-sided; p_holm is corrected for the number of other systems.
     """
+    runs = [run for of_one in systems.values() for run in of_one]
     scores = np.stack([run.predictions["probability"].to_numpy() for run in runs])
-    samples = bootstrap_auc(rows.user, rows.label, scores, resamples=RESAMPLES)
-    names = np.array([run.strategy for run in runs])
-    auc = strategy_table(runs).set_index("strategy")["AUC"]
-    of_strategy = {name: samples[:, names == name].mean(axis=1) for name in auc.index}
-    best, *others = auc.index
-    lines = []
-    for name in others:
-        draws = of_strategy[name] - of_strategy[best]
-        lines.append((name, auc[name] - auc[best], *interval(draws), p_value(draws)))
-    table = pd.DataFrame(lines, columns=["strategy", "difference", "low", "high", "p"])
+    samples = bootstrap_auc(rows.user, rows.label, scores, resamples=resamples)
+    names = np.repeat(list(systems), [len(of_one) for of_one in systems.values()])
+    found = {}
+    for name in [name for name in systems if name != baseline]:
+        draws = samples[:, names == name].mean(axis=1) - samples[:, names == baseline].mean(axis=1)
+        gap = mean_auc(systems[name]) - mean_auc(systems[baseline])
+        found[name] = (gap, *interval(draws), p_value(draws))
+    columns = ["difference", "low", "high", "p"]
+    table = pd.DataFrame.from_dict(found, orient="index", columns=columns)
     return table.assign(p_holm=holm(table["p"].to_numpy(np.float64)))
+
+
+def by_strategy(runs: list[Run]) -> dict[str, list[Run]]:
+    """Runs by their strategy, each in the order given."""
+    names = dict.fromkeys(run.strategy for run in runs)
+    return {name: [run for run in runs if run.strategy == name] for name in names}
+
+
+def mean_auc(runs: list[Run]) -> float:
+    """The mean valid AUC of some runs."""
+    return float(np.mean([run.summary["metrics"]["auc"] for run in runs]))
 
 
 def p_value(draws: np.ndarray) -> float:

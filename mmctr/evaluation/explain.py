@@ -1,6 +1,6 @@
 """What trained models attend to, as tidy DataFrames."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -39,9 +39,8 @@ def attention(model: DIN, rows: Impressions) -> pd.DataFrame:
             "age": end[click_row] - np.arange(len(click_row)),
         }
         part = pd.DataFrame({name: np.repeat(value, heads) for name, value in columns.items()})
-        part["head"] = np.tile(np.arange(1, heads + 1), len(click_row))
-        part["weight"] = weights.ravel()
-        parts.append(part)
+        head = np.tile(np.arange(1, heads + 1), len(click_row))
+        parts.append(part.assign(head=head, weight=weights.ravel()))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -83,31 +82,28 @@ def permutation_importance(
     "all interest" shuffles what they found together, because one head may stand in for another.
     """
     rng = np.random.default_rng(seed)
-    batches = list(Batches(rows, model).in_order(4096))
-    vectors = [model.field_vectors(batch) for batch in batches]
-    sizes = [len(batch) for batch in batches]
+    batches = Batches(rows, model).in_order(4096)
+    fields = torch.cat([model.field_vectors(batch) for batch in batches])
     ends = np.cumsum(list(model.field_widths.values()))
-    columns = {
-        name: np.arange(end - width, end)
-        for (name, width), end in zip(model.field_widths.items(), ends, strict=True)
-    }
+    places = np.split(np.arange(ends[-1]), ends[:-1])
+    columns = dict(zip(model.field_widths, places, strict=True))
     interest = [name for name in columns if name.startswith("interest")]
     if len(interest) > 1:
         columns["all interest"] = np.concatenate([columns[name] for name in interest])
 
-    def auc(fields: Sequence[Tensor]) -> float:
-        scores = [model.score(part).float() for part in fields]
+    def auc(fields: Tensor) -> float:
+        scores = [model.score(part).float() for part in fields.split(4096)]
         return float(roc_auc_score(rows.label, torch.cat(scores).cpu().numpy()))
 
-    whole, joined, losses = auc(vectors), torch.cat(vectors), {}
+    whole, losses = auc(fields), {}
     for name, column in columns.items():
-        column = torch.from_numpy(column).to(joined.device)
+        column = torch.from_numpy(column).to(fields.device)
         losses[name] = []
         for _ in range(shuffles):
-            order = torch.from_numpy(rng.permutation(len(rows))).to(joined.device)
-            shuffled = joined.clone()
-            shuffled[:, column] = joined[order][:, column]
-            losses[name].append(whole - auc(shuffled.split(sizes)))
+            order = torch.from_numpy(rng.permutation(len(rows))).to(fields.device)
+            shuffled = fields.clone()
+            shuffled[:, column] = fields[order][:, column]
+            losses[name].append(whole - auc(shuffled))
     table = pd.DataFrame(losses).agg(["mean", "min", "max"]).T
     table = table.rename(columns={"min": "low", "max": "high"}).rename_axis("field").reset_index()
     return table.sort_values("mean", ascending=False, ignore_index=True)
@@ -157,19 +153,14 @@ def head_disagreement(weights: pd.DataFrame) -> pd.Series:
     return distance / (2 * weights["head"].nunique())
 
 
-def latest(rows: Impressions, clicks: int) -> Impressions:
-    """The same rows with at most their latest clicks, as many as a model reads."""
-    start = np.maximum(rows.history_start, rows.history_end - clicks)
-    return Impressions(**(vars(rows) | {"history_start": start}))
-
-
 def leave_one_out(model: DIN, rows: Impressions) -> pd.DataFrame:
     """What each click that the model reads does to its row's logit: with it, minus without it.
 
     Every history is scored without each of its clicks in turn. Columns: row, item, age (1 = the
     latest click), weight (attention, mean over heads), logit (with all clicks), effect.
     """
-    rows = latest(rows, model.config.max_history)
+    start = np.maximum(rows.history_start, rows.history_end - model.config.max_history)
+    rows = replace(rows, history_start=start)
     clicks = attention(model, rows).groupby(["row", "age"], as_index=False)
     clicks = clicks.agg({"item": "first", "weight": "mean"})
     row, age = clicks["row"].to_numpy(), clicks["age"].to_numpy()
@@ -209,18 +200,12 @@ def agreement(clicks: pd.DataFrame) -> pd.DataFrame:
     clicks = clicks[size >= 3].reset_index(drop=True)
     clicks["size"] = clicks["effect"].abs()
     by_row = clicks.groupby("row")
-    ranks = pd.DataFrame({name: by_row[name].rank() for name in ("weight", "size")})
+    ranks = by_row[["weight", "size"]].rank()
     ranks -= ranks.groupby(clicks["row"]).transform("mean")
-    products = pd.DataFrame(
-        {
-            "both": ranks["weight"] * ranks["size"],
-            "weight": ranks["weight"] ** 2,
-            "size": ranks["size"] ** 2,
-        }
-    )
+    products = ranks.pow(2).assign(both=ranks["weight"] * ranks["size"])
     sums = products.groupby(clicks["row"]).sum()
-    scale = np.sqrt(sums["weight"] * sums["size"])
-    table = pd.DataFrame({"clicks": by_row.size(), "correlation": sums["both"] / scale})
+    correlation = sums["both"] / np.sqrt(sums["weight"] * sums["size"])
+    table = pd.DataFrame({"clicks": by_row.size(), "correlation": correlation})
     first = clicks[["weight", "size"]] == by_row[["weight", "size"]].transform("max")
     table["same_first"] = first.all(axis=1).groupby(clicks["row"]).any()
     return table.rename_axis("row").reset_index()
@@ -265,8 +250,7 @@ def mean_interval(
     _, number = np.unique(user, return_inverse=True)
     sums, counts = np.bincount(number, weights=values), np.bincount(number)
     rng = np.random.default_rng(seed)
-    share = np.full(len(counts), 1 / len(counts))
-    copies = rng.multinomial(len(counts), share, size=resamples)
+    copies = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=resamples)
     low, high = np.quantile((copies @ sums) / (copies @ counts), [0.025, 0.975])
     return {"mean": float(np.mean(values)), "low": float(low), "high": float(high)}
 
@@ -278,13 +262,9 @@ def without_click(rows: Impressions, age: np.ndarray) -> Impressions:
     flat = slice_positions(rows.history_start, lengths)
     kept = np.ones(len(flat), dtype=bool)
     kept[ends - age] = False
-    end = np.cumsum(lengths - 1)
-    shorter = {
-        "history_start": end - (lengths - 1),
-        "history_end": end,
-        "history_items": rows.history_items[flat[kept]],
-    }
-    return Impressions(**(vars(rows) | shorter))
+    end, items = np.cumsum(lengths - 1), rows.history_items[flat[kept]]
+    start = end - (lengths - 1)
+    return replace(rows, history_start=start, history_end=end, history_items=items)
 
 
 def _true_clicks(rows: Impressions, topics: Topics) -> pd.DataFrame:

@@ -18,17 +18,7 @@ from mmctr.content.fusion import item_embeddings
 from mmctr.data.dataset import Dataset
 from mmctr.devices import find_device
 from mmctr.errors import ConfigError, RunError
-from mmctr.evaluation.study import (
-    CHOICES,
-    FACTS,
-    RANGES,
-    SPACE,
-    Study,
-    as_parameters,
-    import_optuna,
-    open_trials,
-    searched,
-)
+from mmctr.evaluation import study as studies
 from mmctr.files import alone, write_json
 from mmctr.model.din import DIN
 from mmctr.runs.provenance import describe
@@ -45,7 +35,7 @@ def search(
     trials: int,
     fixed: dict[str, Any],
     say: Callable[[str], object] = print,
-) -> Study:
+) -> studies.Study:
     """Go on with the study in `folder`, or begin it, until it has so many trials.
 
     fixed: parameters that are the same in every trial, the seed among them. The first trial has the
@@ -53,18 +43,20 @@ def search(
     Raises ConfigError for parameters that cannot be used or if Optuna is not installed, RunError if
     the folder is another study's or in use.
     """
-    optuna = import_optuna()
+    optuna = studies.import_optuna()
     _, train_config = configs(**fixed)
-    if not searched(fixed):
+    if not studies.searched(fixed):
+        names = ", ".join(studies.SPACE)
         raise ConfigError(
-            f"Every parameter of the search is fixed: leave one of {', '.join(SPACE)} out of -p."
+            f"Every parameter of the search is fixed: leave one of {names} out of -p."
         )
     require_both_labels(dataset)
     device = find_device(train_config.device)
     embedding = item_embeddings(dataset.catalog, strategy)
 
     def objective(trial: Any) -> float:
-        model_config, train_config = configs(**fixed, **as_parameters(_propose(trial, fixed)))
+        proposed = studies.as_parameters(_propose(trial, fixed))
+        model_config, train_config = configs(**fixed, **proposed)
         # Seeded as `train` does it, so that training with the best parameters is that trial again.
         torch.manual_seed(train_config.seed)
         model = DIN.for_catalog(model_config, dataset.catalog, embedding).to(device)
@@ -103,11 +95,11 @@ def study_folder(runs: Path, dataset: Dataset, strategy: str) -> Path:
     return runs / re.sub(r"[^\w.-]", "-", f"search-{dataset.name}-{strategy}")
 
 
-def _begin(folder: Path, dataset: Dataset, strategy: str, fixed: dict[str, Any]) -> Study:
+def _begin(folder: Path, dataset: Dataset, strategy: str, fixed: dict[str, Any]) -> studies.Study:
     """A new study, or the one that is there if it searches the very same."""
     facts = {"strategy": strategy, "fixed": fixed, "dataset": describe(dataset)}
-    if (folder / FACTS).exists():
-        study = Study.load(folder)
+    if (folder / studies.FACTS).exists():
+        study = studies.Study.load(folder)
         there, here = _identity(study.facts), _identity(facts)
         for name in here:
             if there[name] != here[name]:
@@ -116,10 +108,10 @@ def _begin(folder: Path, dataset: Dataset, strategy: str, fixed: dict[str, Any])
                     "another folder with --out."
                 )
     else:
-        open_trials(folder)
+        studies.open_trials(folder)
         facts["reference_auc"] = reference_aucs(dataset, dataset.valid)
-        write_json(folder / FACTS, facts)
-        study = Study.load(folder)
+        write_json(folder / studies.FACTS, facts)
+        study = studies.Study.load(folder)
     from optuna.trial import TrialState
 
     # Nobody else searches here, so what still runs was killed.
@@ -140,11 +132,11 @@ def _identity(facts: dict[str, Any]) -> dict[str, Any]:
 def _propose(trial: Any, fixed: dict[str, Any]) -> dict[str, Any]:
     """Values from the space, which always holds the defaults, those of a preset too."""
     for name, default in _defaults(fixed).items():
-        if name in RANGES:
-            low, high, log = RANGES[name]
+        if name in studies.RANGES:
+            low, high, log = studies.RANGES[name]
             trial.suggest_float(name, min(low, default), max(high, default), log=log)
         else:
-            choices = CHOICES[name]
+            choices = studies.CHOICES[name]
             trial.suggest_categorical(name, choices if default in choices else [*choices, default])
     return trial.params
 
@@ -155,5 +147,5 @@ def _defaults(fixed: dict[str, Any]) -> dict[str, Any]:
     values = model.model_dump() | training.model_dump()
     return {
         name: json.dumps(values[name]) if isinstance(values[name], tuple) else values[name]
-        for name in searched(fixed)
+        for name in studies.searched(fixed)
     }

@@ -3,6 +3,7 @@
 import json
 import shlex
 import sqlite3
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,12 +156,10 @@ def find_studies(runs: Path, fingerprint: str | None = None) -> list[Path]:
     """The studies below `runs`, the latest last; of one dataset if its fingerprint is given."""
     found = []
     for path in runs.glob(f"*/{FACTS}"):
-        try:
+        with suppress(OSError, ValueError, KeyError, TypeError):  # no study, or a damaged one
             about = json.loads(path.read_text(encoding="utf-8"))["dataset"]["fingerprint"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if fingerprint in (None, about) and (path.parent / TRIALS).is_file():
-            found.append(path.parent)
+            if fingerprint in (None, about) and (path.parent / TRIALS).is_file():
+                found.append(path.parent)
     return sorted(found, key=lambda folder: (folder / TRIALS).stat().st_mtime)
 
 
@@ -189,11 +188,7 @@ def searched(fixed: dict[str, Any]) -> list[str]:
 def as_parameters(params: dict[str, Any]) -> dict[str, Any]:
     """What Optuna stores as parameters of the model: three digits are enough to be typed again."""
     return {
-        name: float(f"{params[name]:.3g}")
-        if name in RANGES
-        else json.loads(params[name])
-        if isinstance(params[name], str)
-        else params[name]
+        name: float(f"{params[name]:.3g}") if name in RANGES else json.loads(str(params[name]))
         for name in SPACE
         if name in params
     }

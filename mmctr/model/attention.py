@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmctr.model.layers import ReLUDropout, gather, mlp_layers
+from mmctr.model.layers import DNN, ReLUDropout, gather
 
 
 @dataclass(frozen=True)
@@ -128,13 +128,7 @@ class MultiHeadTargetAttention(nn.Module):
             return self.of_one_history(self.as_targets(targets), self.as_clicks(clicked))
         weights = self.weights(targets, table, histories)
         values = self.value(table).split(self.value_dim, dim=1)
-        return torch.cat(
-            [
-                histories.weighted_sum(value, weight)
-                for value, weight in zip(values, weights.unbind(1), strict=True)
-            ],
-            dim=1,
-        )
+        return torch.cat([*map(histories.weighted_sum, values, weights.unbind(1))], dim=1)
 
     def as_targets(self, items: Tensor) -> Tensor:
         """All that matters of items as targets: their queries, [m, heads * head_dim]."""
@@ -174,7 +168,7 @@ class MLPTargetAttention(nn.Module):
         self.first = nn.Linear(4 * width, hidden[0])
         self.rest = nn.Sequential(
             ReLUDropout(dropout),
-            *mlp_layers(hidden, batch_norm=False, dropout=dropout),
+            *DNN(hidden[0], hidden[1:], batch_norm=False, dropout=dropout),
             nn.Linear(hidden[-1], heads),
         )
 

@@ -41,8 +41,6 @@ class DIN(Pretrained, nn.Module):
     `DIN.for_catalog` fills in what is known of the items.
     """
 
-    config_type = DINConfig
-
     def __init__(
         self,
         config: DINConfig,
@@ -53,16 +51,16 @@ class DIN(Pretrained, nn.Module):
         n_tags: int,
     ) -> None:
         super().__init__()
-        self.config = config
+        self.config, dim = config, config.embedding_dim
         self.embedding = ItemEmbedding(
             tags,
             levels,
             content,
-            dim=config.embedding_dim,
+            dim=dim,
             n_tags=n_tags,
             n_levels=LEVELS,
             content_mode=config.content,
-            content_dim=config.content_dim or config.embedding_dim,
+            content_dim=config.content_dim or dim,
         )
         widths = dict(self.embedding.widths)
         in_history = [
@@ -70,14 +68,11 @@ class DIN(Pretrained, nn.Module):
         ]
         self.history_width = sum(widths[name] for name in in_history)
         if config.attention == "dot":
+            max_age = config.max_history if config.recency else 0
             self.attention = MultiHeadTargetAttention(
-                self.history_width,
-                config.heads,
-                config.head_dim,
-                config.embedding_dim,
-                config.max_history if config.recency else 0,
+                self.history_width, config.heads, config.head_dim, dim, max_age
             )
-            widths |= {f"interest {head + 1}": config.embedding_dim for head in range(config.heads)}
+            widths |= {f"interest {head + 1}": dim for head in range(config.heads)}
         else:
             self.attention = MLPTargetAttention(
                 self.history_width, config.heads, config.attention_hidden, config.attention_dropout
@@ -88,16 +83,20 @@ class DIN(Pretrained, nn.Module):
                 for name in in_history
             }
         self.fields, self.field_widths = list(widths), widths
-        self._require_equal_widths(widths)
-        count, width = len(widths), sum(widths.values())
-        self.senet = SENet(count) if config.senet else None
-        self.bilinear = (
-            None
-            if config.bilinear == "off"
-            else BilinearInteraction(count, config.embedding_dim, config.bilinear)
-        )
+        uneven = [name for name in widths if widths[name] != dim]
+        if uneven and (config.senet or config.bilinear != "off"):
+            raise ConfigError(
+                f"SENet and bilinear interaction need fields of equal width, but {uneven[0]!r} has "
+                f"{widths[uneven[0]]} columns and embedding_dim is {dim}: set "
+                "content='projected', or switch both off."
+            )
+        width = deep_width = sum(widths.values())
+        self.senet = SENet(len(widths)) if config.senet else None
+        self.bilinear = None
+        if config.bilinear != "off":
+            self.bilinear = BilinearInteraction(len(widths), dim, config.bilinear)
+            deep_width += self.bilinear.pairs * dim
         self.cross = CrossNetwork(width, config.cross_layers) if config.cross_layers else None
-        deep_width = width + (self.bilinear.pairs * config.embedding_dim if self.bilinear else 0)
         self.dnn = DNN(
             deep_width, config.hidden, batch_norm=config.batch_norm, dropout=config.dropout
         )
@@ -190,15 +189,8 @@ class DIN(Pretrained, nn.Module):
     def field_vectors(self, batch: Batch) -> Tensor:
         """The fields of each row before SENet: target fields, then interest, [n, width]."""
         table = self.embedding(batch.items)
-        return self.with_interest(gather(table, batch.target), table, batch.histories)
-
-    def with_interest(self, target: Tensor, table: Tensor, histories: Histories) -> Tensor:
-        """Item vectors of targets followed by the interest of each row, [n, width].
-
-        target: float [n, item width]; table: float [m, item width], which the histories refer to.
-        """
-        targets, table = target[:, : self.history_width], table[:, : self.history_width]
-        interest = self.attention(targets, table, histories)
+        target, clicked = gather(table, batch.target), table[:, : self.history_width]
+        interest = self.attention(target[:, : self.history_width], clicked, batch.histories)
         return torch.cat([target, interest.to(target.dtype)], dim=1)
 
     def attention_weights(self, batch: Batch) -> Tensor:
@@ -214,15 +206,3 @@ class DIN(Pretrained, nn.Module):
 
     def _as_fields(self, flat: Tensor) -> Tensor:
         return flat.view(len(flat), -1, self.config.embedding_dim)
-
-    def _require_equal_widths(self, widths: dict[str, int]) -> None:
-        uneven = {
-            name: width for name, width in widths.items() if width != self.config.embedding_dim
-        }
-        if uneven and (self.config.senet or self.config.bilinear != "off"):
-            name, width = next(iter(uneven.items()))
-            raise ConfigError(
-                f"SENet and bilinear interaction need fields of equal width, but {name!r} has "
-                f"{width} columns and embedding_dim is {self.config.embedding_dim}: set "
-                "content='projected', or switch both off."
-            )

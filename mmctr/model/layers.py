@@ -158,7 +158,12 @@ class DNN(nn.Sequential):
     def __init__(
         self, width: int, hidden: tuple[int, ...], *, batch_norm: bool, dropout: float
     ) -> None:
-        super().__init__(*mlp_layers((width, *hidden), batch_norm=batch_norm, dropout=dropout))
+        super().__init__()
+        for into, out in pairwise((width, *hidden)):
+            self.append(nn.Linear(into, out))
+            if batch_norm:
+                self.append(nn.BatchNorm1d(out))
+            self.append(ReLUDropout(dropout))
 
 
 class ReLUDropout(nn.Module):
@@ -206,15 +211,3 @@ def gather(table: Tensor, rows: Tensor) -> Tensor:
     least float32: bfloat16 cannot sum the gradients of an item that is named thousands of times.
     """
     return F.embedding(rows, table.to(torch.promote_types(table.dtype, torch.float32)))
-
-
-def mlp_layers(widths: tuple[int, ...], *, batch_norm: bool, dropout: float) -> list[nn.Module]:
-    """Linear, batch normalisation if asked for, ReLU, dropout: for each step between widths."""
-    layers: list[nn.Module] = []
-    for into, out in pairwise(widths):
-        layers += [
-            nn.Linear(into, out),
-            *([nn.BatchNorm1d(out)] if batch_norm else []),
-            ReLUDropout(dropout),
-        ]
-    return layers

@@ -2,17 +2,17 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from mmctr.config import Config
 from mmctr.data.schema import LEVELS
 from mmctr.errors import MMCTRError, RunError, first_line
 from mmctr.files import atomic_path, write_json
+from mmctr.model.config import DINConfig
 
 try:
     from huggingface_hub import ModelCard, ModelHubMixin
@@ -46,7 +46,6 @@ class Pretrained(ModelHubMixin):
     card: Markdown text, which goes with the model; a run writes it for the model it trained.
     """
 
-    config_type: ClassVar[type[Config]]
     card: str = PLAIN_CARD
 
     @classmethod
@@ -88,12 +87,12 @@ class Pretrained(ModelHubMixin):
         Raises RunError unless they fit; no memory is taken before their shapes are known to.
         """
         try:
-            config = cls.config_type.of(**model)
+            config = DINConfig.of(**model)
             # On the meta device a model has shapes, but no memory, however large it claims to be.
             with torch.device("meta"):
-                expected = _forms(cls.of_sizes(config, **sizes).state_dict())
+                expected = cls.of_sizes(config, **sizes).state_dict()
             weights = load_file(folder / WEIGHTS)
-            _require_same(expected, _forms(weights))
+            _require_same(expected, weights)
             _require_sound(weights)
             loaded = cls.of_sizes(config, **sizes)
             loaded.load_state_dict(weights)
@@ -113,9 +112,8 @@ class Pretrained(ModelHubMixin):
         return ModelCard(self.card)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        write_json(
-            save_directory / CONFIG, {"model": self.config.model_dump(), "sizes": self.sizes}
-        )
+        config = {"model": self.config.model_dump(), "sizes": self.sizes}
+        write_json(save_directory / CONFIG, config)
         with atomic_path(save_directory / WEIGHTS) as temporary:
             self.save_weights(temporary)
         # Always: the mixin keeps the card of whatever model was here before.
@@ -136,15 +134,13 @@ def _from_hub(name: str, options: dict[str, Any]) -> Path:
         ) from error
 
 
-def _forms(tensors: dict[str, torch.Tensor]) -> dict[str, tuple]:
-    """The shape and type of each tensor."""
-    return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
-
-
-def _require_same(expected: dict[str, tuple], found: dict[str, tuple]) -> None:
+def _require_same(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:
     """Raise ValueError that names the first tensor that is missing, unknown or of another form."""
     for name in [*expected, *found]:
-        wanted, there = expected.get(name, "absent"), found.get(name, "absent")
+        wanted, there = (
+            (tuple(tensors[name].shape), tensors[name].dtype) if name in tensors else "absent"
+            for tensors in (expected, found)
+        )
         if there != wanted:
             raise ValueError(f"{name} is {there}, expected {wanted}")
 

@@ -96,12 +96,6 @@ def recorded_run(executed: Path) -> Run:
 
 def _last_begun(executed: Path) -> str:
     """The cell that ran when a notebook was cut off, as "Cell 5: "; empty if none had begun."""
-    if not executed.exists():
-        return ""
-    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
-    begun = [
-        number
-        for number, cell in enumerate(cells, start=1)
-        if cell["metadata"].get("papermill", {}).get("start_time")
-    ]
-    return f"Cell {begun[-1]}: " if begun else ""
+    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"] if executed.exists() else []
+    begun = [cell["metadata"].get("papermill", {}).get("start_time") is not None for cell in cells]
+    return f"Cell {sum(begun)}: " if any(begun) else ""

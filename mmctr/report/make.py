@@ -15,6 +15,7 @@ import shutil
 import sys
 import time
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -48,25 +49,28 @@ def make_report(
     """Run all notebooks on a dataset and write their pages and the index below `out`.
 
     parameters: of 03_train, for every strategy and seed. ablation: 06_ablation too, which trains
-    about twenty models for each seed. Notebooks that ran before on the same
-    inputs are not run again. A notebook that fails leaves the others' pages as they are; the index
-    names the cell and the reason. Raises DataError, ConfigError before anything runs if data, a
-    strategy, a seed or a parameter cannot be used, or if the same report is being made.
+    about twenty models for each seed. Notebooks that ran before on the same inputs are not run
+    again. A notebook that fails leaves the others' pages as they are; the index names the cell and
+    the reason. Raises DataError, ConfigError before anything runs if data, a strategy, a seed or a
+    parameter cannot be used, or if the same report is being made.
     """
     dataset = Dataset.load(data)
     # A strategy or seed named twice would be two pages in one file.
     strategies, seeds = list(dict.fromkeys(strategies)), list(dict.fromkeys(seeds))
     for strategy in strategies:
         check_strategy(dataset.catalog, strategy)
+    parameters = parameters or {}
     for seed in seeds:
-        configs(**(parameters or {}) | {"seed": seed})
+        configs(**parameters | {"seed": seed})
     assign_colors(available_strategies(dataset.catalog))
-    pages = _plan(dataset.folder, strategies, seeds, parameters or {})
+    pages = _plan(dataset, strategies, seeds, parameters)
     if ablation:
         chosen = {"data": str(dataset.folder), "seeds": ",".join(map(str, seeds))}
-        chosen |= {name: (parameters or {}).get(name) for name in ("epochs", "max_history")}
+        chosen |= {name: parameters.get(name) for name in ("epochs", "max_history")}
         pages.append(Page("06_ablation", "06_ablation", chosen))
-    report = _begin(dataset, strategies, seeds, out, notebooks, pages + _studies(dataset))
+    pages += _studies(dataset)
+    planned = Report(out, describe(dataset), strategies, seeds, pages, provenance=provenance())
+    report = _begin(planned, out, notebooks)
     with alone(report.folder, "being made by"):
         write_assets(out)
         if not (report.folder / MANIFEST).exists():
@@ -81,24 +85,16 @@ def make_report(
     return report
 
 
-def make_page(
-    notebook: str,
-    dataset: Dataset,
-    parameters: dict[str, Any],
-    folder: Path,
-    *,
-    notebooks: Path = execution.NOTEBOOKS,
-) -> Path:
+def make_page(notebook: str, dataset: Dataset, parameters: dict[str, Any], folder: Path) -> Path:
     """Run one notebook outside a report and write its page into a folder, over an older one.
 
     Raises MMCTRError if the notebook fails; the page then says where.
     """
     page = Page(notebook, notebook, parameters)
-    date = datetime.now().astimezone().isoformat(timespec="seconds")
-    report = Report(folder, describe(dataset), [], [], [page], date, provenance=provenance())
+    report = Report(folder, describe(dataset), [], [], [page], provenance=provenance())
     folder.mkdir(parents=True, exist_ok=True)
     write_assets(folder.parent)
-    _make_page(page, report, folder.parent, notebooks)
+    _make_page(page, report, folder.parent, execution.NOTEBOOKS)
     path = folder / page.file
     if page.status == "failed":
         raise MMCTRError(f"{path} failed: {page.error}")
@@ -110,9 +106,7 @@ def write_single_file(report: Report) -> Path:
     """All pages of a report as one HTML file that needs no other: for e-mail, read offline."""
     from plotly.offline import get_plotlyjs
 
-    def url(page: Page) -> str:
-        return f"#{page.name}"
-
+    url = "#{0.name}".format
     parts = [overview(report, url)]
     for page in report.pages:
         if report.executed(page).exists():
@@ -121,30 +115,20 @@ def write_single_file(report: Report) -> Path:
             part["html"] = re.sub(r'<(h\d) id="[^"]*"', r"<\1", part["html"])
             parts.append(part)
     path = report.folder / f"{report.folder.name}.html"
-    title = f"{report.dataset['name']} · mmctr report"
-    write_page(path, parts, report, title=title, home="#index", plotly=get_plotlyjs())
+    write_page(path, parts, report, plotly=get_plotlyjs())
     return path
 
 
 def _plan(
-    data: Path, strategies: list[str], seeds: list[int], parameters: dict[str, Any]
+    dataset: Dataset, strategies: list[str], seeds: list[int], parameters: dict[str, Any]
 ) -> list[Page]:
-    shared = {"data": str(data)}
-    trained = [
-        Page(
-            f"03_train_{_as_name(strategy)}_seed{seed}",
-            "03_train",
-            shared | parameters | {"strategy": strategy, "seed": seed},
-        )
-        for strategy in strategies
-        for seed in seeds
-    ]
-    first, last = ("01_explore", "02_embeddings"), ("04_attention", "05_compare")
-    return [
-        *(Page(name, name, dict(shared)) for name in first),
-        *trained,
-        *(Page(name, name, dict(shared)) for name in last),
-    ]
+    data = {"data": str(dataset.folder)}
+    pages = [Page(name, name, dict(data)) for name in ("01_explore", "02_embeddings")]
+    for strategy in strategies:
+        for seed in seeds:
+            chosen = data | parameters | {"strategy": strategy, "seed": seed}
+            pages.append(Page(f"03_train_{_as_name(strategy)}_seed{seed}", "03_train", chosen))
+    return pages + [Page(name, name, dict(data)) for name in ("04_attention", "05_compare")]
 
 
 def _studies(dataset: Dataset) -> list[Page]:
@@ -153,36 +137,20 @@ def _studies(dataset: Dataset) -> list[Page]:
     return [Page("07_search", "07_search", {"study": str(folder)}) for folder in folders]
 
 
-def _begin(
-    dataset: Dataset,
-    strategies: list[str],
-    seeds: list[int],
-    out: Path,
-    notebooks: Path,
-    pages: list[Page],
-) -> Report:
-    """The report of these inputs: the earlier one that was not finished or is repeated, or new."""
-    now = datetime.now().astimezone()
-    planned = [(page.name, page.parameters) for page in pages]
-    facts = [describe(dataset), provenance()["versions"], strategies, seeds, planned]
-    inputs = execution.hash_of(
+def _begin(report: Report, out: Path, notebooks: Path) -> Report:
+    """A planned report, or the earlier one of its inputs: not finished, or asked for again."""
+    report.inputs = execution.hash_of(
         execution.library_hash(),
         *(execution.source_of(path) for path in sorted(notebooks.glob("*.ipynb"))),
-        facts,
+        [report.dataset, report.provenance["versions"], report.strategies, report.seeds],
+        [(page.name, page.parameters) for page in report.pages],
     )
     for earlier in all_reports(out):
-        if earlier.inputs == inputs:
+        if earlier.inputs == report.inputs:
             return earlier
-    return Report(
-        folder=_new_folder(out, f"{_as_name(dataset.name)}-{now:%Y%m%d-%H%M%S}"),
-        dataset=describe(dataset),
-        strategies=strategies,
-        seeds=seeds,
-        pages=pages,
-        date=now.isoformat(timespec="seconds"),
-        provenance=provenance(),
-        inputs=inputs,
-    )
+    date = datetime.fromisoformat(report.date)
+    report.folder = _new_folder(out, f"{_as_name(report.dataset['name'])}-{date:%Y%m%d-%H%M%S}")
+    return report
 
 
 def _make_page(page: Page, report: Report, out: Path, notebooks: Path) -> bool:
@@ -197,11 +165,12 @@ def _make_page(page: Page, report: Report, out: Path, notebooks: Path) -> bool:
         elif page.notebook == "05_compare":
             _best_run(report)
             page.parameters["report"] = str(report.folder)
-        source = execution.source_of(notebooks / f"{page.notebook}.ipynb")
-        runs = report.runs if page.notebook == "05_compare" else []
-        facts = [page.parameters, report.dataset["fingerprint"], report.provenance["versions"]]
+        compared = report.runs if page.notebook == "05_compare" else []
         inputs = execution.hash_of(
-            execution.library_hash(), source, facts, [Path(run).name for run in runs]
+            execution.library_hash(),
+            execution.source_of(notebooks / f"{page.notebook}.ipynb"),
+            [page.parameters, report.dataset["fingerprint"], report.provenance["versions"]],
+            [Path(run).name for run in compared],
         )
         # A study grows without any change of parameters.
         reused = page.notebook != "07_search" and execution.reuse(page, inputs, report, out)
@@ -221,9 +190,7 @@ def _make_page(page: Page, report: Report, out: Path, notebooks: Path) -> bool:
     try:
         if executed.exists():
             part = article(executed, page, report, lambda other: other.file)
-            title = f"{page.name} · {report.dataset['name']} · mmctr"
-            path = report.folder / page.file
-            write_page(path, [part], report, title=title, home="index.html", page=page)
+            write_page(report.folder / page.file, [part], report, page=page)
     except Exception as error:  # nor may an output that cannot be shown stop the other pages
         page.status = "failed"
         page.error = page.error or f"No page could be made: {type(error).__name__}: {error}"
@@ -244,14 +211,14 @@ def _as_name(text: str) -> str:
 
 
 def _new_folder(out: Path, name: str) -> Path:
-    number = 1
-    while True:
+    """A folder of this name, or of this name and a number where others took it."""
+    for number in count(1):
         folder = out / (name if number == 1 else f"{name}-{number}")
         try:
             folder.mkdir(parents=True)
             return folder.resolve()
         except FileExistsError:
-            number += 1
+            continue
         except OSError as error:
             raise ConfigError(
                 f"{folder} cannot be made ({error.strerror}): choose a folder you may write to."

@@ -2,6 +2,7 @@
 
 import json
 from html import escape
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,9 +21,10 @@ from mmctr.files import find, home
 from mmctr.report.figures.style import assign_colors
 from mmctr.report.pages import ANSWER, CAPTION, FIGURE, RECORD
 from mmctr.report.reports import Report, latest_report
-from mmctr.report.widgets.panel import THUMBNAIL, thumbnail
+from mmctr.report.widgets import panel
 from mmctr.runs.card import commit
-from mmctr.runs.run import Run
+from mmctr.runs.provenance import describe
+from mmctr.runs.run import Run, readable_runs
 from mmctr.runs.train import train
 from mmctr.training.config import configs
 
@@ -41,8 +43,7 @@ def open_dataset(data: str) -> Dataset:
     """Load a dataset; the demo is made first if it is asked for and not there yet."""
     dataset = Dataset.load(find_data(data, say))
     assign_colors(available_strategies(dataset.catalog))
-    kind = "simulated: it proves nothing about real clicks" if dataset.simulated else "real clicks"
-    say(f"Data: {dataset.name} ({kind}), fingerprint {dataset.fingerprint}.")
+    _say_data(describe(dataset))
     return dataset
 
 
@@ -52,7 +53,9 @@ def open_run(run: str, dataset: Dataset) -> Run:
         found = Run.load(find(run))
         found.require_fit(dataset)
     else:
-        fitting = [found for found in _finished_runs() if _trained_on(found, dataset)]
+        there = readable_runs((home() / "runs").glob("*"))
+        fitting = [found for found in there if _trained_on(found, dataset)]
+        fitting.sort(key=lambda found: found.summary.get("date", ""))
         found = fitting[-1] if fitting else _quick_run(dataset, "v4", seed=1)
     say(f"Run: {found.name}, strategy {found.strategy}, seed {found.seed}.")
     return found
@@ -83,10 +86,9 @@ def open_study(study: str) -> Study:
     if not folders:
         raise RunError("There is no study yet: run mmctr search first.")
     found = Study.load(folders[-1])
-    data, strategy = found.facts["dataset"], found.facts["strategy"]
-    kind = "simulated: it proves nothing about real clicks" if data["simulated"] else "real clicks"
+    strategy = found.facts["strategy"]
     say(f"Study: {found.folder.name}, {found.done} trials of strategy {strategy}.")
-    say(f"Data: {data['name']} ({kind}), fingerprint {data['fingerprint']}.")
+    _say_data(found.facts["dataset"])
     return found
 
 
@@ -141,34 +143,18 @@ def origin(run: Run) -> Styler:
 
 def covers(catalog: Catalog, items: np.ndarray, notes: list[str] | None = None) -> HTML:
     """Items as a strip of covers with titles, and a note below each if given."""
-    tiles = [
-        _tile(catalog, int(item), note)
-        for item, note in zip(items, notes or [""] * len(items), strict=True)
-    ]
-    style = "display:flex;flex-wrap:wrap;gap:10px;margin:6px 0 14px"
-    return HTML(f'<div class="covers" style="{style}">{"".join(tiles)}</div>')
+    pairs = zip(items, notes or [""] * len(items), strict=True)
+    tiles = [panel.tile_html(catalog, int(item), note=note) for item, note in pairs]
+    return panel.static_page(panel.strip_html(tiles))
+
+
+def _say_data(data: dict[str, Any]) -> None:
+    kind = "simulated: it proves nothing about real clicks" if data["simulated"] else "real clicks"
+    say(f"Data: {data['name']} ({kind}), fingerprint {data['fingerprint']}.")
 
 
 def _listed(values: dict[str, object]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
-
-
-def _tile(catalog: Catalog, item: int, note: str) -> str:
-    title = escape(str(catalog.titles[item]) or "(no title)")
-    picture = thumbnail(catalog, item)
-    box = f"width:{THUMBNAIL}px;height:{THUMBNAIL}px;border-radius:6px;overflow:hidden"
-    if picture:
-        cover = f'<img src="{picture}" alt="" style="{box};display:block">'
-    else:
-        # An empty frame stands out among covers; where there are none at all, titles suffice.
-        frame = f'<div style="{box};background:rgba(128,128,128,.18)"></div>'
-        cover = frame if catalog.covers else ""
-    clamp = "display:-webkit-box;-webkit-line-clamp:3;-webkit-box-orient:vertical;overflow:hidden"
-    note = f'<div style="font-size:11px;font-weight:600">{escape(note)}</div>' if note else ""
-    return (
-        f'<div style="width:{THUMBNAIL}px;font-size:11px;line-height:1.3" title="{title}">{cover}'
-        f'<div style="{clamp};margin-top:3px;opacity:.8">{title}</div>{note}</div>'
-    )
 
 
 def _show_figure(figure: go.Figure) -> None:
@@ -182,17 +168,6 @@ def _show_sentence(shell, kind, error, traceback, tb_offset=None) -> None:
 def _quick_run(dataset: Dataset, strategy: str, seed: int) -> Run:
     say(f"No finished run on these data: training {strategy}, seed {seed}, for one epoch.")
     return train(dataset, strategy, *configs(seed=seed, epochs=1), home() / "runs")
-
-
-def _finished_runs() -> list[Run]:
-    """All readable runs, the latest last."""
-    runs = []
-    for folder in (home() / "runs").glob("*"):
-        try:
-            runs.append(Run.load(folder))
-        except MMCTRError:
-            continue
-    return sorted(runs, key=lambda run: run.summary.get("date", ""))
 
 
 def _trained_on(run: Run, dataset: Dataset) -> bool:

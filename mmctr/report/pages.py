@@ -23,7 +23,7 @@ TEMPLATES = files("mmctr.report") / "templates"
 def article(
     executed: Path, page: Page, report: Report, url: Callable[[Page], str]
 ) -> dict[str, Any]:
-    """An executed notebook as a part of a page: id, title, html, contents (anchor, heading)."""
+    """An executed notebook as a part of a page (as_part); its answer goes to `page`."""
     import nbformat
     from nbconvert import HTMLExporter
 
@@ -32,8 +32,7 @@ def article(
     if len(cells) < len(notebook.cells):
         # The page says it better, and the cells keep the numbers that errors name.
         notebook.cells = cells
-        with atomic_path(executed) as temporary:
-            nbformat.write(notebook, temporary)
+        _write(executed, nbformat.writes(notebook))
     for cell in notebook.cells:
         if cell.cell_type == "code":
             for output in cell.outputs:
@@ -41,19 +40,26 @@ def article(
             cell.outputs = [output for output in cell.outputs if _is_shown(output)]
     exporter = HTMLExporter(template_file=str(TEMPLATES / "article.html.j2"))
     exporter.register_filter("figure_json", _script_json)
-    resources = {"page": page, "report": report, "figure": FIGURE, "caption": CAPTION}
+    resources = {"page": page, "figure": FIGURE, "caption": CAPTION}
     body, _ = exporter.from_notebook_node(notebook, resources | {"metadata": {"name": page.name}})
     if page.answer:
         answer = f'</h1><p class="answer">{escape(page.answer)}</p>'
         body = body.replace("</h1>", answer, 1)
     body = re.sub(r'<a class="anchor-link".*?</a>', "", body)
-    contents = re.findall(r'<h2 id="([^"]+)">(.*?)</h2>', body)
-    return {
-        "id": page.name,
-        "title": page.name,
-        "html": _link_pages(body, report, url),
-        "contents": contents,
-    }
+    # Links between notebooks become links between pages, the first of each notebook.
+    page_of = {page.notebook: url(page) for page in reversed(report.pages)}
+    body = re.sub(
+        r'href="(\d\d_\w+)\.ipynb"',
+        lambda link: f'href="{page_of.get(link[1], "index.html")}"',
+        body,
+    )
+    return as_part(page.name, page.name, body)
+
+
+def as_part(name: str, title: str, html: str) -> dict[str, Any]:
+    """A part of a page: id, title, html, contents (anchor and heading of its sections)."""
+    contents = re.findall(r'<h2 id="([^"]+)">(.*?)</h2>', html)
+    return {"id": name, "title": title, "html": html, "contents": contents}
 
 
 def write_page(
@@ -61,26 +67,12 @@ def write_page(
     parts: list[dict[str, Any]],
     report: Report,
     *,
-    title: str,
-    home: str,
     page: Page | None = None,
-    assets: str = "../assets",
     plotly: str = "",
 ) -> None:
-    """Write a page of one or more parts; plotly: its source, if it shall not be loaded."""
-    text = template("page.html.j2").render(
-        parts=parts,
-        report=report,
-        title=title,
-        home=home,
-        page=page,
-        assets=assets,
-        plotly=plotly,
-        style=_asset("style.css"),
-        script=_asset("page.js"),
-    )
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    """Write an index, a page of a report, or all parts in one file that has plotly's source."""
+    text = template("page.html.j2").render(parts=parts, report=report, page=page, plotly=plotly)
+    _write(path, text)
 
 
 def _is_shown(output: dict[str, Any]) -> bool:
@@ -92,37 +84,25 @@ def _is_shown(output: dict[str, Any]) -> bool:
     return not {RECORD, ANSWER} & set(data) and (WIDGET not in data or "text/html" in data)
 
 
-def _link_pages(body: str, report: Report, url: Callable[[Page], str]) -> str:
-    """Turn links between notebooks into links between the report's pages."""
-    page_of: dict[str, str] = {}
-    for page in report.pages:
-        page_of.setdefault(page.notebook, url(page))
-    return re.sub(
-        r'href="(\d\d_\w+)\.ipynb"',
-        lambda link: f'href="{page_of.get(link[1], "index.html")}"',
-        body,
-    )
-
-
 def write_assets(out: Path) -> None:
     """Store plotly.js once for all reports."""
     from plotly.offline import get_plotlyjs
 
     path, text = out / "assets" / "plotly.min.js", get_plotlyjs()
     if not path.exists() or path.read_text(encoding="utf-8") != text:
-        with atomic_path(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        _write(path, text)
 
 
 def template(name: str) -> Any:
-    from jinja2 import Environment
+    from jinja2 import Environment, PackageLoader
 
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_asset(name))
+    options = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
+    return Environment(loader=PackageLoader("mmctr.report"), **options).get_template(name)
 
 
-def _asset(name: str) -> str:
-    return (TEMPLATES / name).read_text(encoding="utf-8")
+def _write(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _script_json(value: Any) -> str:

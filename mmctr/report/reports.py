@@ -1,11 +1,13 @@
 """A report's folder: its pages, its runs, and where they come from."""
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mmctr.errors import MMCTRError, RunError
+from mmctr.errors import RunError
 from mmctr.files import write_json
 from mmctr.runs.run import Run
 
@@ -54,7 +56,7 @@ class Report:
     strategies: list[str]
     seeds: list[int]
     pages: list[Page]
-    date: str
+    date: str = field(default_factory=lambda: datetime.now().astimezone().isoformat("T", "seconds"))
     runs: list[str] = field(default_factory=list)  # relative to the folder
     provenance: dict[str, Any] = field(default_factory=dict)
     inputs: str = ""  # hash of everything that decided what the report says
@@ -96,9 +98,14 @@ class Report:
         """Where a page's executed notebook is."""
         return self.folder / "notebooks" / f"{page.name}.ipynb"
 
+    @property
+    def run_folders(self) -> list[Path]:
+        """Where the report's runs are, unless they were deleted since."""
+        return [(self.folder / run).resolve() for run in self.runs]
+
     def load_runs(self) -> list[Run]:
         """The report's runs; RunError if one is missing or damaged."""
-        return [Run.load((self.folder / run).resolve()) for run in self.runs]
+        return list(map(Run.load, self.run_folders))
 
 
 def latest_report(out: Path) -> Path | None:
@@ -107,23 +114,10 @@ def latest_report(out: Path) -> Path | None:
     return reports[0].folder if reports else None
 
 
-def runs_left(report: Report) -> list[Run]:
-    """A report's runs that were not deleted since."""
-    runs = []
-    for run in report.runs:
-        try:
-            runs.append(Run.load((report.folder / run).resolve()))
-        except MMCTRError:
-            continue
-    return runs
-
-
 def all_reports(out: Path) -> list[Report]:
     """All readable reports below `out`, the latest first."""
     reports = []
     for manifest in out.glob(f"*/{MANIFEST}"):
-        try:
+        with suppress(RunError):
             reports.append(Report.load(manifest.parent))
-        except RunError:
-            continue
     return sorted(reports, key=lambda report: (report.date, report.folder.name), reverse=True)

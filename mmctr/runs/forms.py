@@ -1,12 +1,13 @@
 """What the project itself reads of a run's files, checked: everything else is kept as it is."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
 from mmctr.data import parquet, schema
 from mmctr.errors import DataError, RunError, first_line
@@ -24,15 +25,18 @@ class _Group(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
 
 
-class _Training(_Group):
-    seed: Whole
+RECORD = ("epoch", "train_loss", "auc", "logloss", "learning_rate", "seconds")
+_form = partial(create_model, __base__=_Group)
+_Training = _form("_Training", seed=(Whole, ...))
+_Seconds = _form("_Seconds", fusion=(Measure, ...), training=(Measure, ...))
+_Cost = _form("_Cost", samples_per_s=(Measure, np.nan), peak_memory_mb=(Measure, np.nan))
+_Record = _form("_Record", **dict.fromkeys(RECORD, (Measure, ...)))
 
 
-class ConfigForm(_Group):
+class _Parameters(_Group):
     strategy: str
     model: dict[str, Any]
     training: _Training
-    sizes: Sizes
 
 
 class _Metrics(_Group):
@@ -51,16 +55,6 @@ class _Source(_Group):
     rows: dict[str, Whole] = Field(default_factory=dict)
 
 
-class _Seconds(_Group):
-    fusion: Measure
-    training: Measure
-
-
-class _Cost(_Group):
-    samples_per_s: Measure = np.nan
-    peak_memory_mb: Measure = np.nan
-
-
 class SummaryForm(_Group):
     metrics: _Metrics
     dataset: _Source
@@ -73,20 +67,8 @@ class SummaryForm(_Group):
     git: dict[str, Any] | None = None
 
 
-class BegunForm(_Group):
-    strategy: str
-    model: dict[str, Any]
-    training: _Training
-    dataset: _Source
-
-
-class _Record(_Group):
-    epoch: Measure
-    train_loss: Measure
-    auc: Measure
-    logloss: Measure
-    learning_rate: Measure
-    seconds: Measure
+ConfigForm = create_model("ConfigForm", __base__=_Parameters, sizes=(Sizes, ...))
+BegunForm = create_model("BegunForm", __base__=_Parameters, dataset=(_Source, ...))
 
 
 def read_json(path: Path, form: type[_Group]) -> dict[str, Any]:
@@ -97,10 +79,9 @@ def read_json(path: Path, form: type[_Group]) -> dict[str, Any]:
         raise RunError(f"{path} is damaged ({error}): train the model again.") from error
     if not isinstance(value, dict):
         raise RunError(f"{path} holds no JSON object: train the model again.")
-    missing = [name for name, field in form.model_fields.items() if field.is_required()]
-    missing = [name for name in missing if name not in value]
-    if missing:
-        raise RunError(f"{path} has no {missing[0]!r}: train the model again.")
+    for name, field in form.model_fields.items():
+        if field.is_required() and name not in value:
+            raise RunError(f"{path} has no {name!r}: train the model again.")
     return _checked(value, form, f"{path}")
 
 
@@ -117,25 +98,26 @@ def _checked(value: dict[str, Any], form: type[_Group], where: str) -> dict[str,
 
 
 def read_history(path: Path) -> pd.DataFrame:
+    """The records of training, a row each validation; RunError if the file is damaged."""
     try:
         lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-        values = [dict(json.loads(line)) for line in lines]
+        records = [dict(json.loads(line)) for line in lines]
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise RunError(
             f"{path} is damaged ({first_line(error)}): train the model again."
         ) from error
-    if not values:
+    if not records:
         raise RunError(f"{path} has no lines: train the model again.")
-    where = (f"{path}, line {number}" for number in range(1, len(values) + 1))
     return pd.DataFrame(
-        [_checked(value, _Record, place) for value, place in zip(values, where, strict=True)]
+        _checked(record, _Record, f"{path}, line {number}")
+        for number, record in enumerate(records, start=1)
     )
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
+    """Columns user, target, label, probability; RunError if the file is damaged."""
     try:
-        columns = parquet.read_columns(path, list(schema.PREDICTION_COLUMNS))
-        table = columns.to_pandas()
+        table = parquet.read_columns(path, list(schema.PREDICTION_COLUMNS)).to_pandas()
         wrong = np.flatnonzero(~table["probability"].between(0, 1) | table.isna().any(axis=1))
         if len(wrong):
             row = table.iloc[wrong[0]].to_dict()

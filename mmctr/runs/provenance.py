@@ -4,7 +4,7 @@ import os
 import platform
 import subprocess
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,11 @@ def describe(dataset: Dataset) -> dict[str, Any]:
 def provenance() -> dict[str, Any]:
     """Versions, git commit and hardware behind a result."""
     packages = ("torch", "numpy", "pandas", "scikit-learn")
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "versions": {
             "mmctr": mmctr.__version__,
             "python": platform.python_version(),
-            **{name: _version(name) for name in packages},
+            **{name: version(name) for name in packages},
         },
         "git": _git_commit(),
         "hardware": {
@@ -43,16 +42,9 @@ def provenance() -> dict[str, Any]:
             "processor": _processor(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
-            "gpu": gpu,
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _processor() -> str | None:

@@ -1,5 +1,7 @@
 """A run: the folder that keeps a trained model, its parameters, its metrics and its predictions."""
 
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,20 +14,11 @@ from safetensors import SafetensorError, safe_open
 from mmctr.content.fusion import available_strategies, embedding_hash, item_embeddings
 from mmctr.data.catalog import Catalog
 from mmctr.data.dataset import Dataset
-from mmctr.errors import ConfigError, DataError, RunError, first_line
+from mmctr.errors import ConfigError, DataError, MMCTRError, RunError, first_line
 from mmctr.model.din import DIN
-from mmctr.model.pretrained import CONFIG, WEIGHTS, Sizes
+from mmctr.model.pretrained import CONFIG, WEIGHTS
+from mmctr.runs import forms
 from mmctr.runs.card import run_card
-from mmctr.runs.forms import (
-    HISTORY,
-    PREDICTIONS,
-    SUMMARY,
-    ConfigForm,
-    SummaryForm,
-    read_history,
-    read_json,
-    read_predictions,
-)
 
 CONTENT_TOLERANCE = 1e-2  # share of the mean square by which the same embedding may differ
 
@@ -42,18 +35,14 @@ class Run:
     def load(cls, folder: Path | str) -> "Run":
         """Read a run folder; RunError if it is missing, unfinished or damaged."""
         folder = Path(folder)
-        missing = [
-            name
-            for name in (CONFIG, SUMMARY, WEIGHTS, HISTORY, PREDICTIONS)
-            if not (folder / name).is_file()
-        ]
-        if missing:
-            raise RunError(
-                f"{folder} is not a finished run, {missing[0]} is missing: choose a folder that "
-                "mmctr train has written."
-            )
-        config = read_json(folder / CONFIG, ConfigForm)
-        return cls(folder, config, read_json(folder / SUMMARY, SummaryForm))
+        for name in (CONFIG, forms.SUMMARY, WEIGHTS, forms.HISTORY, forms.PREDICTIONS):
+            if not (folder / name).is_file():
+                raise RunError(
+                    f"{folder} is not a finished run, {name} is missing: choose a folder that "
+                    "mmctr train has written."
+                )
+        config = forms.read_json(folder / CONFIG, forms.ConfigForm)
+        return cls(folder, config, forms.read_json(folder / forms.SUMMARY, forms.SummaryForm))
 
     @property
     def name(self) -> str:
@@ -73,17 +62,17 @@ class Run:
     @cached_property
     def history(self) -> pd.DataFrame:
         """A row each validation: epoch, train_loss, auc, logloss, learning_rate, seconds."""
-        return read_history(self.folder / HISTORY)
+        return forms.read_history(self.folder / forms.HISTORY)
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """The valid split in the order of its file: user, target, label, probability."""
-        table = read_predictions(self.folder / PREDICTIONS)
+        table = forms.read_predictions(self.folder / forms.PREDICTIONS)
         wanted = self.summary["dataset"].get("rows", {}).get("valid", len(table))
         if len(table) != wanted:
             raise RunError(
-                f"{self.folder / PREDICTIONS} has {len(table)} rows, expected {wanted} as in "
-                f"{SUMMARY}: train the model again."
+                f"{self.folder / forms.PREDICTIONS} has {len(table)} rows, expected {wanted} as in "
+                f"{forms.SUMMARY}: train the model again."
             )
         return table
 
@@ -93,8 +82,7 @@ class Run:
         Its card says what the run knows. Raises RunError unless the weights are those of the
         configuration; no memory is taken for it before their shapes are known to fit.
         """
-        sizes = {name: self.config["sizes"][name] for name in Sizes.model_fields}
-        model = DIN.load(self.folder, self.config["model"], sizes)
+        model = DIN.load(self.folder, self.config["model"], self.config["sizes"])
         model.card = run_card(self.config, self.summary)
         return model
 
@@ -105,8 +93,7 @@ class Run:
         """
         catalog, sizes = dataset.catalog, self.config["sizes"]
         own = f"choose the run's own dataset, {self.summary['dataset']['folder']}."
-        found = {"n_items": catalog.n_items, "tags_per_item": catalog.tags.shape[1]}
-        for name, value in found.items():
+        for name, value in (("n_items", catalog.n_items), ("tags_per_item", catalog.tags.shape[1])):
             if value != sizes[name]:
                 raise RunError(
                     f"{self.folder} was trained with {name} = {sizes[name]}, but {dataset.folder} "
@@ -164,3 +151,12 @@ class Run:
                 f"{self.folder}: {WEIGHTS} has no readable {name} ({first_line(error)}): train "
                 "the model again."
             ) from error
+
+
+def readable_runs(folders: Iterable[Path]) -> list[Run]:
+    """The finished runs among these folders, in their order; what cannot be read is left out."""
+    runs = []
+    for folder in folders:
+        with suppress(MMCTRError):
+            runs.append(Run.load(folder))
+    return runs

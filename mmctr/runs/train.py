@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from mmctr import parallel
 from mmctr.content.fusion import embedding_hash, item_embeddings
 from mmctr.data.dataset import Dataset
 from mmctr.devices import find_device
@@ -15,7 +16,6 @@ from mmctr.model.din import DIN
 from mmctr.runs.run import Run
 from mmctr.runs.unfinished import UnfinishedRun
 from mmctr.runs.writing import save_run
-from mmctr.training import parallel
 from mmctr.training.config import TrainConfig
 from mmctr.training.metrics import bootstrap_auc, evaluate, interval, reference_aucs
 from mmctr.training.trainer import fit, predict_together, require_both_labels
@@ -27,44 +27,18 @@ def train(
     model_config: DINConfig,
     train_config: TrainConfig,
     runs: Path,
+    unfinished: UnfinishedRun | None = None,
 ) -> Run | None:
     """Train on the train split, choose on valid, and write a new run folder below `runs`.
 
     Until then a folder that ends in -unfinished keeps the state of each validation for `resume`;
     an interruption from the keyboard becomes a RunError that says so. A training that was begun
-    exactly like this and killed is gone on with: it ends as a new one would.
+    exactly like this and killed, or `unfinished`, is gone on with: it ends as a new one would.
     Raises ConfigError for a strategy that the data cannot serve, an absent device or training
     that diverges, DataError for a split in which all labels are equal. Under torchrun all processes
     train together; the first one writes the run, and the others return None. Nothing is kept there
     until the run is finished.
     """
-    return _train(dataset, strategy, model_config, train_config, runs, None)
-
-
-def resume(folder: Path, dataset: Dataset) -> Run:
-    """Go on with an unfinished run: the finished one, beside it, is as if nothing had happened.
-
-    On one machine, CPU and number of threads it is identical bit for bit. Raises RunError for a
-    folder that is damaged or no unfinished run, for other data, and under torchrun.
-    """
-    if parallel.share()[1] > 1:
-        raise RunError(f"{folder} cannot be resumed under torchrun: use mmctr train --resume.")
-    unfinished = UnfinishedRun.load(folder)
-    unfinished.require_same(dataset)
-    model, training = (unfinished.config[name] for name in ("model", "training"))
-    configurations = DINConfig.of(**model), TrainConfig.of(**training)
-    strategy, runs = unfinished.config["strategy"], unfinished.folder.parent
-    return _train(dataset, strategy, *configurations, runs, unfinished)
-
-
-def _train(
-    dataset: Dataset,
-    strategy: str,
-    model_config: DINConfig,
-    train_config: TrainConfig,
-    runs: Path,
-    unfinished: UnfinishedRun | None,
-) -> Run | None:
     require_both_labels(dataset)
     device = find_device(train_config.device)
     started = time.perf_counter()
@@ -102,3 +76,18 @@ def _train(
             "processes": parallel.share()[1],
         }
         return save_run(runs, dataset, model, config, summary, progress.records, probability)
+
+
+def resume(folder: Path, dataset: Dataset) -> Run:
+    """Go on with an unfinished run: the finished one, beside it, is as if nothing had happened.
+
+    On one machine, CPU and number of threads it is identical bit for bit. Raises RunError for a
+    folder that is damaged or no unfinished run, for other data, and under torchrun.
+    """
+    if parallel.share()[1] > 1:
+        raise RunError(f"{folder} cannot be resumed under torchrun: use mmctr train --resume.")
+    unfinished = UnfinishedRun.load(folder)
+    unfinished.require_same(dataset)
+    begun = unfinished.config
+    model, training = DINConfig.of(**begun["model"]), TrainConfig.of(**begun["training"])
+    return train(dataset, begun["strategy"], model, training, unfinished.folder.parent, unfinished)

@@ -16,11 +16,11 @@ from safetensors.torch import save_file
 
 from mmctr.data.dataset import Dataset
 from mmctr.errors import ConfigError, MMCTRError, RunError, first_line
-from mmctr.files import LOCK, alone, atomic_path, write_json
+from mmctr.files import LOCK, alone, atomic_path, temporary_folder, write_json, writing
 from mmctr.model.pretrained import CONFIG
 from mmctr.runs.forms import SUMMARY, BegunForm, read_json
 from mmctr.runs.provenance import describe, provenance, source_hash
-from mmctr.runs.writing import move_to_free_name, new_folder, run_name
+from mmctr.runs.writing import move_to_free_name, run_folder
 from mmctr.training.progress import State
 
 CHECKPOINT = "checkpoint.safetensors"  # of an unfinished run
@@ -49,10 +49,11 @@ class UnfinishedRun:
                 was_killed = (folder / LOCK).exists()
                 if left.config == config and (left.saved() or was_killed) and left.is_free():
                     return left
-        name = f"{run_name(dataset, config)}-unfinished"
-        with new_folder(runs, name) as temporary:
+        folder = run_folder(runs, dataset, config)
+        folder = folder.with_name(f"{folder.name}-unfinished")
+        with writing(folder, kind=RunError), temporary_folder(folder) as temporary:
             write_json(temporary / CONFIG, config)
-            return cls(move_to_free_name(temporary, runs / name), config)
+            return cls(move_to_free_name(temporary, folder), config)
 
     @classmethod
     def load(cls, folder: Path | str) -> "UnfinishedRun":
@@ -67,11 +68,9 @@ class UnfinishedRun:
 
     def is_free(self) -> bool:
         """Whether no process trains it just now."""
-        try:
-            with alone(self.folder):
-                return True
-        except MMCTRError:
-            return False
+        with suppress(MMCTRError), alone(self.folder):
+            return True
+        return False
 
     def require_same(self, dataset: Dataset) -> None:
         """Raise RunError unless the dataset is the very one that training began with."""

@@ -67,9 +67,8 @@ def _numbers(run: Run, dataset: Dataset) -> list[str]:
     rows, predictions, found = dataset.valid, run.predictions, []
     if (stated := run.summary["dataset"]["fingerprint"]) != dataset.fingerprint:
         found.append(f"The data's fingerprint is {dataset.fingerprint}, the run's {stated}.")
-    columns = {"user": rows.user, "target": rows.target, "label": rows.label}
-    for name, values in columns.items():
-        if not np.array_equal(predictions[name].to_numpy(), values):
+    for name in ("user", "target", "label"):
+        if not np.array_equal(predictions[name].to_numpy(), getattr(rows, name)):
             # Nothing that follows would mean anything.
             return [*found, f"Column {name} of predictions.parquet is not that of the valid split."]
     probability = predictions["probability"].to_numpy()

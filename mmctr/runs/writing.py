@@ -2,21 +2,17 @@
 
 import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError
 
 from mmctr.data.dataset import Dataset
-from mmctr.errors import RunError, first_line
-from mmctr.files import write_json
+from mmctr.errors import RunError
+from mmctr.files import temporary_folder, write_json, writing
 from mmctr.model.din import DIN
 from mmctr.model.pretrained import CONFIG, WEIGHTS
 from mmctr.runs.forms import HISTORY, PREDICTIONS, SUMMARY
@@ -37,7 +33,7 @@ def save_run(
 
     `summary` is completed by what is known of the data, the software and the machine.
     """
-    name = run_name(dataset, config)
+    folder = run_folder(runs, dataset, config)
     summary = {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "dataset": describe(dataset),
@@ -50,46 +46,26 @@ def save_run(
     predictions = pd.DataFrame(
         {"user": rows.user, "target": rows.target, "label": rows.label, "probability": probability}
     )
-    with new_folder(runs, name) as temporary:
+    with writing(folder, kind=RunError), temporary_folder(folder) as temporary:
         model.save_weights(temporary / WEIGHTS)
         predictions.to_parquet(temporary / PREDICTIONS, index=False)
         pd.DataFrame(records).to_json(temporary / HISTORY, orient="records", lines=True)
         write_json(temporary / CONFIG, config)
         write_json(temporary / SUMMARY, summary)
         os.sync()
-        return Run.load(move_to_free_name(temporary, runs / name))
+        return Run.load(move_to_free_name(temporary, folder))
 
 
-def run_name(dataset: Dataset, config: dict[str, Any]) -> str:
+def run_folder(runs: Path, dataset: Dataset, config: dict[str, Any]) -> Path:
+    """The folder below `runs` for a run that is written now, unless its name is taken."""
     strategy = re.sub(r"[^\w.-]", "-", config["strategy"])  # a column may have any name
     seed, now = config["training"]["seed"], datetime.now()
-    return f"{dataset.name}-{strategy}-seed{seed}-{now:%Y%m%d-%H%M%S}"
-
-
-@contextmanager
-def new_folder(runs: Path, name: str) -> Iterator[Path]:
-    """Yield a temporary folder below `runs`, to be moved to its name; RunError if it cannot be."""
-    temporary = None
-    try:
-        runs.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=runs, prefix=f".{name}."))
-        temporary.chmod(0o755)
-        yield temporary
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or first_line(error)
-        raise RunError(
-            f"{runs / name} could not be written ({reason}): "
-            "free some space or choose a folder that you may write to."
-        ) from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+    return runs / f"{dataset.name}-{strategy}-seed{seed}-{now:%Y%m%d-%H%M%S}"
 
 
 def move_to_free_name(folder: Path, wanted: Path) -> Path:
     """Rename to the wanted name, or the first free one of wanted-2, wanted-3 and so on."""
-    number = 1
-    while True:
+    for number in count(1):
         target = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
         try:
             # An occupied name makes rename fail, so that two runs can never share a folder.
@@ -97,4 +73,3 @@ def move_to_free_name(folder: Path, wanted: Path) -> Path:
         except OSError:
             if not target.exists():
                 raise
-            number += 1

@@ -71,11 +71,7 @@ class Batches:
             yield self.of(index, one_history=one_history)
 
     def shuffled(
-        self,
-        size: int,
-        generator: torch.Generator,
-        share: tuple[int, int] = (0, 1),
-        first: int = 0,
+        self, size: int, generator: torch.Generator, share: tuple[int, int] = (0, 1), first: int = 0
     ) -> Iterator[Batch]:
         """All rows once, in random order, in batches that are equally large but for one row.
 
@@ -89,36 +85,25 @@ class Batches:
         batches = self.count(size)
         smaller, larger = divmod(len(self), batches)
         waiting, cut = torch.empty(0, dtype=torch.int64), 0
-        for window in self._mixed_windows(generator):
-            waiting = torch.cat([waiting, window])
+        for blocks in torch.randperm(-(-len(self) // BLOCK), generator=generator).split(WINDOW):
+            rows = (blocks[:, None] * BLOCK + torch.arange(BLOCK)).flatten()
+            rows = rows[rows < len(self)]
+            waiting = torch.cat([waiting, rows[torch.randperm(len(rows), generator=generator)]])
             indices, used = [], 0
             while cut < batches and used + smaller + (cut < larger) <= len(waiting):
                 length = smaller + (cut < larger)
                 if cut >= first:
-                    indices.append(waiting[used : used + length].tensor_split(parts)[number])
+                    index = waiting[used : used + length].tensor_split(parts)[number]
+                    indices.append(index.to(self.device))
                 used, cut = used + length, cut + 1
-            yield from self._all_of(indices)
+            # All at once: the host waits for a GPU once, not at every batch.
+            clicks = [
+                (self.end[index] - self.start[index]).clamp(max=self.max_history).sum()
+                for index in indices
+            ]
+            counts = torch.stack(clicks).tolist() if clicks else []
+            yield from map(self.of, indices, counts)
             waiting = waiting[used:]
-
-    def _all_of(self, indices: list[Tensor]) -> Iterator[Batch]:
-        """A batch for each index; the host waits for a GPU once, not at every batch."""
-        if not indices:
-            return
-        indices = [index.to(self.device) for index in indices]
-        clicks = torch.stack([self._clicks(index) for index in indices])
-        for index, count in zip(indices, clicks.tolist(), strict=True):
-            yield self.of(index, count)
-
-    def _clicks(self, index: Tensor) -> Tensor:
-        return (self.end[index] - self.start[index]).clamp(max=self.max_history).sum()
-
-    def _mixed_windows(self, generator: torch.Generator) -> Iterator[Tensor]:
-        """Row numbers of many random blocks at a time, mixed."""
-        blocks = torch.randperm(-(-len(self) // BLOCK), generator=generator)
-        for window in blocks.split(WINDOW):
-            rows = (window[:, None] * BLOCK + torch.arange(BLOCK)).flatten()
-            rows = rows[rows < len(self)]
-            yield rows[torch.randperm(len(rows), generator=generator)]
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device)

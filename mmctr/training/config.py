@@ -49,14 +49,10 @@ def configs(preset: str = "default", **parameters: object) -> tuple[DINConfig, T
         raise ConfigError(f"Preset {preset!r} is unknown: choose one of {', '.join(PRESETS)}.")
     given = {name: value for name, value in parameters.items() if value is not None}
     parameters = PRESETS[preset] | given
-    unknown = [
-        name
-        for name in parameters
-        if name not in DINConfig.model_fields and name not in TrainConfig.model_fields
-    ]
-    if unknown:
-        known = ", ".join([*DINConfig.model_fields, *TrainConfig.model_fields])
-        raise ConfigError(f"Parameter {unknown[0]!r} is unknown: choose one of {known}.")
+    known = [*DINConfig.model_fields, *TrainConfig.model_fields]
+    for name in parameters:
+        if name not in known:
+            raise ConfigError(f"Parameter {name!r} is unknown: choose one of {', '.join(known)}.")
     model = {name: value for name, value in parameters.items() if name in DINConfig.model_fields}
     training = {name: value for name, value in parameters.items() if name not in model}
     return DINConfig.of(**model), TrainConfig.of(**training)

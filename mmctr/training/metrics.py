@@ -1,5 +1,7 @@
 """Metrics of predicted click probabilities, and how certain they are."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 from sklearn.metrics import log_loss, roc_auc_score
@@ -45,13 +47,10 @@ def calibration(label: np.ndarray, probability: np.ndarray, bins: int = 10) -> p
     """
     order = np.argsort(probability, kind="stable")
     parts = [part for part in np.array_split(order, bins) if len(part)]
-    return pd.DataFrame(
-        {
-            "rows": [len(part) for part in parts],
-            "predicted": [float(probability[part].mean()) for part in parts],
-            "observed": [float(label[part].mean()) for part in parts],
-        }
-    )
+    table = [
+        (len(part), float(probability[part].mean()), float(label[part].mean())) for part in parts
+    ]
+    return pd.DataFrame(table, columns=["rows", "predicted", "observed"])
 
 
 def calibration_error(label: np.ndarray, probability: np.ndarray, bins: int = 10) -> float:
@@ -71,12 +70,7 @@ def evaluate(user: np.ndarray, label: np.ndarray, probability: np.ndarray) -> di
 
 
 def bootstrap_auc(
-    user: np.ndarray,
-    label: np.ndarray,
-    scores: np.ndarray,
-    *,
-    resamples: int = 500,
-    seed: int = 0,
+    user: np.ndarray, label: np.ndarray, scores: np.ndarray, *, resamples: int = 500, seed: int = 0
 ) -> np.ndarray:
     """AUC of each row of scores [systems, n] on resampled users: float64 [resamples, systems].
 
@@ -139,15 +133,11 @@ def auc_by_group(
 
 def bins(values: np.ndarray, edges: list[int]) -> pd.Series:
     """Whole numbers as ordered groups that start at the given edges: "0", "1-4", "5+"."""
-    stops = [*edges[1:], None]
     names = [
-        f"{start:,}+"
-        if stop is None
-        else f"{start:,}"
-        if stop == start + 1
-        else f"{start:,}-{stop - 1:,}"
-        for start, stop in zip(edges, stops, strict=True)
+        f"{start:,}" if stop == start + 1 else f"{start:,}-{stop - 1:,}"
+        for start, stop in pairwise(edges)
     ]
+    names.append(f"{edges[-1]:,}+")
     return pd.Series(pd.cut(values, [*edges, np.inf], right=False, labels=names))
 
 

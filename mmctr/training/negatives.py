@@ -13,7 +13,7 @@ class FreshNegatives:
         rows = dataset.train
         number = np.unique(rows.user, return_inverse=True)[1]
         clicked = rows.label == 1
-        self.sampler = NegativeSampler.of(
+        self.sampler = NegativeSampler(
             dataset.negative_sampling,
             dataset.train_clicks(),
             number[clicked],

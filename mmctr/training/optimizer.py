@@ -31,7 +31,7 @@ class Adam(torch.optim.Adam):
     def _update_rows(self, table: Tensor, group: dict) -> None:
         state = self.state[table]
         if not state:
-            state |= {"step": torch.zeros(())}
+            state["step"] = torch.zeros(())
             state |= {name: torch.zeros_like(table) for name in ("exp_avg", "exp_avg_sq")}
         state["step"] += 1
         gradient = table.grad.coalesce()
@@ -59,14 +59,13 @@ class WeightAverage:
     def __init__(self, model: DIN, decay: float) -> None:
         table = model.embedding
         sparse = {"embedding.id.weight", "embedding.content"} if table.id.sparse else set()
-        weights = model.learned_state()
-        learned = set(weights)
-        self.live = {
+        self.average = {
             name: value
-            for name, value in model.state_dict().items()
-            if decay and name in learned - sparse and value.is_floating_point()
+            for name, value in model.learned_state().items()
+            if decay and name not in sparse and value.is_floating_point()
         }
-        self.average = {name: weights[name] for name in self.live}
+        live = model.state_dict()
+        self.live = {name: live[name] for name in self.average}
         self.decay, self.updates = decay, 0
 
     @torch.no_grad()

@@ -1,8 +1,6 @@
 """Score impressions with a trained model and write the scores."""
 
 import copy
-import io
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,13 +136,9 @@ def write_predictions(path: Path, rows: Impressions, probability: np.ndarray) ->
 
 def write_submission(path: Path, probability: np.ndarray) -> None:
     """Write the challenge's zip: prediction.csv with columns ID (from 0) and Task2."""
-    text = io.StringIO()
-    pd.DataFrame({"Task2": probability}).to_csv(text, index_label="ID")
-    with (
-        atomic_path(path) as temporary,
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
-    ):
-        archive.writestr("prediction.csv", text.getvalue())
+    kind = {"method": "zip", "archive_name": "prediction.csv"}
+    with atomic_path(path) as temporary:
+        pd.DataFrame({"Task2": probability}).to_csv(temporary, index_label="ID", compression=kind)
 
 
 def _require_known(ids: np.ndarray, n_items: int) -> None:

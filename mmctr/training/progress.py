@@ -38,29 +38,23 @@ class Stopwatch:
     def __init__(self, device: torch.device) -> None:
         self.on_gpu = device.type == "cuda"
         self.seconds: dict[str, float] = defaultdict(float)
-        self.marks: list[tuple[str, torch.cuda.Event]] = []
-        self.last = time.perf_counter()
-        if self.on_gpu:
-            self.lap("start")
+        self.marks: list[tuple[str, Any]] = []  # when each lap ended: seconds, or an event
+        self.lap("start")
 
     def lap(self, part: str) -> None:
         """The time since the last lap went into this part."""
+        now = torch.cuda.Event(enable_timing=True) if self.on_gpu else time.perf_counter()
         if self.on_gpu:
-            event = torch.cuda.Event(enable_timing=True)
-            event.record()
-            self.marks.append((part, event))
-        else:
-            now = time.perf_counter()
-            self.seconds[part] += now - self.last
-            self.last = now
+            now.record()
+        self.marks.append((part, now))
 
     def settle(self) -> None:
-        """Wait for the GPU and add up its laps."""
+        """Add up the laps; on a GPU wait until they are over."""
         if self.on_gpu:
             torch.cuda.synchronize()
-            for (_, before), (part, event) in pairwise(self.marks):
-                self.seconds[part] += before.elapsed_time(event) / 1000
-            del self.marks[:-1]
+        for (_, before), (part, now) in pairwise(self.marks):
+            self.seconds[part] += before.elapsed_time(now) / 1000 if self.on_gpu else now - before
+        del self.marks[:-1]
 
 
 @dataclass
@@ -137,6 +131,7 @@ class Progress:
 
     def cost(self, device: torch.device) -> dict[str, object]:
         """Training speed without validation, seconds by part, and peak memory."""
+        self.stopwatch.settle()
         seconds = {part: round(self.stopwatch.seconds[part], 3) for part in PARTS}
         training = sum(seconds.values()) - seconds["validation"]
         return {

@@ -9,12 +9,12 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tqdm.auto import tqdm
 
+from mmctr import parallel
 from mmctr.data.dataset import Dataset
 from mmctr.data.impressions import Impressions
 from mmctr.devices import autocast, tuned
 from mmctr.errors import ConfigError, DataError, RunError, first_line
 from mmctr.model.din import DIN, Batch
-from mmctr.training import parallel
 from mmctr.training.batches import Batches
 from mmctr.training.config import TrainConfig
 from mmctr.training.metrics import auc, logloss
@@ -30,7 +30,7 @@ def fit(
     model: DIN,
     dataset: Dataset,
     config: TrainConfig,
-    on_validation: Callable[[dict[str, float]], None] | None = None,
+    on_validation: Callable[[dict[str, float]], None] = lambda record: None,
     unfinished: Checkpoint | None = None,
 ) -> Progress:
     """Train a model in place; it ends with the weights of the best valid AUC.
@@ -62,9 +62,8 @@ def fit(
                 f"({first_line(error)}): delete it and train again."
             ) from error
         generator.set_state(progress.shuffling)
-    rows = config.epochs * len(batches)
     bar = tqdm(
-        total=rows,
+        total=config.epochs * len(batches),
         initial=progress.samples,
         desc="train",
         unit=" samples",
@@ -88,19 +87,18 @@ def fit(
                 done = epoch * len(batches) + round(len(batches) * step / steps)
                 bar.update(done - progress.samples)
                 progress.samples = done
-                if step in validate_after:
-                    with average.in_place():
-                        _validate(model, dataset.valid, progress, epoch + step / steps, config)
-                    mean_loss, score = (
-                        progress.records[-1][name] for name in ("train_loss", "auc")
-                    )
-                    bar.set_postfix(loss=f"{mean_loss:.4f}", valid_auc=f"{score:.4f}")
-                    if on_validation is not None:
-                        on_validation(progress.records[-1])
+                if step not in validate_after:
+                    continue
+                with average.in_place():
+                    now = epoch + step / steps
+                    record = _validate(model, dataset.valid, progress, now, config)
+                mean_loss, score = record["train_loss"], record["auc"]
+                bar.set_postfix(loss=f"{mean_loss:.4f}", valid_auc=f"{score:.4f}")
+                on_validation(record)
                 if progress.since_best >= config.patience:
                     model.load_state_dict(progress.best_weights, strict=False)
                     return progress
-                if step in validate_after and unfinished is not None:
+                if unfinished is not None:
                     unfinished.save(progress.state(model))
                     progress.stopwatch.lap("validation")
     model.load_state_dict(progress.best_weights, strict=False)
@@ -112,7 +110,7 @@ def predict_together(model: DIN, rows: Impressions, precision: str) -> np.ndarra
     number, processes = parallel.share()
     first, stop = len(rows) * number // processes, len(rows) * (number + 1) // processes
     part = predict(model, rows.select(slice(first, stop)), precision=precision)
-    return parallel.concatenated(part)
+    return np.concatenate(parallel.gathered(part))
 
 
 def update(
@@ -145,8 +143,8 @@ def update(
 
 def _validate(
     model: DIN, rows: Impressions, progress: Progress, epoch: float, config: TrainConfig
-) -> None:
-    """Score the valid split, keep the weights if they are the best yet."""
+) -> dict[str, float]:
+    """Score the valid split, keep the weights if they are the best yet; the record of it."""
     probability = predict_together(model, rows, config.precision)
     rate = progress.plateau.optimizer.param_groups[0]["lr"]
     if not np.isfinite(probability).all():
@@ -173,6 +171,7 @@ def _validate(
         progress.best_weights = model.learned_state()
     else:
         progress.since_best += 1
+    return record
 
 
 def require_both_labels(dataset: Dataset) -> None:

@@ -10,7 +10,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mmctr.content import fusion, strategies
-from mmctr.content.scaling import RootMeanSquareScaler
 from mmctr.data.catalog import Catalog, load_catalog
 from mmctr.errors import ConfigError
 
@@ -98,12 +97,6 @@ def test_features_far_from_zero_lose_no_precision():
     equal_up_to_signs(found[1:], reference(features, DIM), tolerance=1e-3)
 
 
-@pytest.mark.parametrize("strategy", strategies.STRATEGIES)
-def test_repetition_gives_the_very_same_result(catalog, strategy):
-    first = fusion.item_embeddings(catalog, strategy, dim=DIM)
-    assert np.array_equal(first, fusion.item_embeddings(catalog, strategy, dim=DIM))
-
-
 def test_the_order_of_rows_in_the_file_does_not_matter(catalog, tmp_path):
     table = pa.table(
         {
@@ -130,10 +123,6 @@ def test_provided_columns_are_scaled_by_one_number(tiny):
     assert not found[0].any()
     scale = np.sqrt(np.mean(values[1:].astype(np.float64) ** 2))
     np.testing.assert_allclose(found, values / scale, rtol=1e-5)
-
-
-def test_scaler_leaves_a_block_of_zeros_alone():
-    assert not RootMeanSquareScaler().fit_transform(np.zeros((3, 2))).any()
 
 
 def test_explained_variance_is_the_cumulated_share_of_squared_singular_values(catalog):

@@ -5,14 +5,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmctr.data import impressions
+from mmctr.data import parquet
 from mmctr.data.dataset import Dataset
 from mmctr.errors import DataError
 from tests.data.folders import FILES, load_changed, replaced, write_folder
 
 
 def test_levels_from_rows_of_a_file_in_several_batches(tmp_path, monkeypatch):
-    monkeypatch.setattr(impressions, "BATCH", 3)
+    monkeypatch.setattr(parquet, "BATCH", 3)
     changes = {"item_feature": None} | replaced("train", "likes_level", 3, 11)
     with pytest.raises(DataError, match=r"train\.parquet, column likes_level, row 3: found 11"):
         load_changed(tmp_path, changes)

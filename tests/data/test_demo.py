@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from mmctr.data import demo, demo_clicks
@@ -179,3 +180,11 @@ def test_a_repeated_write_leaves_the_first_as_it_was(tmp_path):
         write_demo(folder, seed=2, **SIZES)
     assert contents(folder) == before
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_every_item_has_a_cover(tiny):
+    covers = tiny.catalog.covers
+    assert sorted(covers) == list(range(1, 301))
+    with Image.open(covers[300]) as image:
+        image.load()
+        assert image.size == (demo.COVER_SIZE, demo.COVER_SIZE)

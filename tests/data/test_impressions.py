@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmctr.data import impressions, schema
+from mmctr.data import impressions, parquet, schema
 from mmctr.data.dataset import Dataset
 from mmctr.data.impressions import Impressions, distinct_histories, history_hashes, load_impressions
 from mmctr.errors import DataError
@@ -29,7 +29,7 @@ def test_padding_is_stripped_and_equal_histories_are_stored_once(tmp_path):
 
 def test_lists_of_unequal_lengths_and_batches_of_a_file(tmp_path, monkeypatch):
     """Rows and row numbers stay right when a file is read in several batches."""
-    monkeypatch.setattr(impressions, "BATCH", 2)
+    monkeypatch.setattr(parquet, "BATCH", 2)
     seqs = [[1], [], [2, 3], [0, 4], [1, 1, 1]]
     train = {
         "user_id": [1, 2, 3, 4, 5],
@@ -136,7 +136,7 @@ def test_histories_are_shared_across_batches_of_a_file(
     columns = {"user_id": ones, "item_seq": padded, "item_id": ones, "label": ones}
     pq.write_table(pa.table(columns), path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(impressions, "BATCH", batch)
+        patch.setattr(parquet, "BATCH", batch)
         patch.setattr(impressions, "BLOCK", block)
         if collide:
             patch.setattr(impressions, "_hash_slices", constant_hash)

@@ -8,8 +8,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mmctr.data import parquet, schema
 from mmctr.data.importing.recipe import Recipe
-from mmctr.data.importing.sources import as_numbers, as_times, is_number, places_of, require_ids
+from mmctr.data.importing.sources import as_numbers, as_times, places_of, require_ids
 from mmctr.errors import DataError
 
 
@@ -40,19 +41,16 @@ def read_clicks(
                 f"{path} has no column {recipe.rating_column}, which min_rating needs: name the "
                 "rating column or leave min_rating out."
             )
-        if not is_number(log[recipe.rating_column].type):
-            found = log[recipe.rating_column].type
-            raise DataError(
-                f"{path}, column {recipe.rating_column}: found {found}, expected numbers."
-            )
-        rating = log[recipe.rating_column].cast(pa.float64(), safe=False)
+        rating = log[recipe.rating_column]
+        if not parquet.is_kind(rating.type, schema.NUMBER):
+            raise parquet.unfit(path, recipe.rating_column, None, rating.type, schema.NUMBER)
+        rating = rating.cast(pa.float64(), safe=False)
         log = log.filter(pc.greater_equal(rating, recipe.min_rating))
         counts["below_min_rating"] = counts["interactions"] - len(log)
     for column in (recipe.user_column, recipe.item_column, recipe.time_column):
-        missing = pc.is_null(log[column], nan_is_null=True)
-        if pc.any(missing).as_py():
-            row = pc.index(missing, True).as_py()
-            raise DataError(f"{path}, column {column}, row {row}: found no value, expected one.")
+        row = pc.index(pc.is_null(log[column], nan_is_null=True), True).as_py()
+        if row >= 0:
+            raise parquet.unfit(path, column, row, "no value", "one")
     for column in (recipe.user_column, recipe.item_column):
         require_ids(log[column], path, column)
     item = places_of(log[recipe.item_column], original)

@@ -1,7 +1,5 @@
 """Draw negatives for logs that say what was clicked, but not what else was shown."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from mmctr.data import schema
@@ -12,32 +10,24 @@ from mmctr.errors import ConfigError
 BLOCK = 1 << 22  # negatives that are drawn at once
 
 
-@dataclass(frozen=True)
 class NegativeSampler:
-    """Draws items that a user never clicked, each as likely as its weight says.
+    """Draws items that a user never clicked, each as likely as any other or as popular as it is.
 
-    weight: float [n_items + 1], 0 for padding. clicked: int64, sorted, a key of each click:
-    user number * (n_items + 1) + item.
+    train_clicks: int64 [n_items + 1], which sampling "popularity" draws by. user, item: the users'
+    numbers and the items of all clicks, int64 [clicks].
     """
 
-    weight: np.ndarray
-    clicked: np.ndarray
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         sampling: schema.Sampling,
         train_clicks: np.ndarray,
         user: np.ndarray,
         item: np.ndarray,
-    ) -> "NegativeSampler":
-        """From the users' numbers and items of all clicks, int64 [clicks].
-
-        sampling: "uniform", or "popularity" by train_clicks, int64 [n_items + 1].
-        """
-        weight = np.ones(len(train_clicks)) if sampling == "uniform" else train_clicks.copy()
-        weight[0] = 0
-        return cls(weight, np.sort(user * len(weight) + item))
+    ) -> None:
+        self.weight = np.ones(len(train_clicks)) if sampling == "uniform" else train_clicks.copy()
+        self.weight[0] = 0  # padding
+        # A key of each click, to be searched.
+        self.clicked = np.sort(user * len(self.weight) + item)
 
     def draw(self, user: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """An item for each user number, int64 [n]; 0 for a user who clicked all there are."""
@@ -77,7 +67,7 @@ def sample_negatives(clicks: Clicks, train_clicks: np.ndarray, recipe: Recipe) -
     could be drawn.
     """
     number = np.cumsum(clicks.start == np.arange(len(clicks.start))) - 1
-    sampler = NegativeSampler.of(recipe.sampling, train_clicks, number, clicks.item)
+    sampler = NegativeSampler(recipe.sampling, train_clicks, number, clicks.item)
     rng = np.random.default_rng(recipe.seed)
     drawn = sampler.draw(np.repeat(number, recipe.negatives), rng)
     drawn = drawn.reshape(len(number), recipe.negatives)

@@ -12,13 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmctr.data import schema
-from mmctr.data.importing.embeddings import Embeddings, join_embeddings
+from mmctr.data.importing import sources, writing
 from mmctr.data.importing.events import read_clicks
 from mmctr.data.importing.negatives import sample_negatives
 from mmctr.data.importing.recipe import Recipe
-from mmctr.data.importing.sources import as_text, read_table, require_ids, require_unique
 from mmctr.data.importing.splits import split_clicks
-from mmctr.data.importing.writing import copy_covers, popularity_levels, write_items, write_split
 from mmctr.errors import DataError
 from mmctr.files import atomic_folder, write_json
 
@@ -38,16 +36,16 @@ def import_dataset(
     """
     if out.exists():
         raise DataError(f"{out} exists already: delete it or choose another folder.")
-    table = read_table(
+    table = sources.read_table(
         items, [recipe.item_column, recipe.title_column], [recipe.tags_column, "genres"]
     )
     original = table[recipe.item_column]
-    require_ids(original, items, recipe.item_column)
-    require_unique(original, items, recipe.item_column)
+    sources.require_ids(original, items, recipe.item_column)
+    sources.require_unique(original, items, recipe.item_column)
     for place, column in enumerate(table.column_names[1:], start=1):
-        text = as_text(table[column], items, column).fill_null("")
+        text = sources.as_text(table[column], items, column).fill_null("")
         table = table.set_column(place, column, text)
-    log = read_table(
+    log = sources.read_table(
         interactions,
         [recipe.user_column, recipe.item_column, recipe.time_column],
         [recipe.rating_column],
@@ -55,25 +53,23 @@ def import_dataset(
     clicks, users, counts = read_clicks(log, original, interactions, recipe)
     split = split_clicks(clicks, recipe)
     train_clicks = np.bincount(clicks.item[split == "train"], minlength=len(original) + 1)
-    levels = popularity_levels(train_clicks)
+    levels = writing.popularity_levels(train_clicks)
     negatives = sample_negatives(clicks, train_clicks, recipe)
-    embeddings = join_embeddings(features, original, recipe) if features else Embeddings()
+    embeddings = sources.join_embeddings(features, original, recipe)
     with atomic_folder(out) as temporary:
         nested = temporary / schema.NESTED_FOLDER
         nested.mkdir()
-        n_tags = write_items(temporary, table, recipe, levels, embeddings)
+        n_tags = writing.write_items(temporary, table, recipe, levels, embeddings)
         for name in schema.SPLITS:
             rows = np.flatnonzero(split == name)
-            path = nested / f"{name}.parquet"
-            write_split(path, clicks, rows, negatives, levels, recipe)
-        ids = pa.table({"item_id": np.arange(1, len(original) + 1), "original_id": original})
-        pq.write_table(ids, temporary / "item_ids.parquet")
-        if users is not None:
-            ids = pa.table({"user_id": np.arange(1, len(users) + 1), "original_id": users})
-            pq.write_table(ids, temporary / "user_ids.parquet")
+            writing.write_split(nested / f"{name}.parquet", clicks, rows, negatives, levels, recipe)
+        for kind, ids in (("item", original), ("user", users)):
+            if ids is not None:
+                columns = {f"{kind}_id": np.arange(1, len(ids) + 1), "original_id": ids}
+                pq.write_table(pa.table(columns), temporary / f"{kind}_ids.parquet")
         counts |= {"items": len(original), "tags": n_tags}
         counts |= {name: int((split == name).sum()) for name in schema.SPLITS}
-        counts["covers"] = copy_covers(covers, original, temporary / "item_images")
+        counts["covers"] = writing.copy_covers(covers, original, temporary / "item_images")
         counts |= embeddings.counts
         facts = {"recipe": recipe.model_dump(), "counts": counts}
         facts["sources"] = [str(path) for path in (interactions, items, covers, features) if path]

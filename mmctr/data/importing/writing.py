@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmctr.data import parquet, schema
-from mmctr.data.importing.embeddings import Embeddings
 from mmctr.data.importing.events import Clicks
 from mmctr.data.importing.recipe import Recipe
+from mmctr.data.importing.sources import Embeddings
 from mmctr.data.impressions import slice_positions
 from mmctr.errors import DataError
 

@@ -4,14 +4,12 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from mmctr.report.figures.style import MAIN, QUIET, as_text, error_bars, new_figure
+from mmctr.report.figures.style import DOTTED, MAIN, as_text, error_bars, new_figure
 
 
 def attention_heads(table: pd.DataFrame, titles: np.ndarray) -> go.Figure:
     """Attention of every head over one row's history. Columns: age, item, head, weight."""
-    weights = table.pivot(index="head", columns="age", values="weight").sort_index(
-        axis=1, ascending=False
-    )
+    weights = table.pivot(index="head", columns="age", values="weight").iloc[:, ::-1]
     items = table.drop_duplicates("age").set_index("age")["item"][weights.columns]
     hover = np.tile([as_text(titles[item]) for item in items], (len(weights), 1))
     figure = new_figure("Click of the history (1 = the latest)", "Head")
@@ -43,8 +41,7 @@ def field_weights(table: pd.DataFrame) -> go.Figure:
 
 def importance(table: pd.DataFrame) -> go.Figure:
     """AUC lost by shuffling a field: mean, least and most. Columns: field, mean, low, high."""
-    figure = _by_field(table, "Valid AUC lost when the field is shuffled")
-    return figure.add_vline(0, line={"color": QUIET, "dash": "dot"})
+    return _by_field(table, "Valid AUC lost when the field is shuffled").add_vline(0, line=DOTTED)
 
 
 def _by_field(table: pd.DataFrame, x_title: str) -> go.Figure:
@@ -53,7 +50,7 @@ def _by_field(table: pd.DataFrame, x_title: str) -> go.Figure:
     figure.add_scatter(
         x=table["mean"],
         y=table["field"],
-        error_x=error_bars(table["mean"], table["low"], table["high"]),
+        error_x=error_bars(table, "mean"),
         mode="markers",
         marker={"size": 9, "color": MAIN},
     )

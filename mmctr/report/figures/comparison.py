@@ -3,40 +3,37 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from mmctr.report.figures.style import QUIET, as_text, error_bars, new_figure, strategy_color
+from mmctr.report.figures import style
 
 
 def strategies(table: pd.DataFrame, references: dict[str, float]) -> go.Figure:
     """Valid AUC of every run with interval. Columns: strategy, seed, auc, low, high."""
-    figure = new_figure("Strategy, a mark a seed", "Valid AUC")
+    figure = style.new_figure("Strategy, a mark a seed", "Valid AUC")
     for strategy, part in table.groupby("strategy", sort=False):
         figure.add_scatter(
-            x=[[as_text(strategy)] * len(part), part["seed"].map("seed {}".format)],
+            x=[[style.as_text(strategy)] * len(part), part["seed"].map("seed {}".format)],
             y=part["auc"],
-            error_y=error_bars(part["auc"], part["low"], part["high"]),
+            error_y=style.error_bars(part, "auc"),
             mode="markers",
-            name=as_text(strategy),
-            marker={"size": 10, "color": strategy_color(strategy)},
+            name=style.as_text(strategy),
+            marker={"size": 10, "color": style.strategy_color(strategy)},
         )
     for name, value in references.items():
-        figure.add_hline(value, line={"color": QUIET, "dash": "dot"})
-        # Beside the plot: within it, marks would hide the words.
         text = f"{name}<br>{value:.4f}"
-        place = {"x": 1.01, "xref": "paper", "xanchor": "left", "align": "left"}
-        figure.add_annotation(y=value, text=text, showarrow=False, **place)
+        figure.add_hline(value, line=style.DOTTED, annotation=style.BESIDE | {"text": text})
     return figure.update_layout(showlegend=False, margin_r=85)
 
 
 def auc_against_time(table: pd.DataFrame) -> go.Figure:
     """Valid AUC of every run beside its seconds. Columns: strategy, seed, auc, seconds."""
-    figure = new_figure("Fusion and training (seconds)", "Valid AUC")
+    figure = style.new_figure("Fusion and training (seconds)", "Valid AUC")
     for strategy, part in table.groupby("strategy", sort=False):
         figure.add_scatter(
             x=part["seconds"],
             y=part["auc"],
             mode="markers",
-            name=as_text(strategy),
-            marker={"size": 12, "color": strategy_color(strategy), "opacity": 0.85},
+            name=style.as_text(strategy),
+            marker={"size": 12, "color": style.strategy_color(strategy), "opacity": 0.85},
             text=part["seed"].map("seed {}".format),
             hovertemplate="%{text}: AUC %{y:.4f} in %{x:.1f} s",
         )
@@ -50,16 +47,16 @@ def differences(table: pd.DataFrame, baseline: str) -> go.Figure:
 
     Columns: strategy, difference, low, high, p_holm; color where the names are no strategies.
     """
-    figure = new_figure(f"AUC minus that of {as_text(baseline)}", "")
-    figure.add_vline(0, line={"color": QUIET, "dash": "dot"})
+    figure = style.new_figure(f"AUC minus that of {style.as_text(baseline)}", "")
+    figure.add_vline(0, line=style.DOTTED)
     for line in table.iloc[::-1].to_dict("records"):
         part = pd.DataFrame([line])
         symbol = "circle" if line["p_holm"] < 0.05 else "circle-open"
-        color = line.get("color") or strategy_color(line["strategy"])
+        color = line.get("color") or style.strategy_color(line["strategy"])
         figure.add_scatter(
             x=part["difference"],
-            y=[as_text(line["strategy"])],
-            error_x=error_bars(part["difference"], part["low"], part["high"]),
+            y=part["strategy"].map(style.as_text),
+            error_x=style.error_bars(part, "difference"),
             mode="markers",
             marker={"size": 11, "symbol": symbol, "color": color},
             hovertemplate=f"%{{x:.4f}}, corrected p = {line['p_holm']:.3f}<extra></extra>",

@@ -19,8 +19,7 @@ def history_lengths(lengths: dict[str, np.ndarray]) -> go.Figure:
 
 def popularity(clicks: np.ndarray) -> go.Figure:
     """Train clicks of each item by its popularity rank, on logarithmic axes."""
-    ordered = np.sort(clicks)[::-1]
-    ordered = ordered[ordered > 0]
+    ordered = np.sort(clicks[clicks > 0])[::-1]
     # A few hundred points, evenly spread over the logarithm, draw the same line as all of them.
     ranks = np.unique(np.geomspace(1, max(len(ordered), 1), 300).astype(int))[: len(ordered)]
     figure = new_figure("Popularity rank of the item (log)", "Train clicks (log)")
@@ -31,9 +30,7 @@ def popularity(clicks: np.ndarray) -> go.Figure:
 def bars(table: pd.DataFrame, x: str, y: str, *, x_title: str, y_title: str) -> go.Figure:
     """Plain bars of one column over another; columns `low` and `high`, if there, are intervals."""
     figure = new_figure(x_title, y_title)
-    error = None
-    if {"low", "high"} <= set(table):
-        error = error_bars(table[y], table["low"], table["high"])
+    error = error_bars(table, y) if {"low", "high"} <= set(table) else None
     figure.add_bar(x=table[x].astype(str), y=table[y], error_y=error, marker_color=MAIN)
     return figure.update_xaxes(type="category")
 

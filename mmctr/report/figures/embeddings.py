@@ -31,7 +31,8 @@ def item_maps(maps: dict[str, pd.DataFrame]) -> go.Figure:
         rows, columns, subplot_titles=list(maps), horizontal_spacing=0.03, vertical_spacing=0.07
     )
     for place, table in enumerate(maps.values()):
-        for number, (tag, part) in enumerate(sorted(table.groupby("tag"), key=_other_last)):
+        by_tag = sorted(table.groupby("tag"), key=lambda group: (group[0] == "other", group[0]))
+        for number, (tag, part) in enumerate(by_tag):
             is_other = tag == "other"
             figure.add_scatter(
                 x=part["x"],
@@ -74,7 +75,3 @@ def by_strategy(values: dict[str, float], title: str, *, chance: float) -> go.Fi
             hovertemplate=f"{as_text(name)}: {value:.4f}<extra></extra>",
         )
     return figure.update_layout(showlegend=False)
-
-
-def _other_last(group: tuple[str, pd.DataFrame]) -> tuple[bool, str]:
-    return group[0] == "other", str(group[0])

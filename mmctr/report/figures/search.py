@@ -4,7 +4,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mmctr.report.figures.style import MAIN, PALETTE, QUIET, SECOND, new_figure
+from mmctr.report.figures.style import BESIDE, DOTTED, MAIN, PALETTE, QUIET, SECOND, new_figure
 
 STATE_COLORS = {"finished": MAIN, "pruned": QUIET, "diverged": PALETTE[1]}  # of a search's trials
 
@@ -21,10 +21,8 @@ def search_history(trials: pd.DataFrame, references: dict[str, float]) -> go.Fig
         line={"color": SECOND, "shape": "hv"},
     )
     for name, value in references.items():
-        figure.add_hline(value, line={"color": QUIET, "dash": "dot"})
-        # Beside the plot: trials are often as good as a reference and would be written over.
-        at = {"x": 1, "xref": "paper", "xanchor": "left", "y": value, "showarrow": False}
-        figure.add_annotation(text=f" {name}<br> {value:.4f}", align="left", **at)
+        text = f"{name}<br>{value:.4f}"
+        figure.add_hline(value, line=DOTTED, annotation=BESIDE | {"text": text})
     return figure.update_yaxes(tickformat=".2f").update_layout(margin_r=90)
 
 
@@ -54,7 +52,7 @@ def search_curves(curves: pd.DataFrame, best: int) -> go.Figure:
 def search_slices(trials: pd.DataFrame, parameters: dict[str, bool]) -> go.Figure:
     """Valid AUC of every trial over each parameter, a panel each, logarithmic where it says True.
 
-    Columns: trial, state, auc and the parameters; lists are shown as text, in order of their sum.
+    Columns: trial, state, auc and the parameters; whole numbers and lists are categories, in order.
     """
     columns = min(3, len(parameters))
     rows = -(-len(parameters) // columns)
@@ -67,10 +65,9 @@ def search_slices(trials: pd.DataFrame, parameters: dict[str, bool]) -> go.Figur
         if is_log:
             axis |= {"dtick": 1, "exponentformat": "power"}
         elif pd.api.types.is_integer_dtype(values) or values.map(type).eq(list).any():
-            ordered = sorted(map(_as_tuple, values))
-            values = values.map(lambda value: ", ".join(map(str, _as_tuple(value))))
-            names = dict.fromkeys(", ".join(map(str, value)) for value in ordered)
-            axis |= {"type": "category", "categoryorder": "array", "categoryarray": list(names)}
+            names = list(dict.fromkeys(map(_as_words, sorted(values))))
+            values = values.map(_as_words)
+            axis |= {"type": "category", "categoryorder": "array", "categoryarray": names}
         _add_trials(figure, trials.assign(**{name: values}), name, legend=not place, **at)
         figure.update_xaxes(axis, **at)
     figure.update_yaxes(title_text="Valid AUC", col=1).update_yaxes(tickformat=".2f")
@@ -96,5 +93,5 @@ def _add_trials(
         )
 
 
-def _as_tuple(value: object) -> tuple:
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
+def _as_words(value: object) -> str:
+    return str(value).strip("[]")

@@ -3,16 +3,22 @@ Ito, 2008), backgrounds are transparent.
 """
 
 from collections.abc import Iterable
+from html import escape
+from itertools import cycle
 
 import pandas as pd
 import plotly.graph_objects as go
 import plotly.io as pio
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C8C8C")
-STRATEGY_COLORS = dict(zip(("v1", "v2", "v3", "v4", "ids"), PALETTE, strict=False))
+STRATEGIES = ("v1", "v2", "v3", "v4", "ids")
+STRATEGY_COLORS = dict(zip(STRATEGIES, PALETTE, strict=False))
 PROVIDED_COLORS = (PALETTE[5], "#999933", "#9A6FD0", "#B5651D")  # of ready-made columns, in order
 MAIN, SECOND, QUIET = PALETTE[0], PALETTE[3], PALETTE[6]
 GRID = "rgba(128, 128, 128, 0.25)"
+DOTTED = {"color": QUIET, "dash": "dot"}  # a line to compare with
+# Words at a horizontal line, beside the plot: within it, marks would hide them.
+BESIDE = {"x": 1.01, "xanchor": "left", "yanchor": "middle", "align": "left"}
 pio.templates["mmctr"] = go.layout.Template(
     layout={
         "paper_bgcolor": "rgba(0, 0, 0, 0)",
@@ -34,9 +40,8 @@ def strategy_color(strategy: str) -> str:
     """The colour of a strategy, or of the oracle, the same in every figure."""
     if strategy == "oracle":
         return QUIET
-    if strategy not in STRATEGY_COLORS:
-        return PROVIDED_COLORS[sum(map(ord, strategy)) % len(PROVIDED_COLORS)]
-    return STRATEGY_COLORS[strategy]
+    provided = PROVIDED_COLORS[sum(map(ord, strategy)) % len(PROVIDED_COLORS)]
+    return STRATEGY_COLORS.get(strategy, provided)
 
 
 def assign_colors(strategies: Iterable[str]) -> None:
@@ -45,14 +50,13 @@ def assign_colors(strategies: Iterable[str]) -> None:
     Named in the same order, as `available_strategies` does, they get the same colours in every
     notebook on a dataset.
     """
-    others = [name for name in strategies if name not in ("v1", "v2", "v3", "v4", "ids")]
-    for number, name in enumerate(others):
-        STRATEGY_COLORS[name] = PROVIDED_COLORS[number % len(PROVIDED_COLORS)]
+    others = [name for name in strategies if name not in STRATEGIES]
+    STRATEGY_COLORS.update(zip(others, cycle(PROVIDED_COLORS), strict=False))
 
 
 def as_text(title: str) -> str:
     """A title that plotly shows as it is: angle brackets would be read as HTML."""
-    return str(title).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return escape(str(title), quote=False)
 
 
 def new_figure(x_title: str, y_title: str) -> go.Figure:
@@ -60,5 +64,7 @@ def new_figure(x_title: str, y_title: str) -> go.Figure:
     return go.Figure(layout=layout)
 
 
-def error_bars(value: pd.Series, low: pd.Series, high: pd.Series) -> dict:
-    return {"type": "data", "array": high - value, "arrayminus": value - low, "thickness": 1.5}
+def error_bars(table: pd.DataFrame, column: str) -> dict:
+    """Around the values of a column, from those of `low` to those of `high`."""
+    above, below = table["high"] - table[column], table[column] - table["low"]
+    return {"type": "data", "array": above, "arrayminus": below, "thickness": 1.5}

@@ -4,34 +4,27 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mmctr.report.figures.style import MAIN, QUIET, as_text, error_bars, new_figure, strategy_color
+from mmctr.report.figures import style
 
 
 def learning_curve(history: pd.DataFrame, strategy: str) -> go.Figure:
     """Loss and valid AUC by epoch, the best validation marked. Columns as in Run.history."""
     figure = make_subplots(1, 2, horizontal_spacing=0.2)
-    losses = {"train_loss": ("train", QUIET), "logloss": ("valid", strategy_color(strategy))}
-    for column, (name, color) in losses.items():
-        figure.add_scatter(
-            x=history["epoch"], y=history[column], name=name, line_color=color, row=1, col=1
-        )
-    color = strategy_color(strategy)
+    epoch, color = history["epoch"], style.strategy_color(strategy)
+    left, right = {"row": 1, "col": 1}, {"row": 1, "col": 2}
     figure.add_scatter(
-        x=history["epoch"], y=history["auc"], line_color=color, showlegend=False, row=1, col=2
+        x=epoch, y=history["train_loss"], name="train", line_color=style.QUIET, **left
     )
-    best = history.loc[history["auc"].idxmax()]
+    figure.add_scatter(x=epoch, y=history["logloss"], name="valid", line_color=color, **left)
+    figure.add_scatter(x=epoch, y=history["auc"], showlegend=False, line_color=color, **right)
+    best = history.loc[[history["auc"].idxmax()]]
+    star = {"color": color, "size": 11, "symbol": "star"}
     figure.add_scatter(
-        x=[best["epoch"]],
-        y=[best["auc"]],
-        mode="markers",
-        name="best (kept)",
-        marker={"color": color, "size": 11, "symbol": "star"},
-        row=1,
-        col=2,
+        x=best["epoch"], y=best["auc"], mode="markers", name="best (kept)", marker=star, **right
     )
     figure.update_xaxes(title_text="Epoch")
-    figure.update_yaxes(title_text="Logloss (nats)", row=1, col=1)
-    figure.update_yaxes(title_text="Valid AUC", row=1, col=2)
+    figure.update_yaxes(title_text="Logloss (nats)", **left)
+    figure.update_yaxes(title_text="Valid AUC", **right)
     return figure.update_layout(template="mmctr")
 
 
@@ -39,12 +32,12 @@ def time_split(seconds: dict[str, float]) -> go.Figure:
     """Where the time of training went, in the order of a step; the longest part stands out."""
     shares = pd.Series(seconds) / sum(seconds.values())
     longest = shares.idxmax()
-    figure = new_figure("Share of the time (%)", "")
+    figure = style.new_figure("Share of the time (%)", "")
     figure.add_bar(
         x=100 * shares,
         y=shares.index,
         orientation="h",
-        marker_color=[MAIN if part == longest else QUIET for part in shares.index],
+        marker_color=[style.MAIN if part == longest else style.QUIET for part in shares.index],
         text=[f"{share:.0%} ({seconds[part]:,.1f} s)" for part, share in shares.items()],
         textposition="outside",
         cliponaxis=False,
@@ -56,27 +49,24 @@ def time_split(seconds: dict[str, float]) -> go.Figure:
 
 def calibration(table: pd.DataFrame, strategy: str) -> go.Figure:
     """Observed against predicted click rate. Columns: rows, predicted, observed."""
-    figure = new_figure("Predicted click probability", "Observed click rate")
+    figure = style.new_figure("Predicted click probability", "Observed click rate")
     top = float(table[["predicted", "observed"]].max().max()) * 1.05
-    figure.add_scatter(
-        x=[0, top], y=[0, top], mode="lines", name="perfect", line={"color": QUIET, "dash": "dot"}
-    )
-    figure.add_scatter(
+    figure.add_scatter(x=[0, top], y=[0, top], mode="lines", name="perfect", line=style.DOTTED)
+    return figure.add_scatter(
         x=table["predicted"],
         y=table["observed"],
         mode="lines+markers",
         name=f"model, {strategy}",
-        line_color=strategy_color(strategy),
+        line_color=style.strategy_color(strategy),
         text=table["rows"].map("{:,} rows".format),
     )
-    return figure
 
 
 def auc_by_group(table: pd.DataFrame, group_title: str) -> go.Figure:
     """AUC with interval by group, one series for each system. Columns: group, auc, low, high,
     rows, system."""
-    figure = new_figure(group_title, "AUC (0.5 is chance)")
-    rows = table.drop_duplicates("group").set_index("group")["rows"]
+    figure = style.new_figure(group_title, "AUC (0.5 is chance)")
+    rows = table.groupby("group", sort=False)["rows"].first()
     place = {group: number for number, group in enumerate(rows.index)}
     systems = list(table["system"].unique())
     for number, system in enumerate(systems):
@@ -86,14 +76,14 @@ def auc_by_group(table: pd.DataFrame, group_title: str) -> go.Figure:
         figure.add_scatter(
             x=[place[group] + shift for group in part["group"]],
             y=part["auc"],
-            error_y=error_bars(part["auc"], part["low"], part["high"]),
+            error_y=style.error_bars(part, "auc"),
             mode="lines+markers",
-            name=as_text(system),
-            line={"color": strategy_color(system), "width": 1},
+            name=style.as_text(system),
+            line={"color": style.strategy_color(system), "width": 1},
             marker_size=8,
             customdata=part["group"].astype(str),
             hovertemplate="%{customdata}: AUC %{y:.4f}",
         )
-    figure.add_hline(0.5, line={"color": QUIET, "dash": "dot"})
+    figure.add_hline(0.5, line=style.DOTTED)
     labels = [f"{group}<br>{count:,} rows" for group, count in rows.items()]
     return figure.update_xaxes(tickvals=list(place.values()), ticktext=labels, zeroline=False)

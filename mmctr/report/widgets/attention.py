@@ -1,5 +1,6 @@
 """The explorer of attention: look into one impression, and change it."""
 
+from dataclasses import replace
 from functools import cached_property
 from html import escape
 
@@ -9,22 +10,9 @@ import pandas as pd
 from IPython.display import HTML
 
 from mmctr.data.dataset import Dataset
-from mmctr.data.impressions import Impressions
 from mmctr.evaluation import explain
 from mmctr.report.figures import style
-from mmctr.report.widgets.panel import (
-    Panel,
-    attended,
-    find_items,
-    item_search,
-    labelled,
-    nothing_found,
-    one_line,
-    static_page,
-    strip_html,
-    tile_html,
-    title_of,
-)
+from mmctr.report.widgets import panel
 from mmctr.runs.run import Run
 
 LISTED = 50  # impressions that a search lists
@@ -38,7 +26,7 @@ def explore_attention(run: Run, dataset: Dataset) -> "AttentionExplorer | HTML":
     Without a front end: the page of all cases.
     """
     view = AttentionView(run, dataset)
-    return AttentionExplorer(view) if attended() else static_page(view.page())
+    return AttentionExplorer(view) if panel.attended() else panel.static_page(view.page())
 
 
 class AttentionView:
@@ -60,20 +48,20 @@ class AttentionView:
         """Every case as the explorer would show it, without buttons."""
         if not self.cases:
             return "<p>No history has two clicks: attention has nothing to choose between.</p>"
-        seen = {name: Seen(self, row) for name, row in self.cases.items()}
+        seen = {name: Seen(self, row, *self.read(row)) for name, row in self.cases.items()}
         return "".join(f"<h4>{name}</h4>{one.head()}{one.strip()}" for name, one in seen.items())
 
-    def read(self, row: int) -> np.ndarray:
-        """The clicks of a row's history that the model reads, int32 [clicks], the oldest first."""
-        return self.rows.history(row)[-self.model.config.max_history :]
+    def read(self, row: int) -> tuple[int, np.ndarray]:
+        """A row's target, and a copy of the clicks that are read: int32, the oldest first."""
+        clicks = self.rows.history(row)[-self.model.config.max_history :]
+        return int(self.rows.target[row]), clicks.copy()
 
     def name(self, row: int) -> str:
         """A row in one line."""
         clicked = "clicked" if self.rows.label[row] else "not clicked"
-        return (
-            f"user {self.rows.user[row]}: {title_of(self.catalog, self.rows.target[row])[:60]} "
-            f"({clicked}, predicted {self.probability[row]:.2f})"
-        )
+        title = panel.title_of(self.catalog, self.rows.target[row])[:60]
+        predicted = f"{clicked}, predicted {self.probability[row]:.2f}"
+        return f"user {self.rows.user[row]}: {title} ({predicted})"
 
     @cached_property
     def users(self) -> pd.Series:
@@ -85,27 +73,22 @@ class AttentionExplorer(ipywidgets.VBox):
     """One impression, its attention, and what becomes of the prediction if it is changed."""
 
     def __init__(self, view: AttentionView) -> None:
-        self.view, self.row, self.target = view, 0, 0
-        self.history = np.zeros(0, dtype=np.int32)
-        self.selected: int | None = None  # a position in the history; None: the target
+        self.view = view
         self.case = ipywidgets.Dropdown(
-            options=[*view.cases.items(), ("a user's impression", -1)], **labelled("Case")
+            options=[*view.cases.items(), ("a user's impression", -1)], **panel.labelled("Case")
         )
-        self.user = ipywidgets.Text(
-            placeholder="an id, or its beginning", continuous_update=False, **labelled("User")
-        )
-        self.impression = ipywidgets.Dropdown(**labelled("Impression"))
+        self.user = panel.text_field("User", "an id, or its beginning")
+        self.impression = ipywidgets.Dropdown(**panel.labelled("Impression"))
         self.impression.layout = {"width": "auto", "flex": "1 1 260px"}
-        self.search = item_search("Swap for")
+        self.search = panel.text_field("Swap for")
         self.reset = ipywidgets.Button(description="Undo all changes", tooltip="Undo all changes")
-        self.head = Panel(self._press, label="Target and prediction", live=True)
-        self.strip = Panel(self._press, label="History")
+        self.head = panel.Panel(self._press, label="Target and prediction", live=True)
+        self.strip = panel.Panel(self._press, label="History")
         self.strip.add_class("scrolls")  # the prediction stays in view
-        self.found = Panel(self._press, label="Items to swap in", live=True)
-        controls = one_line(self.case, self.user, self.impression)
-        super().__init__(
-            [controls, self.head, self.strip, one_line(self.search, self.reset), self.found]
-        )
+        self.found = panel.Panel(self._press, label="Items to swap in", live=True)
+        controls = panel.one_line(self.case, self.user, self.impression)
+        changes = panel.one_line(self.search, self.reset)
+        super().__init__([controls, self.head, self.strip, changes, self.found])
         self.case.observe(self._choose_case, "value")
         self.user.observe(lambda change: self.find_user(change["new"]), "value")
         self.impression.observe(self._choose_impression, "value")
@@ -129,27 +112,9 @@ class AttentionExplorer(ipywidgets.VBox):
 
     def show(self, row: int) -> None:
         """Show a valid row as it is."""
-        self.row, self.target = row, int(self.view.rows.target[row])
-        self.history = self.view.read(row)
-        self.select(None)
-
-    def remove(self, position: int) -> None:
-        """Take a click out of the history; 0 is the oldest that is shown."""
-        self.history = np.delete(self.history, position)
-        self.select(None)
-
-    def select(self, position: int | None) -> None:
-        """Choose what `swap` replaces: a click of the history, or None for the target."""
-        self.selected = position
-        self._refresh()
-
-    def swap(self, item: int) -> None:
-        """Put an item in the place of what is selected."""
-        if self.selected is None:
-            self.target = item
-        else:
-            self.history = self.history.copy()
-            self.history[self.selected] = item
+        self.row = row
+        self.selected: int | None = None  # a position in the history; None: the target
+        self.target, self.history = self.view.read(row)
         self._refresh()
 
     def _refresh(self) -> None:
@@ -160,15 +125,10 @@ class AttentionExplorer(ipywidgets.VBox):
 
     def _show_found(self) -> None:
         place = "the target" if self.selected is None else f"click {self.selected + 1}"
-        text, catalog = self.search.value.strip(), self.view.catalog
-        if not text:
-            prompt = f"Selected: {place}. Search an item to put in its place."
-            self.found.html = f'<p class="quiet">{prompt}</p>'
-            return
-        swap = {"action": "swap", "label": f"Put in place of {place}"}
-        tiles = [tile_html(catalog, item, value=item, **swap) for item in find_items(catalog, text)]
-        words = f"<p>Put in the place of {place}:</p>{strip_html(tiles)}"
-        self.found.html = words if tiles else nothing_found(text)
+        text, label = self.search.value.strip(), f"Put in place of {place}"
+        prompt = f"Selected: {place}. Search an item to put in its place."
+        found = panel.found_html(self.view.catalog, text, "swap", label)
+        self.found.html = f'<p class="quiet">{prompt}</p>{found}'
 
     def _list(self, rows: list[int]) -> None:
         """Offer some impressions and show the first."""
@@ -185,32 +145,35 @@ class AttentionExplorer(ipywidgets.VBox):
             self.show(change["new"])
 
     def _press(self, action: str, value: int) -> None:
+        """Select a click of the history (-1: the target), remove one, or swap in an item."""
         if action == "select":
-            self.select(None if value < 0 else value)
+            self.selected = None if value < 0 else value
         elif action == "remove":
-            self.remove(value)
-        elif action == "swap":
-            self.swap(value)
+            self.history, self.selected = np.delete(self.history, value), None
+        elif self.selected is None:
+            self.target = value
+        else:
+            self.history[self.selected] = value
+        self._refresh()
 
 
 class Seen:
     """The HTML of one impression, changed or not, with the numbers that `explain` gives."""
 
-    def __init__(
-        self,
-        view: AttentionView,
-        row: int,
-        target: int | None = None,
-        history: np.ndarray | None = None,
-    ) -> None:
+    def __init__(self, view: AttentionView, row: int, target: int, history: np.ndarray) -> None:
         self.catalog, self.rows, self.row = view.catalog, view.rows, row
-        as_read, own = view.read(row), int(self.rows.target[row])
-        self.target = own if target is None else target
-        self.history = as_read if history is None else history
+        self.target, self.history = target, history
+        own, as_read = view.read(row)
         self.unread = int(self.rows.history_length[row]) - len(as_read)
-        self.changed = self.target != own or not np.array_equal(as_read, self.history)
-        before = _one_row(self.rows, row, own, as_read)
-        after = _one_row(self.rows, row, self.target, self.history)
+        self.changed = target != own or not np.array_equal(as_read, history)
+        before = self.rows.select(np.array([row]))
+        after = replace(
+            before,
+            target=np.array([target], dtype=np.int32),
+            history_start=np.array([0]),
+            history_end=np.array([len(history)]),
+            history_items=history,
+        )
         logit = [explain.logits(view.model, one)[0] for one in (before, after)]
         self.before, self.after = explain.sigmoid(np.array(logit, dtype=np.float64))
         weights = explain.attention(view.model, after)
@@ -237,14 +200,14 @@ class Seen:
             f'<div class="quiet">{note}</div></div>'
             for name, number, note in facts
         )
-        action = {"action": "select", "value": -1} if editable else {}
-        target = tile_html(
+        target = panel.tile_html(
             self.catalog,
             self.target,
             note="target",
             label="Select the target",
+            action="select" if editable else "",
+            value=-1,
             pressed=selected is None,
-            **action,
         )
         return f'<div class="head">{target}<div class="facts">{cells}</div></div>'
 
@@ -269,17 +232,17 @@ class Seen:
                 + ", ".join(f"head {head} {weight:.2f}" for head, weight in weights.items())
                 + f". Without it {points} points. Select to swap"
             )
-            action = {"action": "select", "value": position} if editable else {}
             tiles.append(
-                tile_html(
+                panel.tile_html(
                     self.catalog,
                     item,
                     bars=bars,
                     note=f"without: {points}",
                     label=label,
-                    pressed=editable and position == selected,
+                    action="select" if editable else "",
+                    value=position,
+                    pressed=position == selected,
                     removable=editable,
-                    **action,
                 )
             )
         heads = "".join(
@@ -294,19 +257,8 @@ class Seen:
         return (
             f'<div class="legend"><span>{count} clicks{unread}; the oldest first. Weight of</span>'
             f"{heads}<span>and how the probability changes without the click, in percentage points"
-            f"</span></div>{strip_html(tiles)}"
+            f"</span></div>{panel.strip_html(tiles)}"
         )
-
-
-def _one_row(rows: Impressions, row: int, target: int, history: np.ndarray) -> Impressions:
-    """A row with another target and history."""
-    changed = {
-        "target": np.array([target], dtype=np.int32),
-        "history_start": np.array([0]),
-        "history_end": np.array([len(history)]),
-        "history_items": np.asarray(history, dtype=np.int32),
-    }
-    return Impressions(**(vars(rows.select(np.array([row]))) | changed))
 
 
 def _points(change: float) -> str:

@@ -12,20 +12,7 @@ from mmctr.data.catalog import Catalog
 from mmctr.data.dataset import Dataset
 from mmctr.evaluation.similarity import cosine, nearest
 from mmctr.report.figures import embeddings, style
-from mmctr.report.widgets.panel import (
-    Panel,
-    attended,
-    cover_html,
-    find_items,
-    item_search,
-    labelled,
-    nothing_found,
-    one_line,
-    static_page,
-    strip_html,
-    tile_html,
-    title_of,
-)
+from mmctr.report.widgets import panel
 
 NEIGHBOURS = 6
 
@@ -39,7 +26,7 @@ def explore_items(
     with a column item. Without a front end: the page of the most clicked items.
     """
     view = ItemView(dataset, embeddings, maps)
-    return ItemExplorer(view) if attended() else static_page(view.page())
+    return ItemExplorer(view) if panel.attended() else panel.static_page(view.page())
 
 
 class ItemView:
@@ -71,10 +58,10 @@ class ItemView:
         drawn = next(iter(self.maps.values()))["item"]
         if buttons and item not in drawn.to_numpy():
             tags += f" (not one of the {len(drawn):,} items on the map)"
-        cover = cover_html(self.catalog, item)
+        cover = panel.cover_html(self.catalog, item)
         image = f'<div class="item"><div class="still">{cover}</div></div>' if cover else ""
         return (
-            f'<h4>{escape(title_of(self.catalog, item))}</h4><div class="head">{image}'
+            f'<h4>{escape(panel.title_of(self.catalog, item))}</h4><div class="head">{image}'
             f'<p class="quiet">Item {item}, tags {tags}. Its nearest neighbours by cosine '
             f'similarity:</p></div><div class="columns">{"".join(columns)}</div>'
         )
@@ -85,14 +72,16 @@ class ItemExplorer(ipywidgets.VBox):
 
     def __init__(self, view: ItemView) -> None:
         self.view, self.item, names = view, 0, list(view.maps)
-        self.strategy = ipywidgets.Dropdown(options=names, value=names[-1], **labelled("Map of"))
-        self.search = item_search("Find")
+        last = {"options": names, "value": names[-1]}
+        self.strategy = ipywidgets.Dropdown(**last, **panel.labelled("Map of"))
+        self.search = panel.text_field("Find")
         self.map = go.FigureWidget(self._figure())
         for trace in self.map.data[:-1]:
             trace.on_click(self._click)
-        self.found = Panel(self._press, label="Items found", live=True)
-        self.panel = Panel(self._press, label="The item and its neighbours", live=True)
-        super().__init__([one_line(self.strategy, self.search), self.found, self.map, self.panel])
+        self.found = panel.Panel(self._press, label="Items found", live=True)
+        self.panel = panel.Panel(self._press, label="The item and its neighbours", live=True)
+        controls = panel.one_line(self.strategy, self.search)
+        super().__init__([controls, self.found, self.map, self.panel])
         self.strategy.observe(lambda _: self._redraw(), "value")
         self.search.observe(lambda change: self._find(change["new"].strip()), "value")
         self.show(view.popular[0])
@@ -132,11 +121,8 @@ class ItemExplorer(ipywidgets.VBox):
             self.show(int(trace.customdata[points.point_inds[0]]))
 
     def _find(self, text: str) -> None:
-        catalog = self.view.catalog
-        items = find_items(catalog, text)
-        show = {"action": "show", "label": "Show"}
-        tiles = [tile_html(catalog, item, value=item, **show) for item in items]
-        self.found.html = strip_html(tiles) if tiles else nothing_found(text) if text else ""
+        items = panel.find_items(self.view.catalog, text)
+        self.found.html = panel.found_html(self.view.catalog, text, "show", "Show")
         if len(items) == 1:
             self.show(items[0])
 
@@ -146,14 +132,12 @@ class ItemExplorer(ipywidgets.VBox):
 
 def _row(catalog: Catalog, item: int, number: str, *, key: str) -> str:
     """An item as one line: small cover, title, number; a button if there is a key."""
-    title = escape(title_of(catalog, item))
+    title = panel.title_of(catalog, item)
     inner = (
-        f'{cover_html(catalog, item)}<span class="title">{title}</span>'
+        f'{panel.cover_html(catalog, item)}<span class="title">{escape(title)}</span>'
         f'<span class="number">{number}</span>'
     )
     if not key:
-        return f'<div class="row" title="{title}">{inner}</div>'
-    return (
-        f'<button type="button" class="row" data-key="{escape(key)}" data-action="show" '
-        f'data-value="{item}" title="{title}">{inner}</button>'
-    )
+        return f'<div class="row" title="{escape(title)}">{inner}</div>'
+    named = {"class": "row", "data-key": key, "title": title}
+    return panel.button_html(inner, "show", item, named)

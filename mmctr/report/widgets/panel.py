@@ -97,13 +97,8 @@ def labelled(name: str) -> dict[str, object]:
     return {"description": name, "style": {"description_width": "auto"}}
 
 
-def item_search(name: str) -> ipywidgets.Text:
-    hint = "words of a title, or an item id"
+def text_field(name: str, hint: str = "words of a title, or an item id") -> ipywidgets.Text:
     return ipywidgets.Text(placeholder=hint, continuous_update=False, **labelled(name))
-
-
-def nothing_found(text: str) -> str:
-    return f"<p>No item has the id or title {escape(text)}.</p>"
 
 
 def one_line(*widgets: ipywidgets.Widget) -> ipywidgets.HBox:
@@ -112,6 +107,16 @@ def one_line(*widgets: ipywidgets.Widget) -> ipywidgets.HBox:
 
 def strip_html(tiles: list[str]) -> str:
     return f'<div class="strip">{"".join(tiles)}</div>'
+
+
+def found_html(catalog: Catalog, text: str, action: str, label: str) -> str:
+    """The items that a search finds as buttons with one action; empty for no text."""
+    tiles = [
+        tile_html(catalog, item, action=action, value=item, label=label)
+        for item in find_items(catalog, text)
+    ]
+    nothing = f"<p>No item has the id or title {escape(text)}.</p>" if text else ""
+    return strip_html(tiles) if tiles else nothing
 
 
 def title_of(catalog: Catalog, item: int) -> str:
@@ -139,23 +144,24 @@ def tile_html(
     removable: bool = False,
 ) -> str:
     """An item as cover, title, bars and note; a button if there is an action."""
-    title = escape(title_of(catalog, item))
-    inner = f'{cover_html(catalog, item)}<span class="title">{title}</span>{bars}' + (
-        f'<span class="effect">{escape(note)}</span>' if note else ""
-    )
+    title = title_of(catalog, item)
+    inner = f'{cover_html(catalog, item)}<span class="title">{escape(title)}</span>{bars}'
+    inner += f'<span class="effect">{escape(note)}</span>' if note else ""
     if action:
-        key = f"{action}{value}"
-        inner = (
-            f'<button type="button" data-key="{key}" data-action="{action}" data-value="{value}" '
-            f'aria-pressed="{str(pressed).lower()}" title="{title}" '
-            f'aria-label="{title}. {escape(label)}">{inner}</button>'
-        )
+        named = {"title": title, "aria-label": f"{title}. {label}"}
+        named["aria-pressed"] = str(pressed).lower()
+        inner = button_html(inner, action, value, named)
     else:
-        inner = f'<div class="still" title="{title}">{inner}</div>'
+        inner = f'<div class="still" title="{escape(title)}">{inner}</div>'
     if removable:
-        inner += (
-            f'<button type="button" class="remove" data-key="remove{value}" data-action="remove" '
-            f'data-value="{value}" title="Remove" aria-label="Remove {title}">×</button>'
-        )
+        named = {"class": "remove", "title": "Remove", "aria-label": f"Remove {title}"}
+        inner += button_html("×", "remove", value, named)
     bare = "" if catalog.covers else " bare"
     return f'<div class="item{bare}">{inner}</div>'
+
+
+def button_html(inner: str, action: str, value: int, attributes: dict[str, str]) -> str:
+    """A button that calls back with an action and a value; its attributes are escaped here."""
+    told = {"data-key": f"{action}{value}", "data-action": action, "data-value": f"{value}"}
+    words = "".join(f' {name}="{escape(text)}"' for name, text in (told | attributes).items())
+    return f'<button type="button"{words}>{inner}</button>'

@@ -21,7 +21,7 @@ def sampler(log, sampling="uniform", train_clicks=None):
     user, item = np.array(log).T
     if train_clicks is None:
         train_clicks = np.bincount(item, minlength=ITEMS + 1)
-    return NegativeSampler.of(sampling, train_clicks, user, item)
+    return NegativeSampler(sampling, train_clicks, user, item)
 
 
 @given(clicks, st.sampled_from(["uniform", "popularity"]), st.integers(0, 5), st.integers(1, 9))
@@ -54,7 +54,7 @@ def test_the_last_item_left_is_found():
     log = [(0, item) for item in range(1, 2000)] + [(1, 3)]
     weight = np.ones(2001)
     user, item = np.array(log).T
-    found = NegativeSampler.of("popularity", weight, user, item)
+    found = NegativeSampler("popularity", weight, user, item)
     assert found.draw(np.array([0, 0]), np.random.default_rng(0)).tolist() == [2000, 2000]
 
 

@@ -1,12 +1,12 @@
-"""One training by several processes that torchrun starts: each computes its part of every batch."""
+"""One piece of work by several processes that torchrun starts: each computes its part."""
 
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import NoReturn, TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -16,14 +16,18 @@ Result = TypeVar("Result")
 
 
 @contextmanager
-def joined() -> Iterator[None]:
-    """Be one of torchrun's processes for a block; alone without torchrun."""
+def joined(backend: str | None = None, timeout: timedelta | None = None) -> Iterator[None]:
+    """Be one of torchrun's processes for a block, each with its own GPU; alone without torchrun.
+
+    backend and timeout: of torch.distributed, where the device's own will not do.
+    """
     if "WORLD_SIZE" not in os.environ:
         yield
         return
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    of_device = "nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend or of_device, timeout=timeout)
     try:
         yield
         wait_for_all()  # the first process is still writing when the others are done
@@ -82,13 +86,13 @@ def total(value: Tensor) -> Tensor:
     return value if share()[1] == 1 else _Total.apply(value)
 
 
-def concatenated(part: np.ndarray) -> np.ndarray:
-    """The parts of all processes one after another; each process gets the whole."""
-    parts = [part]
+def gathered(own: Result) -> list[Result]:
+    """What each process has, in the order of their numbers."""
+    every = [own]
     if share()[1] > 1:
-        parts = [None] * share()[1]
-        dist.all_gather_object(parts, part)
-    return np.concatenate(parts)
+        every *= share()[1]
+        dist.all_gather_object(every, own)
+    return every
 
 
 class SharedBatchNorm(nn.BatchNorm1d):
@@ -121,9 +125,4 @@ class _Total(torch.autograd.Function):
         dist.all_reduce(result)
         return result
 
-    @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> Tensor:
-        # Every process's result depends on this process's value.
-        result = gradient.clone()
-        dist.all_reduce(result)
-        return result
+    backward = forward  # every process's result depends on this process's value

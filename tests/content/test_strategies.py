@@ -1,0 +1,79 @@
+"""What every strategy promises: registering one is enough to have it tested."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mmctr.content.fusion import available_strategies, item_embeddings
+from mmctr.content.strategies import IDS, PROVIDED, STRATEGIES, choices, require_known
+from mmctr.errors import ConfigError
+from mmctr.evaluation.similarity import nearest
+from tests.checkerboard import KIND, checkerboard
+
+DIM = 8
+
+
+@pytest.fixture(scope="module", params=STRATEGIES)
+def strategy(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def embedding(strategy, tiny):
+    return item_embeddings(tiny.catalog, strategy, DIM)
+
+
+class TestPromises:
+    """Finite, row 0 zero, the same twice and in any order, one sentence for what is missing."""
+
+    def test_every_item_has_finite_numbers_and_padding_has_zeros(self, embedding, tiny):
+        assert embedding.dtype == np.float32
+        assert embedding.shape == (tiny.catalog.n_items + 1, DIM)
+        assert np.isfinite(embedding).all()
+        assert not embedding[0].any()
+        assert embedding[1:].any(axis=1).all()
+
+    def test_repetition_gives_the_very_same_result(self, strategy, embedding, tiny):
+        assert np.array_equal(embedding, item_embeddings(tiny.catalog, strategy, DIM))
+
+    def test_the_order_of_the_items_does_not_matter(self, strategy, embedding, tiny):
+        order = np.r_[0, 1 + np.random.default_rng(0).permutation(tiny.catalog.n_items)]
+        catalog = replace(
+            tiny.catalog,
+            text_features=tiny.catalog.text_features[order],
+            image_features=tiny.catalog.image_features[order],
+        )
+        found = item_embeddings(catalog, strategy, DIM)
+        # Of a component the sign is arbitrary; what items have to do with each other is not.
+        np.testing.assert_allclose(
+            found @ found.T, (embedding @ embedding.T)[np.ix_(order, order)], atol=1e-3
+        )
+
+    def test_what_it_needs_and_is_not_there_is_one_sentence(self, strategy, tiny):
+        bare = replace(tiny.catalog, text_features=None, image_features=None, provided={})
+        assert strategy not in available_strategies(bare)
+        with pytest.raises(ConfigError, match=rf"'{strategy}' needs .* features.*choose ids\.$"):
+            item_embeddings(bare, strategy, DIM)
+
+    def test_items_of_a_kind_lie_together(self, strategy, tmp_path):
+        """A checkerboard: the nearest neighbour of every item is of its own kind."""
+        found = item_embeddings(checkerboard(tmp_path).catalog, strategy, dim=4)
+        kinds = [KIND[nearest(found, item, 1)[0]] for item in range(1, len(KIND))]
+        assert kinds == KIND[1:].tolist()
+
+
+def test_every_name_is_said_and_known():
+    names = [*STRATEGIES, IDS, f"{PROVIDED}COLUMN"]
+    assert choices().replace(" or ", ", ").split(", ") == names
+    for name in names:
+        require_known(name)
+
+
+@pytest.mark.parametrize("name", ["v9", "", "V4", "provided"])
+def test_an_unknown_name_is_one_sentence_with_all_that_there_are(name):
+    with pytest.raises(ConfigError) as raised:
+        require_known(name)
+    assert str(raised.value) == (
+        f"Strategy {name!r} is unknown: choose one of v1, v2, v3, v4, ids or provided:COLUMN."
+    )

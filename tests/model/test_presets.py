@@ -1,0 +1,79 @@
+"""What every preset promises: registering one is enough to have it tested."""
+
+import numpy as np
+import pytest
+import torch
+
+from mmctr.errors import RunError
+from mmctr.model.din import DIN
+from mmctr.model.presets import PRESETS
+from mmctr.runs.run import Run
+from mmctr.runs.train import resume, train
+from mmctr.training.config import configs
+from mmctr.training.prediction import predict
+from mmctr.training.trainer import fit
+from tests.checkerboard import KIND, checkerboard
+from tests.runs.test_unfinished import one_thread, require_equal, stop_at  # noqa: F401
+
+# What makes a preset quick to train; what it is made of stays.
+SMALL = {"epochs": 2, "batch_size": 100, "hidden": (16,), "attention_hidden": (16,)}
+
+
+@pytest.fixture(scope="module", params=PRESETS)
+def preset(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def run(preset, tiny, tmp_path_factory):
+    """A model of the preset, trained on the tiny demo."""
+    return train(tiny, "v4", *configs(preset, **SMALL), tmp_path_factory.mktemp("runs"))
+
+
+class TestPromises:
+    """Trains, predicts a row alone as among others, survives save and load, resumes, learns."""
+
+    def test_it_is_kept_as_it_was_asked_for(self, preset, run):
+        kept = run.config["model"] | run.config["training"]
+        wanted = PRESETS[preset] | SMALL
+        assert {name: kept[name] for name in wanted} == {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in wanted.items()
+        }
+
+    def test_a_row_is_predicted_alone_as_among_others(self, run, tiny):
+        rows = tiny.split("test").select(np.arange(40))
+        together = predict(run.model(), rows, precision="float32")
+        assert np.ptp(together) > 0
+        alone = [
+            predict(run.model(), rows.select(np.array([row])), precision="float32")[0]
+            for row in range(0, 40, 7)
+        ]
+        np.testing.assert_allclose(together[::7], alone, rtol=1e-5)
+
+    def test_a_saved_model_is_the_same_model(self, run, tiny):
+        found = predict(Run.load(run.folder).model(), tiny.valid)
+        np.testing.assert_array_equal(found, run.predictions["probability"])
+
+    @pytest.mark.usefixtures("one_thread")
+    def test_a_stopped_training_ends_as_if_left_alone(self, preset, tiny, tmp_path, monkeypatch):
+        parameters = configs(preset, **SMALL)
+        whole = train(tiny, "v4", *parameters, tmp_path / "whole")
+        with monkeypatch.context() as patch:
+            stop_at(patch, whole.history["epoch"].size * 2, KeyboardInterrupt())
+            with pytest.raises(RunError, match="go on with mmctr train --resume"):
+                train(tiny, "v4", *parameters, tmp_path / "stopped")
+        (left,) = (tmp_path / "stopped").iterdir()
+        require_equal(whole, resume(left, tiny))
+
+    def test_it_learns_a_checkerboard(self, preset, tmp_path):
+        board = checkerboard(tmp_path)
+        quick = SMALL | {"epochs": 12, "learning_rate": 1e-2, "embedding_l2": 1e-5}
+        model_config, train_config = configs(preset, **quick)
+        torch.manual_seed(1)
+        model = DIN.for_catalog(model_config, board.catalog, board.catalog.text_features)
+        fit(model, board, train_config)
+        rows = board.valid
+        chosen = predict(model, rows) > 0.5
+        expected = KIND[rows.target] == KIND[rows.history_items[rows.history_start]]
+        assert (chosen == expected).mean() > 0.95
