@@ -196,6 +196,6 @@ def _provided(folder: Path) -> dict[str, Path]:
     for name in ("item_emb.parquet", "item_info.parquet"):
         path = schema.find_file(folder, name)
         for column in parquet.open_parquet(path).schema_arrow if path else ():
-            if pa.types.is_nested(column.type) and column.name != "item_tags":
+            if pa.types.is_nested(column.type) and column.name not in ("item_id", "item_tags"):
                 columns.setdefault(column.name, path)
     return columns

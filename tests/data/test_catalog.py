@@ -6,7 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmctr.data import parquet
-from mmctr.data.dataset import Dataset
+from mmctr.data.catalog import load_catalog
+from mmctr.data.dataset import Dataset, check
 from mmctr.errors import DataError
 from tests.data.folders import FILES, load_changed, replaced, write_folder
 
@@ -69,6 +70,7 @@ def test_provided_embeddings_of_both_files(tmp_path):
         ({"item_emb": [[0.0], None]}, "column item_emb, row 1: found a missing value"),
         ({"item_id": [0, 5]}, "column item_id, row 1: found 5, expected a number from 0 to 4"),
         ({"item_id": [1, 1]}, "column item_id, row 1: found 1 again .first in row 0"),
+        ({"item_id": [[0], [1]]}, "column item_id: found list.*, expected whole numbers"),
     ],
 )
 def test_unfit_provided_embeddings_are_refused(tmp_path, change, message):
@@ -125,3 +127,13 @@ def test_a_folder_named_like_a_cover_is_none(tmp_path):
     (images / "2.jpg").write_bytes(b"a picture")
     (images / "3.jpg").symlink_to(images / "nothing")
     assert list(Dataset.load(tmp_path).catalog.covers) == [2]
+
+
+def test_lists_of_ids_are_no_embedding(tmp_path):
+    """A case that fuzzing found: item_emb.parquet with lists where its ids should be."""
+    table = {"item_id": [[0], [1]], "item_emb": [[0.0], [1.0]]}
+    folder = write_folder(tmp_path, {"item_emb": table})
+    assert "item_id" not in load_catalog(folder).provided
+    dataset, errors = check(folder)
+    assert dataset is None
+    assert all("column item_id: found list" in error for error in errors)
