@@ -37,6 +37,8 @@ IMPORT_LISTED = (
     "mmctr/data/importing/recipe.py."
 )
 
+TABLE = "CSV, JSON Lines or Parquet; a file (or several), a 'pattern' or a folder of parts"
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -108,12 +110,14 @@ def data_check(folder: Annotated[Path, typer.Argument(help="Folder of a dataset.
 
 @data_app.command("import", epilog=IMPORT_LISTED)
 def data_import(
-    interactions: Annotated[Path, typer.Option(help="Click log, CSV or Parquet.")],
-    items: Annotated[Path, typer.Option(help="Items with id, title and tags, CSV or Parquet.")],
+    interactions: Annotated[list[Path], typer.Option(help=f"Click log: {TABLE}.")],
+    items: Annotated[list[Path], typer.Option(help=f"Items with id, title and tags: {TABLE}.")],
     out: Annotated[Path, typer.Option(help="Folder to make.")],
-    covers: Annotated[Path | None, typer.Option(help="Pictures named by item id.")] = None,
+    covers: Annotated[
+        Path | None, typer.Option(help="Pictures named by item id, or a table of them.")
+    ] = None,
     features: Annotated[
-        Path | None, typer.Option(help="Ready-made embeddings by item id, Parquet.")
+        list[Path] | None, typer.Option(help=f"Ready-made embeddings by item id: {TABLE}.")
     ] = None,
     split: Annotated[str, typer.Option(help="last-two (per user) or date.")] = "last-two",
     negatives: Annotated[int, typer.Option(help="Items not clicked, for each click.")] = 3,
@@ -130,7 +134,7 @@ def data_import(
     recipe, out = Recipe.of(**chosen | parse_pairs(parameter)), place(out)
     from mmctr.data.importing.steps import import_dataset
 
-    facts = import_dataset(interactions, items, covers, out, recipe, features)
+    facts = import_dataset(interactions, items, covers, out, recipe, features, say=print)
     print("\n".join(f"{name:<26} {count:>12,}" for name, count in facts["counts"].items()))
     print(out)
 
@@ -169,7 +173,9 @@ def features_extract(
     image_pretrained: Annotated[
         str, typer.Option(help="Weights of open_clip: tag or checkpoint file.")
     ] = defaults.IMAGE_WEIGHTS,
-    pooling: Annotated[str, typer.Option(help="Text vector: cls or mean of the tokens.")] = "cls",
+    pooling: Annotated[
+        str, typer.Option(help="Text vector of the tokens: auto, cls, mean, max or lasttoken.")
+    ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Items encoded at once.")] = 64,
 ) -> None:
@@ -263,7 +269,7 @@ def predict_command(
     found.require_fit(dataset)
     rows = dataset.split(split)
     probability = prediction.predict(found.model().to(find_device("auto")), rows)
-    prediction.write_predictions(out, rows, probability)
+    prediction.write_predictions(out, dataset, rows, probability)
     print(f"{out}: {len(rows):,} rows")
     if submission:
         prediction.write_submission(submission, probability)

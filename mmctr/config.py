@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mmctr.errors import ConfigError
 
+OFF = ("off", "no", "false")
+
 
 class Config(BaseModel):
     """A group of parameters; make one with `of`, which turns bad values into a sentence."""
@@ -16,7 +18,13 @@ class Config(BaseModel):
 
     @classmethod
     def of(cls, **values: Any) -> Self:
-        """Build from parameter values; ConfigError names the first bad one and what is allowed."""
+        """Build from parameter values; ConfigError names the first bad one and what is allowed.
+
+        A choice is "off" for False too: YAML reads off and no as a boolean.
+        """
+        for name, value in values.items():
+            if str(value).lower() in OFF and "off" in _choices(cls, name):
+                values[name] = "off"
         try:
             return cls(**values)
         except ValidationError as error:
@@ -63,10 +71,17 @@ def in_words(*classes: type[Config]) -> str:
 
 def _allowed(cls: type[Config], name: str) -> str:
     """The values that a choice allows, in words; empty if the field is not a choice."""
+    choices = _choices(cls, name)
+    return f"one of {', '.join(map(repr, choices))}" if choices else ""
+
+
+def _choices(cls: type[Config], name: str) -> list[Any]:
+    """The values that a choice allows; none if there is no such field, or it is not a choice."""
+    if name not in cls.model_fields:
+        return []
     kind = cls.model_fields[name].annotation
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    choices = [value for part in kinds if get_origin(part) is Literal for value in get_args(part)]
-    return f"one of {', '.join(map(repr, choices))}" if choices else ""
+    return [value for part in kinds if get_origin(part) is Literal for value in get_args(part)]
 
 
 def _expectation(message: str) -> str:

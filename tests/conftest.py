@@ -3,6 +3,7 @@
 import os
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 from filelock import FileLock
@@ -30,6 +31,23 @@ def tiny_folder(tmp_path_factory):
 def tiny(tiny_folder):
     """The small demo dataset, loaded."""
     return Dataset.load(tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def named(tmp_path_factory, tiny_folder):
+    """The small demo dataset with ids and tags as an import names them, some of them an attack."""
+    folder = shutil.copytree(tiny_folder, tmp_path_factory.mktemp("data") / "named")
+    data = Dataset.load(tiny_folder)
+    users = np.unique(np.concatenate([rows.user for rows in data.splits.values()]))
+    items, tags = np.arange(1, data.catalog.n_items + 1), np.unique(data.catalog.tags)[1:]
+    for file, number, numbers, name, form in (
+        ("item_ids", "item_id", items, "original_id", "<i>{:04}</i>"),
+        ("user_ids", "user_id", users, "original_id", "<u>{:04}</u>"),
+        ("tags", "tag", tags, "name", "<b>Tag {}"),
+    ):
+        names = [form.format(one) for one in numbers]
+        pd.DataFrame({number: numbers, name: names}).to_parquet(folder / f"{file}.parquet")
+    return Dataset.load(folder)
 
 
 @pytest.fixture(scope="session")

@@ -285,7 +285,7 @@ def test_the_demo_is_made_where_it_is_asked_for(monkeypatch, capsys, home):
         (["rerun", "nowhere"], "nowhere is not a finished run"),
         (["data", "check", "nowhere"], "nowhere is not a folder"),
         (["features", "extract", "nowhere"], "nowhere is not a folder"),
-        (["features", "extract", ".", "--pooling", "max"], "Found --pooling 'max', expected one"),
+        (["features", "extract", ".", "--pooling", "sum"], "Found --pooling 'sum', expected one"),
         (["features", "extract", ".", "--device", "tpu"], "Found --device 'tpu', expected one of"),
         ([*IMPORT, "--split", "last"], "Parameter 'split' is 'last', expected one of 'last-two'"),
         ([*IMPORT, "-p", "colour=red"], "Parameter 'colour' is unknown: choose one of"),

@@ -17,6 +17,7 @@ class Example(Config):
     size: Literal["small", "large"] | None = None
     name: str | None = None
     widths: tuple[int, ...] = Field((1,), min_length=1)
+    mixing: Literal["all", "off"] | None = None
 
     @model_validator(mode="after")
     def _b_needs_a_name(self):
@@ -33,6 +34,7 @@ def test_of_takes_values_and_keeps_defaults():
         "size": "small",
         "name": None,
         "widths": (1,),
+        "mixing": None,
     }
 
 
@@ -64,3 +66,11 @@ def test_an_optional_choice_names_its_values():
     assert Example.of(size=None).size is None
     with pytest.raises(ConfigError, match=r"'size' is 'big', expected one of 'small', 'large'"):
         Example.of(size="big")
+
+
+def test_a_choice_is_off_where_yaml_read_a_boolean():
+    assert Example.of(mixing=False).mixing == "off"
+    with pytest.raises(ConfigError, match=r"'kind' is False, expected one of 'a', 'b'"):
+        Example.of(kind=False)
+    with pytest.raises(ConfigError, match=r"'mixing' is True, expected one of 'all', 'off'"):
+        Example.of(mixing=True)

@@ -2,4 +2,4 @@
 
 TEXT_MODEL = "google-bert/bert-base-uncased"  # of transformers
 IMAGE_MODEL, IMAGE_WEIGHTS = "RN50", "openai"  # of open_clip
-POOLINGS = ("cls", "mean")  # of a title's tokens
+POOLINGS = ("auto", "cls", "mean", "max", "lasttoken")  # of a title's tokens; auto: by the encoder

@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 
 from mmctr import parallel
 from mmctr.content import defaults, image, text
+from mmctr.content.alike import alike, places
 from mmctr.data import parquet, schema
 from mmctr.data.catalog import load_catalog
 from mmctr.errors import ConfigError, DataError, first_line
@@ -48,6 +49,7 @@ class MediumSummary:
     seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
     errors: dict[str, int] = field(default_factory=dict)
+    warning: str = ""
 
 
 Result = tuple[dict[str, Any], list[Shard], MediumSummary]  # of a medium; facts of its encoder
@@ -72,6 +74,8 @@ class Summary:
                 lines.append(f"{f'{name} {stage} s':<18} {seconds:>12,.1f}")
             for reason, count in sorted(medium.errors.items()):
                 lines.append(f"{f'{name}: {reason}':<18} {count:>12,}")
+            if medium.warning:
+                lines.append(f"{name}: {medium.warning}")
         return "\n".join(lines)
 
 
@@ -81,7 +85,7 @@ def extract(
     text_model: str | None = defaults.TEXT_MODEL,
     image_model: str | None = defaults.IMAGE_MODEL,
     image_pretrained: str | None = defaults.IMAGE_WEIGHTS,
-    pooling: str = "cls",
+    pooling: str = "auto",
     device: torch.device | str = "cpu",
     batch_size: int = 64,
     workers: int | None = None,
@@ -137,6 +141,9 @@ def extract(
             del encoder, encode
         if rank == 0:
             _merge(folder, path, table, results)
+            if text.MEDIUM in results:
+                _, shards, summary = results[text.MEDIUM]
+                summary.warning = _alike(inputs[text.MEDIUM], ids, shards)
         return Summary(len(ids), {medium: summary for medium, (_, _, summary) in results.items()})
 
 
@@ -241,6 +248,18 @@ def _merge(folder: Path, path: Path, table: pa.Table, results: dict[str, Result]
     for stale in (folder / WORK).iterdir():
         if stale.name.lstrip(".").split("-")[0] in results and stale not in current:
             stale.unlink()
+
+
+def _alike(titles: list[str], ids: np.ndarray, shards: list[Shard]) -> str:
+    """What is to be said of items whose titles differ, but not their vectors."""
+    found, known = [], []
+    for _, shard in shards:  # one by one, since all vectors of a large catalog fill the memory
+        read = pq.read_table(shard).combine_chunks()
+        vectors = pc.list_flatten(read["features"]).to_numpy().reshape(len(read), -1)
+        found.append(places(vectors))
+        known.append(read["reason"].is_null().to_numpy())
+    rows = np.flatnonzero(np.concatenate(known) & (ids != 0))
+    return alike([titles[row] for row in rows], np.concatenate(found)[rows])
 
 
 def _total(every: list[MediumSummary]) -> MediumSummary:

@@ -17,8 +17,9 @@ from mmctr.errors import ConfigError
 def item_embeddings(catalog: Catalog, strategy: str, dim: int = 128) -> np.ndarray | None:
     """Embed every item by a strategy: float32 [n_items + 1, width], row 0 zero; None for "ids".
 
-    The width is `dim`, or the column's own for `provided:COLUMN`. Raises ConfigError for an
-    unknown strategy, a missing feature column or fewer items than components.
+    The width is `dim`, less where the data allow fewer components (see `narrowed`), or the column's
+    own for `provided:COLUMN`. Raises ConfigError for an unknown strategy, a missing feature column
+    or a catalog without items.
     """
     return None if strategy == IDS else embed(catalog, strategy, dim)[0]
 
@@ -30,10 +31,11 @@ def embed(catalog: Catalog, strategy: str, dim: int = 128) -> tuple[np.ndarray, 
         features = catalog.provided_embedding(strategy.removeprefix(PROVIDED))
         transformer = RootMeanSquareScaler()
     else:
-        features, text, image = _features(catalog)
-        transformer = STRATEGIES[strategy](text, image, dim)
-        _check_sizes(transformer, catalog, strategy)
-    fitted = transformer.fit_transform(features[1:]).astype(np.float32)
+        features = _features(catalog)
+        transformer = STRATEGIES[strategy](*_columns(catalog), dim)
+        _fit_to_sizes(transformer, catalog, strategy)
+    with np.errstate(invalid="ignore"):  # shares of no variance: see `explained_variance`
+        fitted = transformer.fit_transform(features[1:]).astype(np.float32)
     result = np.zeros((catalog.n_items + 1, fitted.shape[1]), dtype=np.float32)
     result[1:] = fitted
     return result, transformer
@@ -52,9 +54,32 @@ def embedding_hash(embedding: np.ndarray | None) -> str | None:
 
 
 def explained_variance(transformer: TransformerMixin) -> dict[str, np.ndarray]:
-    """Cumulated share of variance by number of components, for each PCA of a fitted strategy."""
+    """Cumulated share of variance by number of components, for each PCA of a fitted strategy.
+
+    Of features that are the same for all items there is no variance to explain: the share is zero.
+    """
     blocks = transformer.transformers_ if isinstance(transformer, ColumnTransformer) else []
-    return {name: np.cumsum(pca.explained_variance_ratio_) for name, pca, _ in _pca_blocks(blocks)}
+    return {
+        name: np.cumsum(np.nan_to_num(pca.explained_variance_ratio_))
+        for name, pca, _ in _pca_blocks(blocks)
+    }
+
+
+def narrowed(catalog: Catalog, *strategies: str, dim: int = 128) -> str:
+    """Which strategies keep fewer components than `dim` asks for, in words; empty if none does."""
+    sentences = []
+    for strategy in strategies:
+        if strategy not in STRATEGIES or _missing_features(catalog, strategy):
+            continue
+        transformer = STRATEGIES[strategy](*_columns(catalog), dim)
+        kept = [
+            f"{possible} {name} component{'s' * (possible > 1)} instead of {pca.n_components}"
+            for name, pca, possible in _possible_components(transformer, catalog)
+            if possible < pca.n_components
+        ]
+        if kept:
+            sentences.append(f"{strategy} keeps {' and '.join(kept)}, as many as there are.")
+    return " ".join(sentences)
 
 
 def available_strategies(catalog: Catalog) -> list[str]:
@@ -92,12 +117,16 @@ def _pca_blocks(blocks: list[tuple[str, TransformerMixin, slice]]) -> list[tuple
     ]
 
 
-def _features(catalog: Catalog) -> tuple[np.ndarray, slice, slice]:
-    empty = np.zeros((catalog.n_items + 1, 0), dtype=np.float32)
-    text = empty if catalog.text_features is None else catalog.text_features
-    image = empty if catalog.image_features is None else catalog.image_features
-    width = text.shape[1]
-    return np.hstack([text, image]), slice(0, width), slice(width, width + image.shape[1])
+def _columns(catalog: Catalog) -> tuple[slice, slice]:
+    """Where text and image features stand in `_features`."""
+    both = (catalog.text_features, catalog.image_features)
+    text, image = (0 if part is None else part.shape[1] for part in both)
+    return slice(0, text), slice(text, text + image)
+
+
+def _features(catalog: Catalog) -> np.ndarray:
+    both = (catalog.text_features, catalog.image_features)
+    return np.hstack([part for part in both if part is not None])
 
 
 def _missing_features(catalog: Catalog, strategy: str) -> str:
@@ -113,21 +142,27 @@ def _missing_features(catalog: Catalog, strategy: str) -> str:
     return " and ".join(name for name, missing in needs.items() if missing)
 
 
-def _check_sizes(transformer: TransformerMixin, catalog: Catalog, strategy: str) -> None:
+def _possible_components(
+    transformer: TransformerMixin, catalog: Catalog
+) -> list[tuple[str, PCA, int]]:
+    """Name and PCA of each block, and how many components items and features allow it."""
+    blocks = transformer.transformers if isinstance(transformer, ColumnTransformer) else []
+    return [
+        (name, pca, min(catalog.n_items, columns.stop - columns.start))
+        for name, pca, columns in _pca_blocks(blocks)
+    ]
+
+
+def _fit_to_sizes(transformer: TransformerMixin, catalog: Catalog, strategy: str) -> None:
+    """Limit each PCA to the components that there are, before it is fitted."""
     if catalog.n_items == 0:
         raise ConfigError(f"Strategy {strategy!r} has no items to fit on: the catalog is empty.")
-    blocks = transformer.transformers if isinstance(transformer, ColumnTransformer) else []
-    for name, pca, columns in _pca_blocks(blocks):
-        components = pca.n_components
-        if components < 1:
+    for name, pca, possible in _possible_components(transformer, catalog):
+        if pca.n_components < 1:
             raise ConfigError(
-                f"Strategy {strategy!r} found {components} {name} components, expected at least 1: "
-                "choose a larger dim."
+                f"Strategy {strategy!r} found {pca.n_components} {name} components, expected at "
+                "least 1: call item_embeddings with a larger dim."
             )
-        possible = min(catalog.n_items, columns.stop - columns.start)
-        if components > possible:
-            raise ConfigError(
-                f"Strategy {strategy!r} needs {components} {name} components, but "
-                f"{catalog.n_items} items with {columns.stop - columns.start} features allow only "
-                f"{possible}: choose a smaller dim."
-            )
+        pca.set_params(n_components=min(pca.n_components, possible))
+        if catalog.n_items == 1:
+            pca.set_params(svd_solver="full")  # a single item has no covariance

@@ -7,16 +7,19 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from mmctr.content.text import Encoded, fingerprint, first_sentence, inference
 from mmctr.errors import ModelNotFoundError
 
 MEDIUM = "image"
+# How `picture` reads files. To be raised whenever it shows some file another way than before, so
+# that features which were made of the old pixels are made again.
+READING = 2
 MAX_PIXELS = 100_000_000  # a picture of more is refused: it would take gigabytes
 MAX_RATIO = 500  # of the sides; resizing the short side would blow up the long one
 # An encoder of fewer weights takes no longer than decoding, so that the two share the cores; beside
@@ -24,6 +27,17 @@ MAX_RATIO = 500  # of the sides; resizing the short side would blow up the long 
 LIGHT = 5_000_000
 # Pictures by content, whatever the name says. Formats that start programs (EPS) stay out.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF", "MPO", "JPEG2000", "ICO", "PPM")
+# By the orientation that EXIF tells; 1 is upright. ImageOps.exif_transpose also writes EXIF anew,
+# which fails for what some cameras write there.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # A batch of covers: pixels of the good ones or None, the reason of each other one [n], seconds.
 Decoded = tuple[np.ndarray | None, list[str | None], float]
 
@@ -44,6 +58,7 @@ class ImageEncoder:
             "pretrained": None if _own_weights(model) else pretrained,
             "weights": fingerprint(clip.visual),
             "preprocess": clip.visual.preprocess_cfg,
+            "reading": READING,
             "open_clip_torch": version("open_clip_torch"),
             "pillow": version("pillow"),
             "torch": torch.__version__,
@@ -110,29 +125,69 @@ class ImageEncoder:
             return self.model.encode_image(batch).float().cpu().numpy()
 
 
-def open_cover(path: Path | None) -> Any:
-    """The first frame of a picture in RGB, a PIL image, or the reason why there is none."""
+def picture(file: Path | IO[bytes], enough: int | None = None) -> Image.Image:
+    """The first frame of a picture in RGB: upright by its EXIF, what is transparent on white.
+
+    enough: a JPEG may come smaller, in less time, with sides of at least that many pixels. Raises
+    what Pillow raises: UnidentifiedImageError, DecompressionBombError and, for damaged files,
+    nearly anything.
+    """
+    Image.init()
+    known = [name for name in FORMATS if name in Image.OPEN]
+    with warnings.catch_warnings(action="ignore"), Image.open(file, formats=known) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+        if enough:
+            image.draft("RGB", (enough, enough))
+        image.load()  # Pillow turns a TIFF here, and forgets its orientation
+        turn, shown = _turn(image), _in_eight_bits(image)
+        if shown.has_transparency_data:
+            shown = shown.convert("RGBA")
+            shown = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown)
+        # Before any resizing, which would mix a palette's numbers instead of its colours.
+        shown = shown.convert("RGB")
+        return shown if turn is None else shown.transpose(turn)
+
+
+def open_cover(path: Path | None, enough: int | None = None) -> Any:
+    """A cover as `picture` reads it, a PIL image, or the reason why there is none."""
     if path is None or not path.exists():
         return "no cover"
     if not path.stat().st_size:
         return "empty file"
     try:
-        Image.init()
-        known = [name for name in FORMATS if name in Image.OPEN]
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=known) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                return "decompression bomb"
-            if max(width, height) > MAX_RATIO * min(width, height):
-                return "too narrow"
-            # Before the transform, which would resize a palette's numbers instead of colours.
-            return image.convert("RGB")
+        cover = picture(path, enough)
     except Image.DecompressionBombError:
         return "decompression bomb"
     except UnidentifiedImageError:
         return "not a picture"
     except Exception:  # Pillow's decoders raise nearly anything for damaged files
         return "truncated or damaged"
+    return "too narrow" if max(cover.size) > MAX_RATIO * min(cover.size) else cover
+
+
+def _in_eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 or 32 bits in 8, of which Pillow's own conversion makes white above 255."""
+    if not image.mode.startswith(("I", "F")):
+        return image
+    values = np.nan_to_num(np.asarray(image, np.float32), posinf=0)
+    top = values.max()
+    # Integers are of 16 bits, whatever Pillow keeps them in; floats have no range of their own.
+    usual = (1, 255, 65535) if image.mode == "F" else (65535,)
+    white = next((white for white in usual if top <= white), top)
+    grey = Image.fromarray(np.rint(values.clip(0) * (255 / white)).astype(np.uint8))
+    clear = image.info.get("transparency")
+    if clear is not None:
+        grey.putalpha(Image.fromarray((values != clear).astype(np.uint8) * 255))
+    return grey
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What sets a loaded picture upright, if it says how its camera was held."""
+    try:
+        return TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # damaged EXIF raises nearly anything, and says nothing of the pixels
+        return None
 
 
 def _decode(transform: Callable, paths: list[Path | None]) -> Decoded:

@@ -56,7 +56,8 @@ def choices() -> str:
 
 def require_known(strategy: str) -> None:
     """Raise ConfigError for a name that no data could serve."""
-    if strategy not in (*STRATEGIES, IDS) and not strategy.startswith(PROVIDED):
+    # YAML and papermill make a number of a name that looks like one.
+    if strategy not in (*STRATEGIES, IDS) and not str(strategy).startswith(PROVIDED):
         raise ConfigError(f"Strategy {strategy!r} is unknown: choose one of {choices()}.")
 
 

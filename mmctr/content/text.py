@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmctr.content.defaults import POOLINGS
+from mmctr.content.defaults import POOLINGS, TEXT_MODEL
+from mmctr.content.pooling import Module, declared_modules, declared_pooling, is_causal, pooled
 from mmctr.errors import ConfigError, ModelNotFoundError
 
 MEDIUM = "text"
+PROJECTION = "projection"  # the pooling of CLIP, which is trained with its text tower
 LONGEST = 512  # tokens, where neither model nor tokenizer knows a limit
 # One shard: float32 [n, width], the reason of each zero vector or None [n], seconds by stage.
 Encoded = tuple[np.ndarray, list[str | None], dict[str, float]]
@@ -27,23 +29,23 @@ class TextEncoder:
     def __init__(self, model: str, pooling: str, device: torch.device) -> None:
         """Load a local folder or a model of the hub.
 
-        Raises ModelNotFoundError if it cannot be had, ConfigError for an unknown pooling.
+        pooling: one of POOLINGS; auto takes what the folder declares, CLIP's text embedding, the
+        last token of a decoder, and else the first one. Raises ModelNotFoundError if the model
+        cannot be had or gives no vector of a title, ConfigError for an unknown pooling.
         """
         if pooling not in POOLINGS:
             raise ConfigError(f"Found pooling {pooling!r}, expected one of {', '.join(POOLINGS)}.")
-        tokenizer, encoder = _load(model)
+        tokenizer, encoder, modules = _load(model)
         if encoder.config.is_encoder_decoder:
             encoder = encoder.get_encoder()
-        if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+        if tokenizer.pad_token is None:  # any will do: what is padded is masked
+            spare = tokenizer.eos_token or tokenizer.unk_token
+            tokenizer.pad_token = spare or tokenizer.convert_ids_to_tokens(0)
         tokenizer.padding_side = "right"  # so that the first token is the first, also in a batch
-        self.pooling, self.device, self.tokenizer = pooling, device, tokenizer
-        self.width = encoder.config.hidden_size
+        self.device, self.tokenizer, self.normalize = device, tokenizer, False
         self.max_tokens = _max_tokens(tokenizer, encoder)
         self.facts = {
             "model": model,
-            "pooling": pooling,
-            "width": self.width,
             "max_tokens": self.max_tokens,
             "weights": fingerprint(encoder),
             "tokenizer": _tokenizer_fingerprint(tokenizer),
@@ -51,6 +53,20 @@ class TextEncoder:
             "torch": torch.__version__,
         }
         self.model = encoder.eval().to(device)
+        if pooling == "auto":
+            pooling, self.normalize = declared_pooling(model, modules)
+        elif _is_clip(encoder):
+            self.model = encoder.text_model
+        try:
+            self.pooling = pooling or self._default_pooling()
+            self.width = self._encode(dict(tokenizer(["a title"]))).shape[1]
+        except Exception as error:  # models of other media raise nearly anything
+            raise ModelNotFoundError(
+                f"The text encoder {model} gives no vector of a title ({first_sentence(error)}): "
+                f"name one that reads text with --text-model, such as {TEXT_MODEL}."
+            ) from error
+        self.facts["pooling"] = self.pooling + (" + normalize" if self.normalize else "")
+        self.facts["width"] = self.width
 
     def encode_shards(
         self, shards: list[list[str]], batch_size: int, advance: Callable[[int], object]
@@ -65,11 +81,14 @@ class TextEncoder:
             features = np.zeros((len(titles), self.width), dtype=np.float32)
             reasons = [None if title.strip() else "empty title" for title in titles]
             rows = [row for row, reason in enumerate(reasons) if reason is None]
-            advance(len(titles) - len(rows))
             tokens = {"input_ids": []}
             if kept := [titles[row] for row in rows]:
                 tokens = self.tokenizer(kept, truncation=True, max_length=self.max_tokens)
-            order = np.argsort([len(ids) for ids in tokens["input_ids"]], kind="stable")
+            lengths = np.array([len(ids) for ids in tokens["input_ids"]], dtype=int)
+            for place in np.flatnonzero(lengths == 0):
+                reasons[rows[place]] = "no tokens"
+            order = np.argsort(lengths, kind="stable")[np.sum(lengths == 0) :]
+            advance(len(titles) - len(order))
             for first in range(0, len(order), batch_size):
                 part = order[first : first + batch_size]
                 batch = {name: [values[place] for place in part] for name, values in tokens.items()}
@@ -81,11 +100,20 @@ class TextEncoder:
         """Token lists to float32 [batch, width]."""
         padded = self.tokenizer.pad(batch, return_tensors="pt").to(self.device)
         with inference(self.device):
-            hidden = self.model(**padded).last_hidden_state
-        if self.pooling == "cls":
-            return hidden[:, 0].float().cpu().numpy()
-        mask = padded["attention_mask"].unsqueeze(-1).float()
-        return ((hidden.float() * mask).sum(1) / mask.sum(1).clamp(min=1)).cpu().numpy()
+            if self.pooling == PROJECTION:
+                found = self.model.get_text_features(**padded)
+                vectors = getattr(found, "pooler_output", found).float()  # a tensor before 5.0
+            else:
+                hidden = self.model(**padded).last_hidden_state
+                vectors = pooled(hidden, padded["attention_mask"], self.pooling)
+        if self.normalize:
+            vectors = torch.nn.functional.normalize(vectors)
+        return vectors.cpu().numpy()
+
+    def _default_pooling(self) -> str:
+        if _is_clip(self.model):
+            return PROJECTION
+        return "lasttoken" if is_causal(self.model) else "cls"
 
 
 @contextmanager
@@ -110,8 +138,8 @@ def first_sentence(error: Exception) -> str:
     return re.split(r"\.\s|\n", str(error).strip() or type(error).__name__)[0].rstrip(".")[:200]
 
 
-def _load(model: str) -> tuple[Any, Any]:
-    """Tokenizer and float32 model; weights that a checkpoint lacks are an error, never random."""
+def _load(model: str) -> tuple[Any, Any, list[Module]]:
+    """Tokenizer, float32 model and declared modules; missing weights are an error, never random."""
     import transformers
     from transformers.utils import logging
 
@@ -120,10 +148,14 @@ def _load(model: str) -> tuple[Any, Any]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+        modules = declared_modules(model)
+        place = {"subfolder": modules[0][1] if modules else ""}
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model, **place)
         encoder, found = transformers.AutoModel.from_pretrained(
-            model, dtype=torch.float32, output_loading_info=True
+            model, dtype=torch.float32, output_loading_info=True, **place
         )
+    except ModelNotFoundError:
+        raise
     except Exception as error:  # damaged files raise nearly anything
         raise ModelNotFoundError(_not_found(model, error)) from error
     finally:
@@ -137,7 +169,7 @@ def _load(model: str) -> tuple[Any, Any]:
             f"The text encoder {model} lacks {len(missing)} of its weights (such as {missing[0]}): "
             "name a complete one with --text-model."
         )
-    return tokenizer, encoder
+    return tokenizer, encoder, modules
 
 
 def _not_found(model: str, error: Exception) -> str:
@@ -156,9 +188,13 @@ def _not_found(model: str, error: Exception) -> str:
     )
 
 
+def _is_clip(encoder: torch.nn.Module) -> bool:
+    return encoder.config.model_type == "clip"
+
+
 def _max_tokens(tokenizer: Any, encoder: torch.nn.Module) -> int:
     """The longest input, special tokens included: the smaller of both limits."""
-    positions = getattr(encoder.config, "max_position_embeddings", None)
+    positions = getattr(encoder.config.get_text_config(), "max_position_embeddings", None)
     table = getattr(getattr(encoder, "embeddings", None), "position_embeddings", None)
     if positions and getattr(table, "padding_idx", None) is not None:
         positions -= table.padding_idx + 1  # RoBERTa numbers positions from there

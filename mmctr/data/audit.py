@@ -22,7 +22,7 @@ SUSPECT = 0.85  # AUC of one feature alone; popularity reaches 0.6 to 0.75 in cl
 
 
 def problems(dataset: Dataset) -> pd.DataFrame:
-    """Each kind of problem found: problem, number, examples (item ids) and what it means."""
+    """Each kind of problem found: problem, number, examples (own ids of items), meaning."""
     catalog = dataset.catalog
     blank = np.array([not str(title).strip() for title in catalog.titles])
     unknown = (catalog.likes_level == 0) | (catalog.views_level == 0)
@@ -48,7 +48,10 @@ def problems(dataset: Dataset) -> pd.DataFrame:
         ]
     found += _unreadable(dataset)
     table = pd.DataFrame(
-        [(problem, len(items), _examples(items), means) for problem, items, means in found],
+        [
+            (problem, len(items), _examples(catalog.ids[items]), means)
+            for problem, items, means in found
+        ],
         columns=["problem", "number", "examples", "meaning"],
     )
     return table[table["number"] > 0].reset_index(drop=True)
@@ -140,7 +143,9 @@ def _unreadable(dataset: Dataset) -> list[tuple[str, np.ndarray, str]]:
     path = dataset.folder / schema.EXTRACTION_ERRORS
     if not path.is_file():
         return []
-    table = parquet.read_columns(path, list(schema.ERROR_COLUMNS)).to_pandas()
+    table = parquet.read_columns(path, list(schema.ERROR_COLUMNS))
+    parquet.integers(table["item"], path, "item", low=1, high=dataset.catalog.n_items)
+    table = table.to_pandas()
     return [
         (f"items with unusable {medium}", part["item"].to_numpy(), f"{reason}: features are zero")
         for (medium, reason), part in table.groupby(["medium", "reason"])
@@ -223,5 +228,5 @@ def _repeated_covers(catalog: Catalog) -> np.ndarray:
     return np.sort(covers.index[digests.duplicated(keep=False)].to_numpy())
 
 
-def _examples(items: np.ndarray) -> str:
-    return ", ".join(map(str, items[:3])) + (", ..." if len(items) > 3 else "")
+def _examples(ids: np.ndarray) -> str:
+    return parquet.listed(ids[:3].tolist()) + (", ..." if len(ids) > 3 else "")

@@ -1,15 +1,19 @@
 """The catalog: what is known of the items, an array a field.
 
-An item's id is its row number everywhere; row 0 is padding and always zero.
+Inside, an item's id is its row number; row 0 is padding and always zero. What is shown or written
+for people has the items' own ids.
 """
 
+import json
 from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from mmctr.data import parquet, schema
+from mmctr.data import names, parquet, schema
 from mmctr.errors import DataError
 
 FEATURES = {"text_features": schema.TEXT_COLUMN, "image_features": schema.IMAGE_COLUMN}
@@ -22,7 +26,8 @@ class Catalog:
     tags: int32 [n_items + 1, tags per item], 0 = none. likes_level, views_level: int8
     [n_items + 1], 0 = unknown. titles: one string a row. covers: paths by item id.
     text_features, image_features: float32 [n_items + 1, width], or None if there are none.
-    provided: the file of each ready-made item embedding, by column name.
+    provided: the file of each ready-made item embedding, by column name. own_ids: text by row, ""
+    for padding, or None where items have no ids but their row numbers. tag_names: by tag.
     """
 
     tags: np.ndarray
@@ -33,11 +38,36 @@ class Catalog:
     text_features: np.ndarray | None = None
     image_features: np.ndarray | None = None
     provided: dict[str, Path] = field(default_factory=dict)
+    own_ids: np.ndarray | None = None
+    tag_names: dict[int, str] = field(default_factory=dict)
 
     @property
     def n_items(self) -> int:
         """The number of items, padding not counted."""
         return len(self.tags) - 1
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """What the user calls each item: text, object [n_items + 1], "" for padding."""
+        if self.own_ids is not None:
+            return self.own_ids
+        ids = names.plain(np.arange(self.n_items + 1))
+        ids[0] = ""
+        return ids
+
+    @property
+    def ids_hash(self) -> str | None:
+        """SHA-256 of the items' own ids in their order; None if they have none."""
+        return None if self.own_ids is None else _hash(self.own_ids.tolist())
+
+    @property
+    def tags_hash(self) -> str | None:
+        """SHA-256 of the tags' names; None if they have none."""
+        return _hash(sorted(self.tag_names.items())) if self.tag_names else None
+
+    def tag_name(self, tag: int) -> str:
+        """What the user calls a tag; its number if it has no name."""
+        return self.tag_names.get(int(tag), str(tag))
 
     def provided_embedding(self, column: str) -> np.ndarray:
         """A ready-made item embedding, float32 [n_items + 1, width]; DataError if it is unfit."""
@@ -52,10 +82,16 @@ def load_catalog(folder: Path) -> Catalog:
 
 
 def catalog_of(folder: Path, arrays: dict[str, np.ndarray | None]) -> Catalog:
-    """Arrays, with what is quickly found: titles, covers and names of ready-made embeddings."""
+    """Arrays, with what is quickly found: titles, covers, names, and those of embeddings."""
     n_items = len(arrays["tags"]) - 1
-    titles, covers = _titles(folder, n_items), _covers(folder, n_items)
-    return Catalog(titles=titles, covers=covers, provided=_provided(folder), **arrays)
+    found = {
+        "titles": _titles(folder, n_items),
+        "covers": _covers(folder, n_items),
+        "provided": _provided(folder),
+        "own_ids": names.item_ids(folder, n_items),
+        "tag_names": names.tag_names(folder),
+    }
+    return Catalog(**found, **arrays)
 
 
 def item_arrays(folder: Path) -> dict[str, np.ndarray | None]:
@@ -97,6 +133,11 @@ def item_arrays(folder: Path) -> dict[str, np.ndarray | None]:
         if arrays[name] is None:
             arrays[name] = _levels_from_rows(folder, name, n_items)
     return arrays
+
+
+def _hash(values: list) -> str:
+    # As JSON, which keeps the bounds between texts.
+    return sha256(json.dumps(values).encode()).hexdigest()
 
 
 def _titles(folder: Path, n_items: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 
-from mmctr.data import cache, parquet, schema
+from mmctr.data import cache, names, parquet, schema
 from mmctr.data.catalog import Catalog, catalog_of, item_arrays, load_catalog
 from mmctr.data.impressions import Impressions, history_hashes, load_impressions
 from mmctr.errors import DataError
@@ -106,6 +106,15 @@ class Dataset:
                 "extract the features again."
             ) from error
 
+    def user_names(self, users: np.ndarray) -> np.ndarray:
+        """What the user's own tables call users, int [n]: text, object [n]."""
+        return names.plain(users) if self._user_ids is None else self._user_ids.of(users)
+
+    @cached_property
+    def _user_ids(self) -> names.Names | None:
+        # Read when somebody asks: there may be millions.
+        return names.user_ids(self.folder)
+
     def summary(self) -> pd.DataFrame:
         """One row a split: rows, users, click rate and history lengths."""
         return pd.DataFrame(
@@ -159,7 +168,10 @@ def check(folder: Path | str) -> tuple[Dataset | None, list[str]]:
     for column in catalog.provided if catalog else ():
         attempt(catalog.provided_embedding, column)
     dataset = None if errors else attempt(Dataset.load, folder)
-    return dataset, errors
+    if dataset is not None:
+        users = [np.unique(rows.user) for rows in dataset.splits.values()]
+        attempt(dataset.user_names, np.unique(np.concatenate(users)))
+    return None if errors else dataset, errors
 
 
 def files_fingerprint(folder: Path) -> str:

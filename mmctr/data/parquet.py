@@ -123,6 +123,13 @@ def labels(values: pa.Array, path: Path, *, first_row: int = 0) -> np.ndarray:
     return array.astype(np.float32)
 
 
+def texts(values: pa.ChunkedArray, path: Path, column: str) -> pa.Array:
+    """A column of text in one piece, none missing."""
+    _no_nulls(values, path, column, 0)
+    # One piece of more than 2 GB needs offsets of 64 bits.
+    return values.cast(pa.large_string()).combine_chunks()
+
+
 def integer_lists(
     values: pa.Array, path: Path, column: str, *, high: int, first_row: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -25,7 +25,23 @@ EXTRACTION_ERRORS = "extraction_errors.parquet"  # item, medium, reason
 NEGATIVES = b"mmctr.negatives"  # metadata key of a split whose negatives were drawn: how
 Sampling = Literal["uniform", "popularity"]  # as likely as any other item, or as train clicks
 ENCODERS = b"mmctr.encoders"  # metadata key of item_feature.parquet: JSON, facts by column
-COVER_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+ITEM_IDS, USER_IDS = "item_ids.parquet", "user_ids.parquet"  # of an import: number, original_id
+TAG_NAMES = "tags.parquet"  # of an import: tag, name
+# The ending of a cover by its format in Pillow's words; formats that start programs stay out.
+COVER_FORMATS = {
+    "JPEG": ".jpg",
+    "PNG": ".png",
+    "WEBP": ".webp",
+    "GIF": ".gif",
+    "AVIF": ".avif",
+    "BMP": ".bmp",
+    "TIFF": ".tif",
+    "MPO": ".mpo",
+    "JPEG2000": ".jp2",
+    "ICO": ".ico",
+    "PPM": ".ppm",
+}
+COVER_SUFFIXES = (*COVER_FORMATS.values(), ".jpeg", ".tiff")
 # The kinds of values that a column may hold, in the words of an error message.
 INTEGER, TEXT = "whole numbers", "text"
 INTEGER_LIST, FLOAT_LIST = "lists of whole numbers", "lists of numbers"
@@ -51,8 +67,11 @@ PREDICTION_COLUMNS = {"user": INTEGER, "target": INTEGER, "label": NUMBER, "prob
 TRUTH_COLUMNS = {"split": TEXT, "row": INTEGER, "probability": NUMBER}
 TOPIC_COLUMNS = {"theme": TEXT, "format": TEXT, "look": TEXT}  # and vectors; simulated data only
 ERROR_COLUMNS = {"item": INTEGER, "medium": TEXT, "reason": TEXT}
+NAME_COLUMNS = {"original_id": TEXT, "tag": INTEGER, "name": TEXT}  # of what an import writes
 KINDS = IMPRESSION_COLUMNS | ITEM_COLUMNS | TRUTH_COLUMNS | TOPIC_COLUMNS | ERROR_COLUMNS
-KINDS |= PREDICTION_COLUMNS  # every column that has a name of its own, in whatever file
+KINDS |= (
+    PREDICTION_COLUMNS | NAME_COLUMNS
+)  # every column that has a name of its own, in whatever file
 
 
 def find_file(folder: Path, name: str) -> Path | None:

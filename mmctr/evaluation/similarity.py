@@ -25,6 +25,19 @@ def nearest(embedding: np.ndarray, item: int, count: int) -> np.ndarray:
     return np.argsort(-similarity, kind="stable")[: min(count, len(items) - 2)]
 
 
+def item_map(embedding: np.ndarray) -> np.ndarray:
+    """A place in the plane for each item, [n, 2]: near where embeddings are alike (t-SNE)."""
+    from sklearn.manifold import TSNE
+
+    # Items that are all alike have one place. t-SNE cannot say so: it divides by their spread.
+    if (embedding == embedding[0]).all():
+        return np.zeros((len(embedding), 2), dtype=np.float32)
+    # It starts from two principal components, which a single column does not have.
+    columns = np.pad(embedding, ((0, 0), (0, max(0, 2 - embedding.shape[1]))))
+    perplexity = max(1, min(30, len(embedding) // 4))
+    return TSNE(perplexity=perplexity, max_iter=500, random_state=0).fit_transform(columns)
+
+
 def co_click_pairs(
     dataset: Dataset, count: int = 20_000, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -47,11 +47,14 @@ def reuse(page: Page, inputs: str, report: Report, out: Path) -> bool:
 def execute(page: Page, executed: Path, notebooks: Path) -> None:
     from papermill import execute_notebook
 
+    from mmctr.report.kernel import OwnKernel
+
     execute_notebook(
         notebooks / f"{page.notebook}.ipynb",
         executed,
         page.parameters,
         kernel_name="python3",
+        kernel_manager_class=OwnKernel,
         progress_bar=False,
         cwd=notebooks,
         # The kernel's own remarks on start-up would tear the progress bar.

@@ -131,6 +131,11 @@ def _plan(
     return pages + [Page(name, name, dict(data)) for name in ("04_attention", "05_compare")]
 
 
+def _contents(data: dict[str, Any]) -> list[str | None]:
+    """What the pages on a dataset depend on, wherever it lies: numbers, and what they stand for."""
+    return [data.get(n) for n in ("fingerprint", "item_ids_sha256", "tag_names_sha256")]
+
+
 def _studies(dataset: Dataset) -> list[Page]:
     """A page of the latest search on a dataset, if there was one."""
     folders = find_studies(home() / "runs", dataset.fingerprint)[-1:]
@@ -169,7 +174,7 @@ def _make_page(page: Page, report: Report, out: Path, notebooks: Path) -> bool:
         inputs = execution.hash_of(
             execution.library_hash(),
             execution.source_of(notebooks / f"{page.notebook}.ipynb"),
-            [page.parameters, report.dataset["fingerprint"], report.provenance["versions"]],
+            [page.parameters, _contents(report.dataset), report.provenance["versions"]],
             [Path(run).name for run in compared],
         )
         # A study grows without any change of parameters.

@@ -17,7 +17,7 @@ from mmctr.data.dataset import Dataset
 from mmctr.data.demo import find_data
 from mmctr.errors import ConfigError, MMCTRError, RunError
 from mmctr.evaluation.study import Study, find_studies
-from mmctr.files import find, home
+from mmctr.files import DEMO, find, home
 from mmctr.report.figures.style import assign_colors
 from mmctr.report.pages import ANSWER, CAPTION, FIGURE, RECORD
 from mmctr.report.reports import Report, latest_report
@@ -26,7 +26,11 @@ from mmctr.runs.card import commit
 from mmctr.runs.provenance import describe
 from mmctr.runs.run import Run, readable_runs
 from mmctr.runs.train import train
-from mmctr.training.config import configs
+from mmctr.training.config import NOTHING, configs
+
+# A text as it is given to a notebook: papermill and YAML make a number of the name 20241231,
+# a boolean of no, and None of null.
+Given = str | float | None
 
 
 def start() -> None:
@@ -39,18 +43,40 @@ def start() -> None:
         shell.display_formatter.ipython_display_formatter.for_type(go.Figure, _show_figure)
 
 
-def open_dataset(data: str) -> Dataset:
-    """Load a dataset; the demo is made first if it is asked for and not there yet."""
-    dataset = Dataset.load(find_data(data, say))
+def text(given: Given) -> str:
+    """What a parameter says as text; empty for nothing."""
+    return "" if given in NOTHING or given is False else str(given)
+
+
+def by_comma(given: Given | list[Given]) -> list[str]:
+    """The words of a parameter that names several by comma, or as a list of YAML."""
+    words = map(text, given) if isinstance(given, list) else text(given).split(",")
+    return [word.strip() for word in words if word.strip()]
+
+
+def seeds_of(given: Given | list[Given]) -> list[int]:
+    """The seeds that a parameter names by comma; ConfigError unless there are some."""
+    try:
+        seeds = [int(word) for word in by_comma(given)]
+    except ValueError:
+        seeds = []
+    if not seeds:
+        raise ConfigError(f"Seeds are {given!r}, expected whole numbers such as 1,2.")
+    return seeds
+
+
+def open_dataset(data: Given) -> Dataset:
+    """Load a dataset; the demo is made first if it, or None, is asked for and not there yet."""
+    dataset = Dataset.load(find_data(DEMO if data in NOTHING else str(data), say))
     assign_colors(available_strategies(dataset.catalog))
     _say_data(describe(dataset))
     return dataset
 
 
-def open_run(run: str, dataset: Dataset) -> Run:
+def open_run(run: Given, dataset: Dataset) -> Run:
     """A run by its folder; without one the latest on these data, or else a quick new one."""
-    if run:
-        found = Run.load(find(run))
+    if name := text(run):
+        found = Run.load(find(name))
         found.require_fit(dataset)
     else:
         there = readable_runs((home() / "runs").glob("*"))
@@ -61,18 +87,19 @@ def open_run(run: str, dataset: Dataset) -> Run:
     return found
 
 
-def open_runs(report: str, dataset: Dataset) -> list[Run]:
+def open_runs(report: Given, dataset: Dataset) -> list[Run]:
     """The runs of a report folder; without one those of the latest report on these data.
 
     If there is none either, every strategy is trained quickly with two seeds.
     """
-    folder = find(report) if report else latest_report(home() / "reports")
+    name = text(report)
+    folder = find(name) if name else latest_report(home() / "reports")
     if folder is not None:
         runs = Report.load(folder).load_runs()
         if runs and all(_trained_on(run, dataset) for run in runs):
             say(f"Report: {folder.name}, {len(runs)} runs.")
             return runs
-        if report:
+        if name:
             raise ConfigError(
                 f"Report {folder} has no runs on {dataset.folder}: choose another report or data."
             )
@@ -80,9 +107,10 @@ def open_runs(report: str, dataset: Dataset) -> list[Run]:
     return [_quick_run(dataset, name, seed) for name in strategies for seed in (1, 2)]
 
 
-def open_study(study: str) -> Study:
+def open_study(study: Given) -> Study:
     """A study by its folder; without one the latest below runs."""
-    folders = [find(study)] if study else find_studies(home() / "runs")
+    name = text(study)
+    folders = [find(name)] if name else find_studies(home() / "runs")
     if not folders:
         raise RunError("There is no study yet: run mmctr search first.")
     found = Study.load(folders[-1])
@@ -94,18 +122,19 @@ def open_study(study: str) -> Study:
 
 def record(**values: object) -> None:
     """Keep values in the executed notebook, where the report and tests read them."""
-    text = "Recorded: " + ", ".join(f"{name} = {value}" for name, value in values.items())
-    display({RECORD: values, "text/plain": text}, raw=True)
+    words = "Recorded: " + ", ".join(f"{name} = {value}" for name, value in values.items())
+    display({RECORD: values, "text/plain": words}, raw=True)
 
 
-def say(text: str) -> None:
-    """Show a sentence."""
-    display(HTML(f"<p>{escape(text)}</p>"))
+def say(words: str) -> None:
+    """Show a sentence, if there is one."""
+    if words:
+        display(HTML(f"<p>{escape(words)}</p>"))
 
 
-def answer(text: str) -> None:
+def answer(words: str) -> None:
     """Show what the notebook found in one paragraph; a report puts it below the title."""
-    display({ANSWER: text, "text/html": f"<p><b>{escape(text)}</b></p>"}, raw=True)
+    display({ANSWER: words, "text/html": f"<p><b>{escape(words)}</b></p>"}, raw=True)
 
 
 def show(content: object, caption: str) -> None:
@@ -171,4 +200,5 @@ def _quick_run(dataset: Dataset, strategy: str, seed: int) -> Run:
 
 
 def _trained_on(run: Run, dataset: Dataset) -> bool:
-    return run.summary["dataset"]["fingerprint"] == dataset.fingerprint
+    same = run.summary["dataset"]["fingerprint"] == dataset.fingerprint
+    return same and not run.has_other_ids(dataset.catalog)

@@ -53,6 +53,7 @@ class _Source(_Group):
     name: str = ""
     simulated: bool = False
     rows: dict[str, Whole] = Field(default_factory=dict)
+    item_ids_sha256: str | None = None  # only of data that have own ids; older runs have none
 
 
 class SummaryForm(_Group):

@@ -15,14 +15,20 @@ from mmctr.data.dataset import Dataset
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
-    """What identifies a dataset: name, folder, fingerprint, sizes, and whether it is simulated."""
+    """What identifies a dataset: name, folder, fingerprint, sizes, and whether it is simulated.
+
+    And hashes of its own names for items and tags, where it has any: the fingerprint knows numbers.
+    """
+    catalog = dataset.catalog
+    hashes = {"item_ids_sha256": catalog.ids_hash, "tag_names_sha256": catalog.tags_hash}
     return {
         "name": dataset.name,
         "folder": str(dataset.folder),
         "fingerprint": dataset.fingerprint,
         "simulated": dataset.simulated,
-        "items": dataset.catalog.n_items,
+        "items": catalog.n_items,
         "rows": {name: len(rows) for name, rows in dataset.splits.items()},
+        **{name: value for name, value in hashes.items() if value is not None},
     }
 
 

@@ -89,7 +89,8 @@ class Run:
     def require_fit(self, dataset: Dataset) -> None:
         """Raise RunError unless the dataset has the very items that the run was trained on.
 
-        Their number, tags and content are compared; rows may be others, as for new predictions.
+        Their number, own ids, tags and content are compared; rows may be others, as for new
+        predictions.
         """
         catalog, sizes = dataset.catalog, self.config["sizes"]
         own = f"choose the run's own dataset, {self.summary['dataset']['folder']}."
@@ -100,7 +101,9 @@ class Run:
                     f"has {value}: {own}"
                 )
         other = None
-        if not np.array_equal(self._tensor("embedding.item_tags"), catalog.tags):
+        if self.has_other_ids(catalog):
+            other = "ids"
+        elif not np.array_equal(self._tensor("embedding.item_tags"), catalog.tags):
             other = "tags"
         elif self.summary["dataset"]["fingerprint"] != dataset.fingerprint:
             other = "content" if self.has_other_content(catalog) else None
@@ -109,6 +112,14 @@ class Run:
                 f"{self.folder} was trained on items with other {other} than those of "
                 f"{dataset.folder}: {own}"
             )
+
+    def has_other_ids(self, catalog: Catalog) -> bool:
+        """Whether items have other own ids than the run's: their row numbers then mean others.
+
+        Runs that know of no own ids pass.
+        """
+        stated = self.summary["dataset"].get("item_ids_sha256")
+        return stated is not None and stated != catalog.ids_hash
 
     def has_other_content(self, catalog: Catalog) -> bool:
         """Whether the run's strategy makes other item embeddings of a catalog than the run has.

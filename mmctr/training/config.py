@@ -9,6 +9,8 @@ from mmctr.errors import ConfigError
 from mmctr.model.config import DINConfig
 from mmctr.model.presets import PRESETS
 
+NOTHING = (None, "None", "null")  # as Python, papermill, JSON and YAML say it
+
 
 class TrainConfig(Config):
     """How a model is trained.
@@ -40,14 +42,15 @@ class TrainConfig(Config):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
 
-def configs(preset: str = "default", **parameters: object) -> tuple[DINConfig, TrainConfig]:
+def configs(preset: str | None = None, **parameters: object) -> tuple[DINConfig, TrainConfig]:
     """A preset's configurations with some parameters changed; None leaves one as it is.
 
     Raises ConfigError for an unknown preset and names a bad parameter.
     """
-    if preset not in PRESETS:
+    preset = "default" if preset in NOTHING else preset
+    if str(preset) not in PRESETS:
         raise ConfigError(f"Preset {preset!r} is unknown: choose one of {', '.join(PRESETS)}.")
-    given = {name: value for name, value in parameters.items() if value is not None}
+    given = {name: value for name, value in parameters.items() if value not in NOTHING}
     parameters = PRESETS[preset] | given
     known = [*DINConfig.model_fields, *TrainConfig.model_fields]
     for name in parameters:

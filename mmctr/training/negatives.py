@@ -25,6 +25,6 @@ class FreshNegatives:
     def targets(self, rng: np.random.Generator) -> np.ndarray:
         """The target of each row, int32 [n]: that of a click stays, a negative is another item."""
         target = self.rows.target.copy()
-        drawn = self.sampler.draw(self.user, rng)
+        drawn = self.sampler.draw(self.user, lambda rows, _: rng.random(len(rows)))
         target[self.negatives] = np.where(drawn > 0, drawn, target[self.negatives])
         return target

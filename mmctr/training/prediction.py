@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
+from mmctr.data.dataset import Dataset
 from mmctr.data.impressions import Impressions
 from mmctr.devices import autocast, number_format, tuned
 from mmctr.errors import ConfigError, DataError, RunError, first_line
@@ -118,9 +119,12 @@ def _compiled(logits: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return run
 
 
-def write_predictions(path: Path, rows: Impressions, probability: np.ndarray) -> None:
+def write_predictions(
+    path: Path, dataset: Dataset, rows: Impressions, probability: np.ndarray
+) -> None:
     """Write a CSV with a line a row: ID (row number from 0), user_id, item_id, probability.
 
+    Users and items of the dataset have their own ids, to be joined to the tables they come from.
     Raises RunError for a probability that is not a number.
     """
     wrong = np.flatnonzero(~np.isfinite(probability))
@@ -129,7 +133,8 @@ def write_predictions(path: Path, rows: Impressions, probability: np.ndarray) ->
             f"The probability of row {wrong[0]} is {probability[wrong[0]]}, expected 0 to 1: the "
             "run's weights are unusable, train the model again."
         )
-    table = pd.DataFrame({"user_id": rows.user, "item_id": rows.target, "probability": probability})
+    own = {"user_id": dataset.user_names(rows.user), "item_id": dataset.catalog.ids[rows.target]}
+    table = pd.DataFrame(own | {"probability": probability})
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index_label="ID")
 
@@ -146,8 +151,8 @@ def _require_known(ids: np.ndarray, n_items: int) -> None:
     if len(ids) and not 1 <= ids.min() <= ids.max() <= n_items:
         wrong = ids.min() if ids.min() < 1 else ids.max()
         raise DataError(
-            f"Found item id {wrong}, expected 1 to {n_items}, the items that the model was trained "
-            "on: leave out the others."
+            f"Found item id {wrong}, expected 1 to {n_items}, the rows of the catalog that the "
+            "model was trained on: leave out the others."
         )
 
 

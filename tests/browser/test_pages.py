@@ -176,7 +176,9 @@ def test_titles_that_are_html_are_text_on_the_maps(tiny_report, browser):
             """(title) => {
                 for (const plot of document.querySelectorAll(".js-plotly-plot")) {
                     for (const [curveNumber, { text }] of plot.data.entries()) {
-                        const pointNumber = [text].flat().indexOf(title);
+                        const pointNumber = [text].flat().findIndex(
+                            (found) => String(found).split("<br>")[0] === title
+                        );
                         if (pointNumber >= 0) {
                             Plotly.Fx.hover(plot, [{ curveNumber, pointNumber }]);
                             return;

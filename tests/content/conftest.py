@@ -10,7 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from transformers import BertConfig, BertModel, BertTokenizerFast
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    BertConfig,
+    BertModel,
+    BertTokenizerFast,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+)
 
 VISION = {"image_size": 32, "layers": 2, "width": 32, "patch_size": 8, "head_width": 16}
 TEXT = {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1}
@@ -39,6 +47,25 @@ def bert(tmp_path_factory):
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}
     sizes |= {"vocab_size": len(words), "num_hidden_layers": 2, "max_position_embeddings": 24}
     BertModel(BertConfig(initializer_range=0.5, **sizes)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def gpt(tmp_path_factory):
+    """A folder with a GPT2Model of 32 numbers and a tokenizer of words, without special ones."""
+    folder = tmp_path_factory.mktemp("models") / "gpt"
+    words = [
+        "<unk>",
+        *["red", "boat", "on", "the", "lake", "chef", "noodles", "2024"],
+        *string.ascii_lowercase,
+    ]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": 24, "vocab_size": len(words)}
+    GPT2LMHeadModel(GPT2Config(initializer_range=0.5, **sizes)).save_pretrained(folder)
     return folder
 
 

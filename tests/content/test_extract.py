@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -14,8 +15,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from mmctr.content import extract as module
+from mmctr.content import image
 from mmctr.content.extract import extract
 from mmctr.content.image import ImageEncoder
 from mmctr.content.text import TextEncoder
@@ -97,12 +100,12 @@ def test_features_are_those_of_the_encoders_and_the_dataset_loads(
     assert catalog.text_features.shape == (ITEMS + 1, 32)
     assert catalog.image_features.shape == (ITEMS + 1, 24)
     text = TextEncoder(str(bert), "cls", torch.device("cpu"))
-    image = ImageEncoder(str(clip), None, torch.device("cpu"))
+    pictures = ImageEncoder(str(clip), None, torch.device("cpu"))
     for item in range(1, ITEMS + 1):
         title, cover = catalog.titles[item], catalog.covers[item]
         (alone, *_), *_ = text.encode_shards([[title]], 1, lambda _: None)
         np.testing.assert_allclose(catalog.text_features[item], alone[0], atol=1e-5)
-        (alone, *_), *_ = image.encode_shards([[cover]], 1, lambda _: None, 0)
+        (alone, *_), *_ = pictures.encode_shards([[cover]], 1, lambda _: None, 0)
         np.testing.assert_allclose(catalog.image_features[item], alone[0], atol=1e-5)
     about = json.loads((folder / "dataset.json").read_text())
     assert about["recipe"] == {"seed": 3}
@@ -169,7 +172,7 @@ def test_ready_made_embeddings_are_replaced_column_by_column(make_items, run, be
     features.to_parquet(paths[1])
     folder, recipe = tmp_path / "imported", Recipe.of(title_column="item_title", negatives=1)
     covers, named = items / "item_images", items / "item_feature.parquet"
-    import_dataset(paths[0], named, covers, folder, recipe, features=paths[1])
+    import_dataset([paths[0]], [named], covers, folder, recipe, features=[paths[1]])
     run(folder, image_model=None)
     assert load_catalog(folder).text_features.shape == (ITEMS + 1, 32)
     assert table(folder)[schema.IMAGE_COLUMN].to_pylist() == [[3.0]] * ITEMS
@@ -217,6 +220,73 @@ def test_another_encoder_setting_is_computed_anew(make_items, run, tmp_path):
     summary = run(folder, pooling="mean")
     assert summary.media["text"].computed == ITEMS and summary.media["image"].reused == ITEMS
     assert len(list((folder / ".extraction").iterdir())) == 2 * ITEMS / 4
+
+
+def test_a_turned_cover_has_the_features_of_the_upright_one(make_items, run, tmp_path):
+    folder = make_items(tmp_path / "items", items=4)
+    colours = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    upright = colours.repeat(16, 0).repeat(16, 1)  # even over the blocks of JPEG
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: the first row is the right edge
+    for item, pixels, about in ((1, upright, {}), (2, np.rot90(upright), {"exif": exif})):
+        path = folder / "item_images" / f"{item}.jpg"
+        Image.fromarray(pixels).save(path, subsampling=0, quality=100, **about)
+    run(folder)
+    features = load_catalog(folder).image_features
+    np.testing.assert_allclose(features[2], features[1], atol=1e-3)
+    assert np.abs(features[3] - features[1]).max() > 0.1
+
+
+def test_covers_that_were_read_another_way_are_read_again(make_items, run, tmp_path, monkeypatch):
+    folder = make_items(tmp_path / "items")
+    run(folder)
+    monkeypatch.setattr(image, "READING", image.READING + 1)
+    summary = run(folder)
+    assert summary.media["image"].computed == ITEMS and summary.media["text"].reused == ITEMS
+    about = json.loads((folder / "dataset.json").read_text())["encoders"]
+    assert about[schema.IMAGE_COLUMN]["reading"] == image.READING
+
+
+def with_titles(folder, titles):
+    """The same items with other titles."""
+    titled = table(folder).to_pandas()
+    titled["item_title"] = titles
+    titled.to_parquet(folder / "item_feature.parquet")
+    return folder
+
+
+def test_a_summary_says_that_many_different_titles_have_one_vector(make_items, run, gpt, tmp_path):
+    """A decoder's first token knows the first word alone."""
+    words = ["red", "boat", "on", "the", "lake", "chef", "noodles", "2024"]
+    titles = [f"{first} {second}" for first in words[:4] for second in words]
+    titles += [*titles[:3], "Chef", "noodles on", "", None, " "]
+    folder = with_titles(make_items(tmp_path / "items", covers=False), titles)
+    models = {"text_model": str(gpt), "image_model": None}
+    summary = str(run(folder, **models, pooling="cls"))
+    (line,) = [line for line in summary.splitlines() if "share" in line]
+    assert line.startswith("text: 32 of 34 different titles share their vector with another title")
+    first, second = re.findall(r"'([^']*)'", line)
+    assert first != second and {first, second} <= set(titles)
+    assert first.split()[0] == second.split()[0]
+    assert "share" not in str(run(folder, **models))
+
+
+def test_few_titles_of_one_vector_are_no_warning_and_titles_cannot_write_on_the_terminal(
+    make_items, run, gpt, tmp_path
+):
+    models = {"text_model": str(gpt), "image_model": None}
+    words = ["red", "boat", "on", "the", "lake", "chef", "noodles"]
+    distinct = [f"{a} {b}" for a in words for b in words][: ITEMS - 2]
+    folder = make_items(tmp_path / "items", covers=False)
+    # Words that the tokenizer does not know are one token: 2 of 40 titles are 5%, not more.
+    with_titles(folder, [*distinct, "zebra giraffe", "owl fox"])
+    assert "share" not in str(run(folder, **models))
+    strange = [f"\x1b[3{n}m\n\u202e{'x' * 900}" for n in range(4)]
+    with_titles(folder, [*distinct[:-2], *strange])
+    summary = str(run(folder, **models))
+    (line,) = [line for line in summary.splitlines() if "share" in line]
+    assert "text: 4 of 40 different titles" in line and len(line) < 300
+    assert summary.replace("\n", "").isprintable()
 
 
 def test_the_folder_must_be_a_dataset(run, tmp_path):

@@ -188,25 +188,91 @@ def test_missing_features_are_named(catalog):
         fusion.item_embeddings(make_catalog(catalog.text_features), "v4", dim=DIM)
 
 
+@pytest.mark.parametrize(("strategy", "dim"), [("v1", 0), ("v1", -1), ("v4", 1)])
+def test_dims_without_a_component_for_each_block_are_refused(catalog, strategy, dim):
+    with pytest.raises(ConfigError, match="at least 1"):
+        fusion.item_embeddings(catalog, strategy, dim=dim)
+
+
 @pytest.mark.parametrize(
-    ("strategy", "dim", "message"),
+    ("n_items", "text", "image", "widths", "sentences"),
     [
-        ("v1", 6, "needs 6 text components, but 4 items with 12 features allow only 4"),
-        ("v4", 10, "needs 5 text components, but 4 items with 12 features allow only 4"),
-        ("v1", 0, "at least 1"),
-        ("v1", -1, "at least 1"),
-        ("v4", 1, "at least 1"),
+        # The narrower of items and features limits each block on its own.
+        (40, 5, 200, {"v1": 5, "v2": 40, "v3": 40, "v4": 5 + 40}, [
+            "v1 keeps 5 text components instead of 128, as many as there are.",
+            "v2 keeps 40 image components instead of 128, as many as there are.",
+            "v3 keeps 40 joint components instead of 128, as many as there are.",
+            "v4 keeps 5 text components instead of 64 and 40 image components instead of 64, "
+            "as many as there are.",
+        ]),
+        (200, 70, 64, {"v1": 70, "v2": 64, "v3": 128, "v4": 128}, [
+            "v1 keeps 70 text components instead of 128, as many as there are.",
+            "v2 keeps 64 image components instead of 128, as many as there are.",
+        ]),
+        (12, 20, 30, {"v1": 12, "v2": 12, "v3": 12, "v4": 24}, None),
+        (2, 20, 30, {"v1": 2, "v2": 2, "v3": 2, "v4": 4}, None),
+        (1, 20, 30, {"v1": 1, "v2": 1, "v3": 1, "v4": 2}, None),
+        (40, 1, 1, {"v1": 1, "v2": 1, "v3": 2, "v4": 2}, None),
+        (1, 1, 1, {"v1": 1, "v2": 1, "v3": 1, "v4": 2}, [
+            "v1 keeps 1 text component instead of 128, as many as there are.",
+            "v2 keeps 1 image component instead of 128, as many as there are.",
+            "v3 keeps 1 joint component instead of 128, as many as there are.",
+            "v4 keeps 1 text component instead of 64 and 1 image component instead of 64, "
+            "as many as there are.",
+        ]),
     ],
-)
-def test_dims_that_do_not_fit_are_refused(strategy, dim, message):
-    small = make_catalog(*(random_features(12, seed=s, n_items=4) for s in (1, 2)), n_items=4)
-    with pytest.raises(ConfigError, match=message):
-        fusion.item_embeddings(small, strategy, dim=dim)
+)  # fmt: skip
+@pytest.mark.filterwarnings("error")
+def test_what_is_narrow_gives_as_many_components_as_there_are_and_says_so(
+    n_items, text, image, widths, sentences
+):
+    features = [random_features(w, seed=w, n_items=n_items, offset=0.7) for w in (text, image)]
+    narrow = make_catalog(*features, n_items=n_items)
+    for strategy, width in widths.items():
+        found, transformer = fusion.embed(narrow, strategy)
+        assert found.shape == (n_items + 1, width)
+        assert np.isfinite(found).all()
+        assert found[1:].any() == (n_items > 1)
+        assert not found[0].any()
+        for share in fusion.explained_variance(transformer).values():
+            assert np.isfinite(share).all()
+    if sentences is not None:
+        assert fusion.narrowed(narrow, *widths) == " ".join(sentences)
 
 
-def test_fewer_features_than_components_are_refused(catalog):
-    with pytest.raises(ConfigError, match="40 items with 9 features allow only 9"):
-        fusion.item_embeddings(catalog, "v2", dim=10)
+def test_narrow_components_are_those_of_a_singular_value_decomposition(catalog):
+    found = fusion.item_embeddings(catalog, "v4", dim=20)[1:]
+    expected = [reference(catalog.text_features, 10), reference(catalog.image_features, 9)]
+    equal_up_to_signs(found, np.hstack(expected))
+
+
+def test_new_items_are_embedded_as_narrowly(catalog):
+    found, transformer = fusion.embed(catalog, "v4")
+    again = transformer.transform(np.hstack([catalog.text_features, catalog.image_features]))
+    np.testing.assert_allclose(again[1:], found[1:], atol=1e-5)
+
+
+def test_what_is_wide_enough_is_not_narrowed(catalog, tiny):
+    assert fusion.narrowed(catalog, "v1", "v4", dim=9) == ""
+    assert fusion.narrowed(tiny.catalog, "ids", "provided:item_emb_d128", dim=999) == ""
+    assert fusion.narrowed(make_catalog(), "v1") == ""
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("strategy", strategies.STRATEGIES)
+@pytest.mark.parametrize("constant", ["all", "text", "some"])
+def test_features_without_variance_are_never_nan(catalog, strategy, constant):
+    text, image = catalog.text_features.copy(), catalog.image_features.copy()
+    text[1:, slice(4 if constant == "some" else None)] = 0.1
+    image[1:, : {"all": 9, "text": 0, "some": 4}[constant]] = 7.3
+    found, transformer = fusion.embed(make_catalog(text, image), strategy)
+    assert np.isfinite(found).all()
+    assert found.any() == (constant == "some" or (constant, strategy) in VARY)
+    shares = list(fusion.explained_variance(transformer).values())
+    assert np.isfinite(np.concatenate(shares)).all()
+
+
+VARY = {("text", "v2"), ("text", "v3"), ("text", "v4")}  # with the image's variance
 
 
 def test_an_empty_catalog_is_refused():

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmctr.content.image import ImageEncoder, open_cover
+from mmctr.content.image import ImageEncoder, open_cover, picture
 from mmctr.errors import ModelNotFoundError
 
 CPU = torch.device("cpu")
@@ -70,7 +70,10 @@ def readable(photo):
         "wrong.jpg": (saved(photo, "WEBP", lossless=True), photo),
         "cmyk.jpg": (saved(photo.convert("CMYK"), "JPEG"), None),
         "palette.png": (saved(palette, "PNG"), palette.convert("RGB")),
-        "clear.png": (saved(palette, "PNG", transparency=bytes(64)), palette.convert("RGB")),
+        "clear.png": (
+            saved(palette, "PNG", transparency=bytes(64)),
+            Image.new("RGB", photo.size, "white"),
+        ),
         "gray.png": (saved(photo.convert("L"), "PNG"), photo.convert("L").convert("RGB")),
         "animated.webp": (
             saved(photo, "WEBP", save_all=True, append_images=[other], lossless=True),
@@ -165,6 +168,154 @@ def test_an_animation_shows_its_first_frame(photo, tmp_path):
     content = saved(frames[0], "PNG", save_all=True, append_images=frames[1:])
     (path,) = write(tmp_path, {"animated.png": (content, None)})
     assert open_cover(path).getpixel((4, 4)) == (255, 0, 0)
+
+
+# Where row r and column c of a stored picture are in the picture as it is meant, [height, width],
+# by the table of the EXIF standard: which edge its first row and its first column are.
+TURNED = {
+    1: lambda r, c, height, width: (r, c),
+    2: lambda r, c, height, width: (r, width - 1 - c),
+    3: lambda r, c, height, width: (height - 1 - r, width - 1 - c),
+    4: lambda r, c, height, width: (height - 1 - r, c),
+    5: lambda r, c, height, width: (c, r),
+    6: lambda r, c, height, width: (c, width - 1 - r),
+    7: lambda r, c, height, width: (height - 1 - c, width - 1 - r),
+    8: lambda r, c, height, width: (height - 1 - c, r),
+}
+
+
+def turned(pixels, orientation):
+    """What a camera stores that was held so, and the EXIF block that says it."""
+    height, width = pixels.shape[:2]
+    shape = (height, width) if orientation < 5 else (width, height)
+    rows, columns = TURNED[orientation](*np.indices(shape), height, width)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return Image.fromarray(pixels[rows, columns]), exif
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", TURNED)
+def test_a_picture_stands_as_its_exif_says(tmp_path, form, orientation):
+    # Colours that are even over the blocks of JPEG, so that turning changes nothing else.
+    colours = np.random.default_rng(1).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    pixels = colours.repeat(16, 0).repeat(16, 1)
+    image, exif = turned(pixels, orientation)
+    lossless = {"JPEG": {"subsampling": 0, "quality": 100}, "WEBP": {"lossless": True}}
+    (tmp_path / "cover").write_bytes(saved(image, form, exif=exif, **lossless.get(form, {})))
+    shown = np.asarray(open_cover(tmp_path / "cover"))
+    np.testing.assert_allclose(shown.astype(int), pixels, atol=3 if form == "JPEG" else 0)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        b"garbage",
+        b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x63\0\0\0",  # orientation 99
+        b"II*\0\x08\0\0\0\xff\xff\x12\x01\x02\0\x01\0\0\0\x06\0\0\0",  # a text
+        b"II*\0\x08\0\0\0\x01\0\x12\x01\x05\0\x01\0\0\0\xff\xff\xff\xff",  # out of the file
+        b"MM",
+    ],
+)
+def test_damaged_exif_leaves_a_picture_as_it_is(tmp_path, photo, entry):
+    (tmp_path / "cover").write_bytes(saved(photo, "PNG", exif=b"Exif\0\0" + entry))
+    assert np.array_equal(np.asarray(open_cover(tmp_path / "cover")), np.asarray(photo))
+
+
+RAMP = np.add.outer(np.arange(0, 65536, 8192), np.arange(0, 8192, 100)).clip(0, 65535)
+
+
+@pytest.mark.parametrize(
+    ("form", "kind", "white"),
+    [
+        ("PNG", "uint16", 65535),
+        ("TIFF", "<u2", 65535),
+        ("TIFF", ">u2", 65535),  # I;16B
+        ("TIFF", "int32", 65535),  # I
+        ("PPM", "int32", 65535),  # I
+        ("TIFF", "float32", 65535),  # F
+        ("TIFF", "float32", 255),
+        ("TIFF", "float32", 1),
+    ],
+)
+def test_grey_of_sixteen_bits_is_neither_cut_off_nor_stretched(tmp_path, form, kind, white):
+    for share in (1, 0.4):  # a dark picture stays dark
+        values = (RAMP * share * (white / 65535)).astype(kind)
+        (tmp_path / "cover").write_bytes(saved(Image.fromarray(values), form))
+        shown = np.asarray(open_cover(tmp_path / "cover")).astype(float)
+        if white > 1 or share == 1:
+            by_hand = values.astype(float)[..., None] * 255 / white
+            np.testing.assert_allclose(shown, by_hand.repeat(3, -1), atol=0.51)
+
+
+def test_numbers_that_are_no_grey_do_not_spoil_a_picture(tmp_path):
+    values = np.array([[0.0, 0.5, 1.0], [np.nan, -3.0, 0.25]], np.float32)
+    (tmp_path / "cover").write_bytes(saved(Image.fromarray(values), "TIFF"))
+    shown = np.asarray(open_cover(tmp_path / "cover"))[..., 0]
+    np.testing.assert_allclose(shown, [[0, 127.5, 255], [0, 0, 63.75]], atol=0.51)
+
+
+def transparent():
+    """Pictures with transparency, by mode: the file, and its pixels on white by hand."""
+    colours = np.random.default_rng(2).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    opacity = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5 + 10
+    opacity[0, :4] = (0, 255, 0, 128)
+
+    def on_white(colours, opacity):
+        share = opacity[..., None] / 255
+        return colours * share + 255 * (1 - share)
+
+    grey = colours[..., :1]
+    rgba = Image.fromarray(np.dstack([colours, opacity]))
+    palette = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(6, 8), "P")
+    palette.putpalette(colours.reshape(-1, 3).tobytes())
+    mixed = palette.convert("PA")
+    mixed.putalpha(Image.fromarray(opacity))
+    key = tuple(colours[2, 3].tolist())
+    keyed = np.where((colours == key).all(-1), 0, 255)
+    wide = np.arange(48, dtype=np.uint16).reshape(6, 8) * 1285
+    wide_rgb = (wide[..., None] / 257).repeat(3, -1)
+    return {
+        "RGBA": (saved(rgba, "PNG"), on_white(colours, opacity)),
+        "RGBA of WebP": (
+            saved(rgba, "WEBP", lossless=True, exact=True),
+            on_white(colours, opacity),
+        ),
+        "LA": (
+            saved(Image.fromarray(np.dstack([grey, opacity])), "PNG"),
+            on_white(grey.repeat(3, -1), opacity),
+        ),
+        "P": (saved(palette, "PNG", transparency=opacity.tobytes()), on_white(colours, opacity)),
+        "P of GIF": (
+            saved(palette, "GIF", transparency=9),
+            on_white(colours, np.where(np.arange(48).reshape(6, 8) == 9, 0, 255)),
+        ),
+        "PA": (saved(mixed, "TIFF"), on_white(colours, opacity)),
+        "RGB with a clear colour": (
+            saved(Image.fromarray(colours), "PNG", transparency=key),
+            on_white(colours, keyed),
+        ),
+        "grey of 16 bits with a clear one": (
+            saved(Image.fromarray(wide), "PNG", transparency=int(wide[3, 3])),
+            on_white(wide_rgb, np.where(wide == wide[3, 3], 0, 255)),
+        ),
+    }
+
+
+@pytest.mark.parametrize("mode", transparent())
+def test_what_is_transparent_lies_on_white(tmp_path, mode):
+    content, by_hand = transparent()[mode]
+    (tmp_path / "cover").write_bytes(content)
+    image = open_cover(tmp_path / "cover")
+    assert image.mode == "RGB"
+    np.testing.assert_allclose(np.asarray(image).astype(float), by_hand, atol=1)
+
+
+def test_a_picture_is_read_from_an_open_file_and_smaller_if_that_is_enough(photo):
+    large = photo.resize((1600, 1200))
+    assert picture(io.BytesIO(saved(photo, "PNG"))).tobytes() == photo.tobytes()
+    small = picture(io.BytesIO(saved(large, "JPEG")), enough=150)
+    assert small.size == (200, 150)
 
 
 def test_a_config_with_a_checkpoint_and_a_known_name_with_a_checkpoint(clip, encoder, tmp_path):

@@ -70,7 +70,7 @@ def test_every_name_is_said_and_known():
         require_known(name)
 
 
-@pytest.mark.parametrize("name", ["v9", "", "V4", "provided"])
+@pytest.mark.parametrize("name", ["v9", "", "V4", "provided", 4, None])
 def test_an_unknown_name_is_one_sentence_with_all_that_there_are(name):
     with pytest.raises(ConfigError) as raised:
         require_known(name)

@@ -83,4 +83,13 @@ TRUTH = {
     "row": [1, 0, 2, 3, 0, 1, 0],
     "probability": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7],
 }
+# What an import writes beside them: changes of FILES that name items, users and tags.
+NAMES = {
+    "item_ids": {
+        "item_id": [2, 1, 4, 3],
+        "original_id": ["x-2", "0007", "9007199254740993", "<b>"],
+    },
+    "user_ids": {"user_id": [9, 7, 8], "original_id": ["<i>", "ann", "0008"]},
+    "tags": {"tag": [1, 2, 3], "name": ["Drama", "Sci-Fi & more", "Noir"]},
+}
 NAN, INFINITY = float("nan"), float("inf")

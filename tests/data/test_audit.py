@@ -51,6 +51,12 @@ def changed(array, item, value):
     return copy
 
 
+def test_examples_are_the_users_own_ids(clean):
+    ids = np.array(["", "0007", "x\n", "<b>", "9"], dtype=object)
+    dirty = with_catalog(clean, own_ids=ids, tags=np.zeros((5, 1), dtype=np.int32))
+    assert problems(dirty)["examples"].tolist() == [r"0007, 'x\n', <b>, ..."]
+
+
 def test_clean_data_have_no_problems(clean):
     assert problems(clean).empty
     assert "No problems found." in describe(clean)

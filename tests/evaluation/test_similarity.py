@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.manifold import TSNE
 from sklearn.metrics.pairwise import cosine_similarity
 
 from mmctr.data.impressions import Impressions
@@ -78,3 +79,20 @@ def test_co_click_auc_finds_what_was_planted(tiny):
     planted = np.array([1] * 5), np.array([2] * 5), np.array([3] * 5)
     embedding = np.array([[0, 0], [1, 0], [1, 0.1], [0, 1]])
     assert similarity.co_click_auc(embedding, planted) == 1
+
+
+@pytest.mark.parametrize(
+    ("n_items", "width"), [(1, 5), (2, 2), (3, 3), (4, 4), (12, 1), (12, 5), (40, 128)]
+)
+def test_a_map_is_drawn_of_however_few_items_and_columns(n_items, width):
+    embedding = np.random.default_rng(0).normal(size=(n_items, width)).astype(np.float32)
+    for values in (embedding, np.zeros_like(embedding)):
+        found = similarity.item_map(values)
+        assert found.shape == (n_items, 2)
+        assert np.isfinite(found).all()
+
+
+def test_a_map_of_many_items_is_that_of_scikit_learn():
+    embedding = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
+    expected = TSNE(perplexity=10, max_iter=500, random_state=0).fit_transform(embedding)
+    np.testing.assert_array_equal(similarity.item_map(embedding), expected)

@@ -118,7 +118,7 @@ def run_case(names: tuple[str, ...], seed: int) -> str:
                 model = run.model()
                 run.require_fit(dataset)
                 probability = predict(model, dataset.valid)
-                write_predictions(folder / "out.csv", dataset.valid, probability)
+                write_predictions(folder / "out.csv", dataset, dataset.valid, probability)
         except MMCTRError as error:
             if "probability of row" not in str(error):
                 one_sentence(str(error), folder)
@@ -143,11 +143,11 @@ def log_case(names: tuple[str, ...], seed: int) -> str:
         out = Path(place) / "out"
         try:
             with limited_memory():
-                import_dataset(log, items, None, out, recipe)
+                import_dataset([log], [items], None, out, recipe)
         except MMCTRError as error:
             if not isinstance(error, ConfigError):
                 one_sentence(str(error), folder)
-            if wanted is not None:
+            if wanted is not None and not any(map(logs.contradicts_itself, (log, items))):
                 raise LostError(f"refused without a fault: {error}") from error
             if list(Path(place).iterdir()) != [folder]:
                 raise LostError("something half-written is left") from error

@@ -1,5 +1,6 @@
 """Small click logs and items tables, ways to spoil them, and a second importer in plain Python."""
 
+import csv
 import math
 from collections import Counter
 from pathlib import Path
@@ -77,22 +78,49 @@ def valid(rng: np.random.Generator) -> datasets.Files:
     return {"log": pa.table(log), "items": pa.table(table)}
 
 
-def read(path: Path, columns: list[str]) -> pa.Table:
-    """The named columns of a table that exist, each once; raises anything if it cannot."""
+def read(path: Path, columns: list[str]) -> dict[str, list]:
+    """The named columns of a table that exist, as lists: of a CSV file as text."""
     if path.suffix == ".csv":
-        table = pyarrow.csv.read_csv(path)
-    else:
-        names = pq.read_schema(path).names
-        table = pq.read_table(path, columns=[name for name in columns if name in names])
-    if any(table.column_names.count(name) > 1 for name in columns):
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *rows = list(csv.reader(file))
+        if any(header.count(name) > 1 for name in columns):
+            raise ValueError("repeated")
+        rows = [row for row in rows if len(row) == len(header)]
+        return {
+            name: [row[header.index(name)] or None for row in rows]
+            for name in columns
+            if name in header
+        }
+    names = pq.read_schema(path).names
+    if any(names.count(name) > 1 for name in columns):
         raise ValueError("repeated")
-    present = [name for name in columns if name in table.column_names]
-    return table.select(present)
+    table = pq.read_table(path, columns=[name for name in columns if name in names])
+    kept = {}
+    for name in table.column_names:
+        kind = table[name].type
+        is_id = name in ("item_id", "user_id")
+        if is_id and not (is_number(kind) or is_text(kind)):
+            raise ValueError(f"no ids: {kind}")
+        if name == "timestamp" and not (is_time(kind) or is_text(kind)):
+            raise ValueError(f"no times: {kind}")
+        is_date = name == "timestamp" and not (is_number(kind) or is_text(kind))
+        kept[name] = dates(table[name]) if is_date else table[name].to_pylist()
+    return kept
 
 
-def is_id(kind: pa.DataType) -> bool:
-    """Whether a column of this type can hold ids."""
-    return not (pa.types.is_nested(kind) or pa.types.is_null(kind))
+def contradicts_itself(path: Path) -> bool:
+    """Whether a Parquet file claims other numbers of values than it has rows: not all read it."""
+    if path.suffix == ".csv":
+        return False
+    about = pq.read_metadata(path)
+    groups = [about.row_group(number) for number in range(about.num_row_groups)]
+    values = [group.column(n).num_values for group in groups for n in range(group.num_columns)]
+    return max(values, default=0) > 1000 * max(sum(group.num_rows for group in groups), 1)
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds text."""
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def is_number(kind: pa.DataType) -> bool:
@@ -105,65 +133,77 @@ def is_time(kind: pa.DataType) -> bool:
     return is_number(kind) or pa.types.is_timestamp(kind) or pa.types.is_date(kind)
 
 
-def times(column: pa.ChunkedArray) -> list:
-    """Times in whole seconds, and numbers rounded down; None and NaN as they are."""
-    kind, factor, per = column.type, 1, 1
+def dates(column: pa.ChunkedArray) -> list:
+    """Dates as np.timedelta64 since 1970, in nanoseconds."""
+    return [None if v is None else np.timedelta64(v, "ns") for v in nanoseconds(column)]
+
+
+def nanoseconds(column: pa.ChunkedArray) -> list:
+    """Dates as whole numbers."""
+    kind = column.type
     if pa.types.is_timestamp(kind):
-        per = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[kind.unit]
-        column = column.cast(pa.int64())
-    elif pa.types.is_date32(kind):
-        column, factor = column.cast(pa.int32()), 86400
-    elif pa.types.is_date64(kind):
-        column, per = column.cast(pa.int64()), 10**3
-    return [
-        value if gap(value) or math.isinf(value) else math.floor(value * factor // per)
-        for value in column.to_pylist()
-    ]
+        factor = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}[kind.unit]
+        return [v if v is None else v * factor for v in column.cast(pa.int64()).to_pylist()]
+    if pa.types.is_date32(kind):
+        return [v if v is None else v * 86400 * 10**9 for v in column.cast(pa.int32()).to_pylist()]
+    return [v if v is None else v * 10**6 for v in column.cast(pa.int64()).to_pylist()]
+
+
+def moments(values: list) -> list:
+    """Times that can be compared, None for those that are none; raises if there is not one."""
+    if any(isinstance(value, np.timedelta64) for value in values):
+        return values
+    texts = [value for value in values if isinstance(value, str)]
+    if texts:
+        try:
+            values = [None if value is None else float(value) for value in values]
+        except ValueError:  # dates, all of one form here
+            return [None if v is None else moment(v) for v in values]
+    found = [v if v is not None and v == v and abs(v) != math.inf else None for v in values]
+    sizes = sorted(abs(value) for value in found if value is not None)
+    middle = sizes[len(sizes) // 2] if sizes else 0
+    limits = {1e5: 86400 * 10**9, 1e11: 10**9, 1e14: 10**6, 1e17: 10**3}  # in nanoseconds
+    unit = next((size for limit, size in limits.items() if middle < limit), 1)
+    found = [v if v is not None and abs(v * unit) < 2**63 else None for v in found]
+    if all(value is None for value in found):
+        raise ValueError("no times")
+    return found
+
+
+def moment(value: str) -> np.timedelta64 | None:
+    """A date as time since 1970; None for what is none."""
+    try:
+        return np.datetime64(value.removesuffix("Z"), "ns") - np.datetime64(0, "ns")
+    except ValueError:
+        return None
 
 
 def expected(log: Path, items: Path, recipe: Recipe) -> Counter | None:
     """Split, user, item and history of each click that must be there; None for unusable tables."""
     try:
-        known = read(items, ["item_id", "title", "tags"])
-        table = read(log, [*COLUMNS, "rating"])
-        ids, item, user = known["item_id"], table["item_id"], table["user_id"]
-        for column in known.column_names[1:]:
-            known[column].cast(pa.string()).to_pylist()
-        if "title" not in known.column_names or not is_time(table["timestamp"].type):
+        known, table = read(items, ["item_id", "title", "tags"]), read(log, [*COLUMNS, "rating"])
+        ids = [identity(value) for value in known["item_id"]]
+        if None in ids or len(set(ids)) < len(ids):
             return None
-        if not all(is_id(column.type) for column in (ids, item, user)):
-            return None
-        rating = None
+        user, item = ([identity(v) for v in table[n]] for n in ("user_id", "item_id"))
+        time = moments(table["timestamp"])
+        rating = [5.0] * len(item)
         if recipe.min_rating is not None:
-            if not is_number(table["rating"].type):
-                return None
-            rating = table["rating"].to_pylist()
-        for column in (ids, item, user):
-            if not is_number(column.type):
-                column.cast(pa.string()).to_pylist()
-        rows = [
-            row
-            for row in range(len(table))
-            if rating is None or (rating[row] is not None and rating[row] >= recipe.min_rating)
-        ]
-        time = times(table["timestamp"])
-        used = [ids.to_pylist(), *([c[row] for row in rows] for c in (
-            item.to_pylist(), user.to_pylist(), time))]  # fmt: skip
-        if any(gap(value) for values in used for value in values) or len(set(used[0])) < len(ids):
-            return None
-        if any(abs(when) >= 2**63 for when in used[3]):
-            return None
-        if ids.type != item.type:
-            ids, item = ids.cast(pa.string()), item.cast(pa.string())
-        ids, item, user = set(ids.to_pylist()), item.to_pylist(), user.to_pylist()
-        clicks = sorted((user[row], time[row], row) for row in rows if item[row] in ids)
+            rating = [None if v is None else float(v) for v in table["rating"]]
+        order = {name: n for n, name in enumerate(sorted(ids, key=lambda i: (len(i), i)))}
     except Exception:
         return None
+    clicks = sorted(
+        (u, t, order[i], i)
+        for u, i, t, r in zip(user, item, time, rating, strict=True)
+        if None not in (u, i, t) and i in order
+        if recipe.min_rating is None or (r is not None and r >= recipe.min_rating)
+    )
     first, by_user = set(), {}
-    for who, when, row in clicks:
-        if (who, item[row]) not in first:
-            first.add((who, item[row]))
-            by_user.setdefault(who, []).append((when, item[row]))
+    for who, when, _, what in clicks:
+        if (who, what) not in first:
+            first.add((who, what))
+            by_user.setdefault(who, []).append((when, what))
     return placed(by_user, recipe, len(ids))
 
 
@@ -182,7 +222,7 @@ def placed(by_user: dict, recipe: Recipe, n_items: int) -> Counter | None:
             elif len(clicks) >= 3:
                 split = {1: "test", 2: "valid"}.get(len(clicks) - number, "train")
             history = [other for earlier, other in clicks if earlier < when][-recipe.max_history :]
-            result[split, text(who), text(item), tuple(map(text, history))] += 1
+            result[split, who, item, tuple(history)] += 1
             learned |= {item} if split == "train" else set()
     if {split for split, *_ in result} != {"train", "valid", "test"}:
         return None
@@ -194,31 +234,33 @@ def placed(by_user: dict, recipe: Recipe, n_items: int) -> Counter | None:
     return result
 
 
-def text(value: object) -> str:
-    """An id as text, alike whether it is 7, 7.0 or "7"."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def gap(value: object) -> bool:
-    """Whether a value is missing."""
-    return value is None or value != value
+def identity(value: object) -> str | None:
+    """An id as text; None for a missing one; raises for a number with a fraction."""
+    if value is None or value != value or value == "":
+        return None
+    if isinstance(value, float):
+        if not value.is_integer():
+            raise ValueError(f"no id: {value}")
+        return str(int(value))
+    return str(value)
 
 
 def difference(folder: Path, wanted: Counter, recipe: Recipe) -> str:
     """What of an imported dataset differs from the clicks that must be there."""
     dataset = Dataset.load(folder)
-    table = pq.read_table(folder / "item_ids.parquet")
-    ids = table["original_id"]
-    items = dict(zip(table["item_id"].to_pylist(), map(text, ids.to_pylist()), strict=True))
-    users = None
-    if (folder / "user_ids.parquet").exists():
-        numbers, originals = pq.read_table(folder / "user_ids.parquet").columns
-        users = dict(zip(numbers.to_pylist(), map(text, originals.to_pylist()), strict=True))
+    items, users = (
+        dict(
+            zip(
+                *(column.to_pylist() for column in pq.read_table(folder / name).columns),
+                strict=True,
+            )
+        )
+        for name in ("item_ids.parquet", "user_ids.parquet")
+    )
     clicked, found, shown = {}, Counter(), []
     for split, rows in dataset.splits.items():
         for row in range(len(rows)):
-            who = int(rows.user[row])
-            who = users[who] if users is not None else text(who)
+            who = users[int(rows.user[row])]
             item = items[int(rows.target[row])]
             if row % (1 + recipe.negatives) == 0:
                 history = tuple(items[int(click)] for click in rows.history(row))

@@ -131,5 +131,5 @@ def test_a_malicious_dataset_runs_nothing(tmp_path, name):
     with pytest.raises(MMCTRError, match=name):
         Dataset.load(data)
     with pytest.raises(MMCTRError, match=name):
-        import_dataset(path, path, None, data / "out", Recipe())
+        import_dataset([path], [path], None, data / "out", Recipe())
     assert not trap.exists()

@@ -19,6 +19,7 @@ from mmctr.runs.run import Run
 from mmctr.runs.train import train
 from mmctr.training.config import configs
 from mmctr.training.metrics import auc
+from tests.data.folders import write_folder
 from tests.runs.test_unfinished import require_equal, stop_at
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
@@ -198,11 +199,53 @@ def test_compare_trains_quick_runs_if_there_is_no_report(workplace, tiny_folder)
     assert len(list((workplace / "runs").iterdir())) >= 2 * len(STRATEGIES)
 
 
+@pytest.fixture(scope="module")
+def narrow(workplace):
+    """A folder named 20241231 of four items, with text features of width 3, image ones of 2."""
+    write_folder(workplace / "20241231")
+    return 20241231
+
+
+def test_explore_data_whose_name_is_a_number(workplace, narrow):
+    """`papermill 01_explore.ipynb out.ipynb -p data 20241231` makes a number of the name."""
+    notebook, values = execute("01_explore", workplace, data=narrow)
+    assert values["items"] == 4
+    assert "Data: 20241231" in said(notebook)
+
+
+def test_embeddings_narrower_than_their_strategies_are_said_once(workplace, narrow):
+    notebook, values = execute("02_embeddings", workplace, data=narrow)
+    assert set(values["co_click_auc"]) == set(STRATEGIES)
+    assert said(notebook).count("v1 keeps 3 text components instead of 128") == 1
+    assert said(notebook).count("as many as there are") == len(STRATEGIES)
+
+
+def test_train_on_narrow_embeddings_with_parameters_as_yaml_reads_them(workplace, narrow):
+    off = {"bilinear": False, "preset": None, "seed": None, "resume": False, "heads": "null"}
+    small = {"epochs": 1, "embedding_dim": 4, "strategy": "v1"}
+    notebook, values = execute("03_train", workplace, data=narrow, **off, **small)
+    assert said(notebook).count("v1 keeps 3 text components instead of 128") == 1
+    run = Run.load(values["run"])
+    assert (run.config["model"]["bilinear"], run.seed) == ("off", 1)
+    assert "seed None" not in said(notebook)
+
+
+@pytest.mark.parametrize("seeds", [1, [1]])
+def test_ablation_with_seeds_that_are_a_number_or_a_list(workplace, narrow, seeds):
+    chosen = {"data": narrow, "seeds": seeds, "names": "strategy ids", "epochs": 1}
+    _, values = execute("06_ablation", workplace, **chosen)
+    assert set(values["changes"]) == {"strategy ids"}
+
+
 @pytest.mark.parametrize(
     ("name", "parameters", "sentence"),
     [
         ("03_train", {"strategy": "v9"}, "Strategy 'v9' is unknown: choose one of v1, v2, v3, v4"),
+        ("03_train", {"strategy": 4}, "Strategy 4 is unknown: choose one of v1, v2, v3, v4"),
+        ("03_train", {"resume": 2024}, "2024 "),
         ("04_attention", {"run": "runs/none"}, "is not a finished run"),
+        ("06_ablation", {"names": 8}, "Variation '8' is unknown: choose of"),
+        ("06_ablation", {"seeds": "1,x"}, "Seeds are '1,x', expected whole numbers such as 1,2"),
         ("06_ablation", {"names": "no head"}, "Variation 'no head' is unknown: choose of"),
     ],
 )

@@ -256,15 +256,39 @@ def test_points_of_a_map_name_their_item_if_it_is_known():
     assert [list(trace.customdata) for trace in traces] == [[30], [40]]
 
 
+def test_points_of_a_map_tell_their_items_own_id():
+    table = pd.DataFrame({"x": [0.0], "y": [3.0], "tag": ["Drama"], "title": "<a>", "id": "<7>"})
+    trace = figures.embeddings.item_maps({"v1": table}).data[0]
+    assert list(trace.text) == ["&lt;a&gt;<br>item &lt;7&gt;"]
+
+
+def test_names_of_tags_are_shown_as_text():
+    """In the legend, on hovering, where %{x} would be a number, and below bars."""
+    names = ["<b>Drama", "%{x}"]
+    table = pd.DataFrame({"x": [0.0, 1], "y": [3.0, 4], "tag": names, "title": "a"})
+    for trace in figures.embeddings.item_maps({"v1": table}).data:
+        assert trace.name in ("&lt;b&gt;Drama", "%{x}")
+        assert trace.hovertemplate == "%{text}<extra>tag %{fullData.name}</extra>"
+    bars = figures.data.bars(table, "tag", "y", x_title="Tag", y_title="Items").data[0]
+    assert list(bars.x) == ["&lt;b&gt;Drama", "%{x}"]
+
+
+def test_a_tag_named_other_is_a_tag():
+    table = pd.DataFrame({"x": [0.0, 1], "y": [3.0, 4], "tag": ["other", None], "title": "a"})
+    traces = figures.embeddings.item_maps({"v1": table}).data
+    assert [trace.name for trace in traces] == ["other", "none of these"]
+    assert [trace.marker.color == figures.style.QUIET for trace in traces] == [False, True]
+
+
 def test_maps_show_every_item_once_a_strategy():
-    table = pd.DataFrame({"x": [0.0, 1, 2], "y": [3.0, 4, 5], "tag": ["7", "other", "7"]})
+    table = pd.DataFrame({"x": [0.0, 1, 2], "y": [3.0, 4, 5], "tag": ["7", None, "7"]})
     figure = figures.embeddings.item_maps(
         {name: table.assign(title="a") for name in ("v1", "v2", "v3")}
     )
     points = [point for trace in figure.data for point in zip(trace.x, trace.y, strict=True)]
     assert sorted(points) == sorted(3 * list(zip(table["x"], table["y"], strict=True)))
     assert [note.text for note in figure.layout.annotations] == ["v1", "v2", "v3"]
-    assert [trace.name for trace in figure.data if trace.showlegend] == ["7", "other"]
+    assert [trace.name for trace in figure.data if trace.showlegend] == ["7", "none of these"]
 
 
 def test_text_is_escaped_once():

@@ -3,6 +3,7 @@
 import re
 import shutil
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -80,6 +81,23 @@ def test_names_that_links_cannot_hold_are_mended_and_doubles_dropped(tmp_path, t
     assert report.dataset["name"] == "100% #1"
     assert len(report.pages) == 5
     assert "recorded no run" in report.failed[0].error
+
+
+def test_pages_are_made_anew_when_items_or_tags_have_other_names(
+    again, tiny_folder, tmp_path, capsys
+):
+    """Numbers, and so the fingerprint, stay: a dataset imported anew in place may be like this."""
+    data = shutil.copytree(tiny_folder, tmp_path / "data")
+    tags = {"tag": [1], "name": ["Drama"]}
+    ids = {"item_id": range(1, 301), "original_id": [f"i{number}" for number in range(300)]}
+    reused = []
+    for table in (None, None, tags, ids):
+        if table:
+            name = "tags" if table is tags else "item_ids"
+            pd.DataFrame(table).to_parquet(data / f"{name}.parquet")
+        make_report(data, ["v4"], [1], again.out, notebooks=again.notebooks)
+        reused.append("01_explore: reused" in capsys.readouterr().err)
+    assert reused == [False, True, False, False]
 
 
 def test_two_processes_do_not_make_the_same_report(again):

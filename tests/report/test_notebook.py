@@ -1,7 +1,10 @@
 """What notebooks say, show and record, without a kernel around them."""
 
+import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -55,6 +58,28 @@ def test_the_latest_run_on_the_same_data_is_opened(
     assert f"Run: {tiny_run.name}, strategy v4, seed 1." in displayed[-1].data
 
 
+def test_covers_name_the_items_own_ids(named):
+    html = notebook.covers(named.catalog, np.array([5])).data
+    assert "(item &lt;i&gt;0005&lt;/i&gt;)" in html
+    assert "<i>0005" not in html
+
+
+def test_a_run_on_items_of_other_ids_is_not_opened(
+    displayed, monkeypatch, tmp_path, named, tiny_run
+):
+    monkeypatch.setenv("MMCTR_HOME", str(tmp_path))
+    shutil.copytree(tiny_run.folder, tmp_path / "runs" / "other")
+    path = tmp_path / "runs" / "other" / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["dataset"]["item_ids_sha256"] = "0"
+    path.write_text(json.dumps(summary))
+    monkeypatch.setattr(notebook, "_quick_run", lambda *_, **__: tiny_run)
+    assert notebook.open_run("", named) is tiny_run
+    summary["dataset"]["item_ids_sha256"] = named.catalog.ids_hash
+    path.write_text(json.dumps(summary))
+    assert notebook.open_run("", named).name == "other"
+
+
 def test_what_is_not_there_is_one_sentence(displayed, monkeypatch, tmp_path, tiny, tiny_report):
     monkeypatch.setenv("MMCTR_HOME", str(tmp_path))
     with pytest.raises(RunError, match="run mmctr search first"):
@@ -75,3 +100,59 @@ def test_a_relative_folder_of_a_notebook_is_that_of_the_import(
     monkeypatch.chdir(Path(__file__).parents[2] / "notebooks")
     assert notebook.open_dataset("data/ml").fingerprint
     assert "simulated" in displayed[-1].data
+
+
+def test_names_that_papermill_read_as_numbers_are_found(
+    displayed, monkeypatch, tmp_path, tiny, tiny_folder, tiny_run, tiny_report
+):
+    """`-p data 20241231` is a number; so is a run, a report or a study that is named like this."""
+    monkeypatch.setenv("MMCTR_HOME", str(tmp_path))
+    for number, folder in enumerate((tiny_folder, tiny_run.folder)):
+        (tmp_path / str(number)).symlink_to(folder, target_is_directory=True)
+    (tmp_path / "2.5").symlink_to(tiny_report.folder, target_is_directory=True)
+    assert notebook.open_dataset(0).fingerprint == tiny.fingerprint
+    assert notebook.open_run(1, tiny).config == tiny_run.config
+    with pytest.raises(ConfigError, match=r"2\.5 has no runs on .*: choose another report"):
+        notebook.open_runs(2.5, tiny)
+    with pytest.raises(RunError, match="20241231"):
+        notebook.open_study(20241231)
+
+
+@pytest.mark.parametrize("nothing", [None, "", "null", False])
+def test_no_name_is_none_however_it_is_said(
+    displayed, monkeypatch, tmp_path, tiny, tiny_run, nothing
+):
+    monkeypatch.setenv("MMCTR_HOME", str(tmp_path))
+    (tmp_path / "runs").symlink_to(tiny_run.folder.parent, target_is_directory=True)
+    assert notebook.open_run(nothing, tiny).name == tiny_run.name
+    with pytest.raises(RunError, match="run mmctr search first"):
+        notebook.open_study(nothing)
+    assert notebook.by_comma(nothing) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(3, ["3"]), ("1, 2", ["1", "2"]), ([1, 2], ["1", "2"]), ("a,b,", ["a", "b"])],
+)
+def test_lists_are_words_by_comma_a_number_or_a_list(given, expected):
+    assert notebook.by_comma(given) == expected
+
+
+def test_seeds_are_whole_numbers_or_one_sentence():
+    assert notebook.seeds_of("1, 2") == [1, 2]
+    assert notebook.seeds_of(7) == notebook.seeds_of([7]) == [7]
+    for given in ("1,x", 1.5, "", None):
+        with pytest.raises(ConfigError, match=r"Seeds are .*, expected whole numbers such as 1,2"):
+            notebook.seeds_of(given)
+
+
+def test_no_sentence_is_not_shown(displayed):
+    notebook.say("")
+    assert displayed == []
+
+
+def test_data_that_are_null_are_the_demo(displayed, monkeypatch, tmp_path, tiny, tiny_folder):
+    monkeypatch.setenv("MMCTR_HOME", str(tmp_path))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "demo").symlink_to(tiny_folder, target_is_directory=True)
+    assert notebook.open_dataset(None).fingerprint == tiny.fingerprint

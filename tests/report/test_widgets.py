@@ -1,5 +1,7 @@
 """The explorers as objects: what they show against `explain`, and titles that attack."""
 
+import base64
+import io
 from dataclasses import replace
 from html import escape
 from html.parser import HTMLParser
@@ -9,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from IPython.display import HTML
+from PIL import Image
 
 from mmctr.content.fusion import item_embeddings
 from mmctr.data.impressions import Impressions
@@ -59,7 +62,7 @@ def attention_explorer(run, dataset):
 
 def item_explorer(dataset, embeddings):
     items = np.arange(1, 101)
-    columns = {"x": items / 10, "y": -items / 7, "tag": ["1", "other"] * 50, "item": items}
+    columns = {"x": items / 10, "y": -items / 7, "tag": ["1", None] * 50, "item": items}
     table = pd.DataFrame(columns).assign(title=dataset.catalog.titles[items])
     maps = {name: table.assign(x=table["x"] + number) for number, name in enumerate(embeddings)}
     return ItemExplorer(ItemView(dataset, embeddings, maps))
@@ -193,6 +196,41 @@ def test_items_are_found_by_id_and_by_title(tiny):
         assert panels.find_items(catalog, nothing) == []
 
 
+def test_items_are_found_by_their_own_id(named):
+    catalog = replace(named.catalog, titles=np.full(301, "", dtype=object))
+    assert panels.find_items(catalog, "<i>0017</i>") == [17]
+    assert panels.find_items(catalog, "17") == [], "a row number is no id"
+    assert "(item &lt;i&gt;0017&lt;/i&gt;, no title)" in panels.tile_html(catalog, 17)
+
+
+def test_an_item_is_shown_with_its_own_id_and_the_names_of_its_tags(named, embeddings):
+    explorer = item_explorer(named, embeddings)
+    explorer.search.value = "<i>0250</i>"
+    assert explorer.item == 250
+    tags = [f"<b>Tag {tag}" for tag in named.catalog.tags[250] if tag]
+    text = Elements(explorer.panel.html).text
+    assert tags
+    assert f"Item <i>0250</i>, tags {', '.join(tags)} (not one of the 100" in text
+    near = nearest(embeddings["v1"], 250, 1)[0]
+    assert f"(item &lt;i&gt;{near:04}&lt;/i&gt;)" in explorer.panel.html
+    for html in (explorer.panel.html, explorer.found.html, explorer.view.page()):
+        assert "<i>0" not in html
+        assert "<b>Tag" not in html
+
+
+def test_a_user_is_found_and_shown_by_its_own_id(named, tiny_run):
+    explorer, users = attention_explorer(tiny_run, named), named.valid.user
+    user = int(users[40])
+    explorer.user.value = f"<u>{user:04}</u>"
+    rows = np.flatnonzero(users == user)
+    assert [row for _, row in explorer.impression.options] == rows.tolist()
+    assert explorer.impression.options[0][0].startswith(f"user <u>{user:04}</u>: ")
+    explorer.find_user("<u>0")
+    assert len(explorer.impression.options) > 1
+    explorer.find_user(f"{user}")
+    assert "No user of valid" in explorer.head.html
+
+
 def test_without_covers_there_are_no_empty_frames(tiny, tiny_run, embeddings):
     bare = replace(tiny, catalog=replace(tiny.catalog, covers={}))
     for html in every_html(bare, tiny_run, embeddings):
@@ -203,6 +241,26 @@ def test_an_unreadable_cover_is_an_empty_frame(tiny, tmp_path):
     (tmp_path / "1.jpg").write_text("not a picture")
     catalog = replace(tiny.catalog, covers={1: tmp_path / "1.jpg", 2: tmp_path / "none.jpg"})
     assert [panels.thumbnail(catalog, item) for item in (1, 2, 3)] == ["", "", ""]
+
+
+def test_thumbnails_are_upright_on_white_and_of_the_right_brightness(tiny, tmp_path):
+    red, blue = np.zeros((2, 120, 60, 3), np.uint8)
+    red[..., 0], blue[..., 2] = 255, 255
+    exif = Image.Exif()
+    exif[0x0112] = 8  # the first row is the left edge
+    Image.fromarray(np.vstack([red, blue])).save(tmp_path / "1.jpg", exif=exif, subsampling=0)
+    Image.new("RGBA", (90, 90), (0, 0, 0, 0)).save(tmp_path / "2.png")
+    Image.fromarray(np.full((90, 90), 113 * 257, np.uint16)).save(tmp_path / "3.png")
+    covers = dict(enumerate(sorted(tmp_path.iterdir()), start=1))
+    catalog = replace(tiny.catalog, covers=covers)
+    turned, clear, grey = (
+        Image.open(io.BytesIO(base64.b64decode(panels.thumbnail(catalog, item).split(",")[1])))
+        for item in covers
+    )
+    np.testing.assert_allclose(turned.getpixel((20, 44)), (255, 0, 0), atol=9)
+    np.testing.assert_allclose(turned.getpixel((70, 44)), (0, 0, 255), atol=9)
+    np.testing.assert_allclose(clear.getpixel((44, 44)), (255, 255, 255), atol=2)
+    np.testing.assert_allclose(grey.getpixel((44, 44)), (113, 113, 113), atol=2)
 
 
 def every_html(tiny, tiny_run, embeddings):

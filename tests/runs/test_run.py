@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
@@ -15,7 +16,10 @@ from mmctr.data.dataset import Dataset
 from mmctr.data.demo import write_demo
 from mmctr.errors import RunError
 from mmctr.runs.run import Run
+from mmctr.runs.train import train
+from mmctr.training.config import configs
 from mmctr.training.prediction import predict
+from tests.data.importing.logs import ITEMS, imported
 from tests.fuzz.cases import limited_memory
 
 FILES = (
@@ -93,6 +97,50 @@ def test_other_items_of_the_same_number_are_refused(tiny, tiny_run):
     other = replace(tiny, catalog=replace(tiny.catalog, tags=changed))
     with pytest.raises(RunError, match=r"trained on items with other tags.*: choose the run's own"):
         tiny_run.require_fit(other)
+
+
+def test_items_with_other_ids_are_refused(tmp_path):
+    """One item of the table is exchanged for another: nothing but its own id tells."""
+    log = pd.DataFrame(
+        [(f"u{n % 5}", f"i{n * 7 % 11}", n) for n in range(40)],
+        columns=["user_id", "item_id", "timestamp"],
+    )
+    datasets = []
+    for name, last in (("one", "i9"), ("same", "i9"), ("other", "j9")):
+        (tmp_path / name).mkdir()
+        items = ITEMS.replace({"item_id": {"i9": last}}).sample(frac=1, random_state=len(datasets))
+        clicks = log.replace({"item_id": {"i9": last}})
+        out, _ = imported(tmp_path / name, clicks, items, say=lambda _: None)
+        datasets.append(Dataset.load(out))
+    one, same, other = datasets
+    small = configs(epochs=1, embedding_dim=4, heads=1, hidden=(8,))
+    run = train(one, "ids", *small, tmp_path / "runs")
+    run.require_fit(one)
+    run.require_fit(same)
+    assert other.fingerprint == one.fingerprint
+    assert other.catalog.n_items == one.catalog.n_items
+    assert run.has_other_ids(other.catalog)
+    with pytest.raises(RunError, match=r"items with other ids than .*: choose the run's own"):
+        run.require_fit(other)
+    # Runs of before have no hash of ids: they are checked by what they have.
+    old = Run(run.folder, run.config, json.loads(json.dumps(run.summary)))
+    del old.summary["dataset"]["item_ids_sha256"]
+    old.require_fit(other)
+
+
+def test_a_run_on_data_without_own_ids_has_no_hash_of_them(tiny, tiny_run, named):
+    assert "item_ids_sha256" not in tiny_run.summary["dataset"]
+    tiny_run.require_fit(named)
+
+
+@pytest.mark.parametrize("wrong", [7, ["a"]])
+def test_a_damaged_hash_of_ids_is_one_sentence(tiny_run, tmp_path, wrong):
+    def spoil(summary):
+        summary["dataset"]["item_ids_sha256"] = wrong
+
+    folder = edited(tiny_run, tmp_path / "run", "summary.json", spoil)
+    with pytest.raises(RunError, match=r"summary.json, dataset.item_ids_sha256: found"):
+        Run.load(folder)
 
 
 def edited(run, folder, name, change):

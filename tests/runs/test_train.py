@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from mmctr.errors import ConfigError
-from mmctr.runs.train import train
+from mmctr.errors import ConfigError, RunError
+from mmctr.runs.run import Run
+from mmctr.runs.train import resume, train
+from mmctr.runs.verify import rerun, verify
 from mmctr.training.config import configs
+from tests.data.folders import load_changed
+from tests.runs.test_unfinished import require_equal, stop_at
 from tests.training.test_trainer import SMALL
 
 
@@ -63,3 +67,45 @@ def test_wrong_parameters_are_one_sentence(tiny, tmp_path, monkeypatch, paramete
     with pytest.raises(ConfigError, match=message):
         train(tiny, "v4", *configs(**parameters), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+FEW = configs(epochs=2, embedding_dim=4, heads=1, hidden=(8,), batch_size=3)
+FINETUNED = configs(epochs=2, embedding_dim=4, heads=1, hidden=(8,), content="finetuned")
+
+
+@pytest.fixture
+def narrow(tmp_path):
+    """Four items, text features of width 3 and image features of width 2."""
+    return load_changed(tmp_path / "narrow", {})
+
+
+@pytest.mark.parametrize(("strategy", "width"), [("v1", 3), ("v2", 2), ("v3", 4), ("v4", 5)])
+@pytest.mark.parametrize("small", [FEW, FINETUNED])
+def test_a_narrow_run_trains_loads_verifies_and_runs_again(
+    narrow, tmp_path, strategy, width, small
+):
+    run = Run.load(train(narrow, strategy, *small, tmp_path / "runs").folder)
+    assert run.model().state_dict()["embedding.content"].shape[1] == width
+    run.require_fit(narrow)
+    assert verify(run, narrow) == ([], [])
+    again, words = rerun(run, narrow, tmp_path / "again")
+    assert words == "The weights are identical, bit for bit."
+    assert verify(again, narrow) == ([], [])
+
+
+def test_a_narrow_run_is_gone_on_with(narrow, tmp_path, monkeypatch):
+    whole = train(narrow, "v4", *FEW, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_at(patch, 2, KeyboardInterrupt())
+        with pytest.raises(RunError, match="go on with"):
+            train(narrow, "v4", *FEW, tmp_path / "runs")
+    (left,) = (tmp_path / "runs").iterdir()
+    require_equal(whole, resume(left, narrow))
+
+
+def test_other_features_are_told_of_a_narrow_run(narrow, tmp_path):
+    run = train(narrow, "v2", *FEW, tmp_path / "runs")
+    wider = {"img_emb_CLIPRN50": [[4.0, -4.0, 1.0], [2.0, 9.0, 2.0], [1.0, 0, 7.0], [3.0, 5, 0]]}
+    other = load_changed(tmp_path / "other", {"item_feature": wider})
+    with pytest.raises(RunError, match="trained on items with other content"):
+        run.require_fit(other)

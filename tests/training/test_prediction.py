@@ -17,17 +17,39 @@ from mmctr.model.din import DIN
 from mmctr.training import prediction
 from mmctr.training.config import TrainConfig
 from mmctr.training.trainer import fit
+from tests.data.folders import NAMES, load_changed
 
 
 def test_predictions_csv(tiny, tmp_path):
     rows = tiny.split("test")
     probability = np.linspace(0, 1, len(rows), dtype=np.float32)
-    prediction.write_predictions(tmp_path / "out.csv", rows, probability)
+    prediction.write_predictions(tmp_path / "out.csv", tiny, rows, probability)
     table = pd.read_csv(tmp_path / "out.csv")
     assert table["ID"].tolist() == list(range(len(rows)))
     assert table["user_id"].tolist() == rows.user.tolist()
     assert table["item_id"].tolist() == rows.target.tolist()
     np.testing.assert_allclose(table["probability"], probability, atol=1e-7)
+
+
+def test_predictions_of_data_without_own_ids_are_as_ever_byte_for_byte(tiny, tmp_path):
+    rows = tiny.split("test")
+    probability = np.linspace(0, 1, len(rows), dtype=np.float32)
+    prediction.write_predictions(tmp_path / "out.csv", tiny, rows, probability)
+    numbers = {"user_id": rows.user, "item_id": rows.target, "probability": probability}
+    pd.DataFrame(numbers).to_csv(tmp_path / "numbers.csv", index_label="ID")
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "numbers.csv").read_bytes()
+
+
+def test_predictions_join_to_the_users_own_tables(tmp_path):
+    """Ids come back as the text that they were: with their zeros, commas and quotes."""
+    data = load_changed(tmp_path, NAMES | {"test": {"item_id": [4]}})
+    for name, target in (("test", ["9007199254740993"]), ("valid", ["9007199254740993", "x-2"])):
+        rows = data.split(name)
+        prediction.write_predictions(tmp_path / "out.csv", data, rows, np.full(len(rows), 0.5))
+        table = pd.read_csv(tmp_path / "out.csv", dtype=str)
+        assert list(table) == ["ID", "user_id", "item_id", "probability"]
+        assert table["item_id"].tolist() == target
+        assert table["user_id"].tolist() == {"test": ["0008"], "valid": ["ann", "<i>"]}[name]
 
 
 def test_submission_is_the_challenges_zip(tmp_path):
@@ -40,7 +62,9 @@ def test_submission_is_the_challenges_zip(tmp_path):
 def test_nothing_is_half_written(tiny, tmp_path):
     (tmp_path / "out.csv").mkdir()
     with pytest.raises(MMCTRError, match=r"out\.csv could not be written"):
-        prediction.write_predictions(tmp_path / "out.csv", tiny.valid, np.zeros(len(tiny.valid)))
+        prediction.write_predictions(
+            tmp_path / "out.csv", tiny, tiny.valid, np.zeros(len(tiny.valid))
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
 
 
@@ -50,7 +74,7 @@ def test_nothing_is_half_written(tiny, tmp_path):
         ("pandas.DataFrame.to_csv", prediction.write_predictions),
         (
             "zipfile.ZipFile.writestr",
-            lambda path, _, scores: prediction.write_submission(path, scores),
+            lambda path, _data, _rows, scores: prediction.write_submission(path, scores),
         ),
     ],
 )
@@ -62,7 +86,7 @@ def test_a_full_disk_leaves_the_old_files(tiny, tmp_path, monkeypatch, method, w
     path.write_text("old")
     monkeypatch.setattr(method, full)
     with pytest.raises(MMCTRError, match=r"old could not be written .No space left"):
-        write(path, tiny.valid, np.zeros(len(tiny.valid)))
+        write(path, tiny, tiny.valid, np.zeros(len(tiny.valid)))
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -97,7 +121,7 @@ def test_scores_that_are_no_numbers_are_not_written(tiny, tmp_path, wrong):
     probability = np.full(len(rows), 0.5, dtype=np.float32)
     probability[7] = wrong
     with pytest.raises(RunError, match=f"probability of row 7 is {wrong}, expected 0 to 1"):
-        prediction.write_predictions(tmp_path / "out.csv", rows, probability)
+        prediction.write_predictions(tmp_path / "out.csv", tiny, rows, probability)
     assert not list(tmp_path.iterdir())
 
 

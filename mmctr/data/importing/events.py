@@ -1,26 +1,41 @@
-"""A log as clicks, sorted by user and time."""
+"""A log as clicks, sorted by user and time: read, joined to the items, and sorted by DuckDB."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from tqdm.auto import tqdm
 
-from mmctr.data import parquet, schema
 from mmctr.data.importing.recipe import Recipe
-from mmctr.data.importing.sources import as_numbers, as_times, places_of, require_ids
+from mmctr.data.importing.sources import (
+    FRACTIONS,
+    INTEGERS,
+    Source,
+    id_text,
+    quoted,
+)
 from mmctr.errors import DataError
+
+CHUNK = 1 << 20  # clicks that are worked on at once, and at least one user's
+NANOSECONDS = {"days": 86_400 * 10**9, "seconds": 10**9, "milliseconds": 10**6}
+NANOSECONDS |= {"microseconds": 10**3, "nanoseconds": 1}
+# Numbers below are taken for times of the unit: 1e5 days are 273 years.
+UNITS = ((1e5, "days"), (1e11, "seconds"), (1e14, "milliseconds"), (1e17, "microseconds"))
 
 
 @dataclass(frozen=True)
 class Clicks:
-    """A log sorted by user and time: int64 arrays, one row a click.
+    """Clicks of whole users, sorted by user and time: int64 arrays, one entry a click.
 
-    user: as in the log, or numbered from 1. item: new ids. time: any unit. start: where the
-    user's clicks begin. before: the first click at the same time, so that start..before are the
-    clicks that happened earlier.
+    user: numbered from 1. item: new ids. time: nanoseconds since 1970. start: where the user's
+    clicks begin. before: the first click at the same time, so that start..before are the clicks
+    that happened earlier.
     """
 
     user: np.ndarray
@@ -29,49 +44,234 @@ class Clicks:
     start: np.ndarray
     before: np.ndarray
 
+    def __len__(self) -> int:
+        return len(self.user)
 
-def read_clicks(
-    log: pa.Table, original: pa.ChunkedArray, path: Path, recipe: Recipe
-) -> tuple[Clicks, pa.Array | None, dict[str, int]]:
-    """The clicks of a log, the original user ids if they had to be numbered, and counts."""
-    counts = {"interactions": len(log)}
+
+@dataclass(frozen=True)
+class Log:
+    """The clicks of a log in a file, in order. counts: of rows; said: what was understood."""
+
+    path: Path
+    clicks: int
+    counts: dict[str, int]
+    said: list[str]
+    unit: int | None  # nanoseconds of the log's own numbers; None for dates
+    simultaneous: bool  # whether clicks of equal time are
+
+    def chunks(self, description: str) -> Iterator[Clicks]:
+        """The clicks in order, whole users at a time."""
+        file = pq.ParquetFile(self.path)
+        with tqdm(total=self.clicks, desc=description, unit=" clicks", unit_scale=True) as bar:
+            for number in range(file.num_row_groups):
+                table = file.read_row_group(number)
+                yield _clicks(*(c.to_numpy() for c in table.columns), self.simultaneous)
+                bar.update(len(table))
+
+
+def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
+    """Sort a log's clicks on the items of the table `items` into a file.
+
+    A user clicks an item once: only the first time tells of a choice among unseen items. Writes
+    clicks.parquet and user_ids.parquet. Raises DataError for columns that cannot be used, or if
+    no click is left.
+    """
+    needed = [recipe.user_column, recipe.item_column, recipe.time_column]
+    needed += [recipe.order_by] if recipe.order_by else []
+    source.require(*needed)
+    if recipe.rating_column in source.columns:
+        source.require(recipe.rating_column)
+    elif recipe.min_rating is not None:
+        raise DataError(
+            f"{source.name} has no column {recipe.rating_column}, which min_rating needs: name the "
+            "rating column or leave min_rating out."
+        )
+    source = source.kept([*needed, recipe.rating_column], workplace / "log.parquet")
+    time, unit, said = _time(source, recipe.time_column)
+    user, item = (id_text(source, c) for c in (recipe.user_column, recipe.item_column))
+    filtered = "false"
     if recipe.min_rating is not None:
-        if recipe.rating_column not in log.column_names:
-            raise DataError(
-                f"{path} has no column {recipe.rating_column}, which min_rating needs: name the "
-                "rating column or leave min_rating out."
+        rating = _number(source, recipe.rating_column)
+        # NaN, which careless exports have for nothing, counts as the largest number in SQL.
+        low = f"{rating} < {recipe.min_rating!r} OR isnan({rating})"
+        filtered = f"coalesce({low}, true)"
+    order = f"{quoted(recipe.order_by)}" if recipe.order_by else "NULL"
+    rows = (
+        f"SELECT {user} AS user_id, {item} AS item_id, {time} AS time, {order} AS place, "
+        f"{filtered} AS filtered FROM {{source}}"
+    )
+    kind = (
+        "CASE WHEN filtered THEN 'below_min_rating' WHEN user_id IS NULL OR item_id IS NULL OR "
+        "time IS NULL THEN 'unreadable' WHEN number IS NULL THEN 'of_unknown_items' "
+        "ELSE 'known' END"
+    )
+    joined = f"SELECT *, {kind} AS kind FROM ({rows}) LEFT JOIN items ON item_id = items.id"
+    counts, examples = _counts(source, joined, recipe)
+    if not counts["known"]:
+        raise DataError(
+            f"{source.name} has no click on an item of the items table: check the id columns."
+        )
+    said += examples
+    places = "try_cast(place::VARCHAR AS DOUBLE) NULLS LAST, place::VARCHAR"
+    ordered = (
+        f"SELECT user_id, number::INTEGER AS item, time FROM ({joined}) WHERE kind = 'known' "
+        f"ORDER BY length(user_id), user_id, time, {places}, item"
+    )
+    reader = source.batches(ordered, 1 << 17)
+    known = counts.pop("known")
+    users, clicks, ties = _write_clicks(reader, workplace, known)
+    counts |= {"repeated": known - clicks, "clicks": clicks, "users": users}
+    simultaneous = recipe.order_by is None
+    counts["simultaneous"] = ties if simultaneous else 0
+    return Log(workplace / "clicks.parquet", clicks, counts, said, unit, simultaneous)
+
+
+def _counts(source: Source, joined: str, recipe: Recipe) -> tuple[dict[str, int], list[str]]:
+    """How many rows are of which kind, and sentences on what was lost."""
+    by_kind = dict(source.rows(f"SELECT kind, count(*) FROM ({joined}) GROUP BY kind"))
+    torn = source.torn_lines()
+    total = sum(by_kind.values()) + torn
+    counts = {"interactions": total}
+    if recipe.min_rating is not None:
+        counts["below_min_rating"] = by_kind.get("below_min_rating", 0)
+    counts["unreadable"] = by_kind.get("unreadable", 0) + torn
+    counts["of_unknown_items"] = by_kind.get("of_unknown_items", 0)
+    counts["known"] = by_kind.get("known", 0)
+    said = []
+    for kind in ("unreadable", "of_unknown_items"):
+        if counts[kind] > 0.05 * total:
+            example = source.rows(
+                f"SELECT user_id, item_id FROM ({joined}) WHERE kind = '{kind}' LIMIT 1"
             )
-        rating = log[recipe.rating_column]
-        if not parquet.is_kind(rating.type, schema.NUMBER):
-            raise parquet.unfit(path, recipe.rating_column, None, rating.type, schema.NUMBER)
-        rating = rating.cast(pa.float64(), safe=False)
-        log = log.filter(pc.greater_equal(rating, recipe.min_rating))
-        counts["below_min_rating"] = counts["interactions"] - len(log)
-    for column in (recipe.user_column, recipe.item_column, recipe.time_column):
-        row = pc.index(pc.is_null(log[column], nan_is_null=True), True).as_py()
-        if row >= 0:
-            raise parquet.unfit(path, column, row, "no value", "one")
-    for column in (recipe.user_column, recipe.item_column):
-        require_ids(log[column], path, column)
-    item = places_of(log[recipe.item_column], original)
-    known = item.is_valid().to_numpy()
-    counts["of_unknown_items"] = int((~known).sum())
-    item = item.filter(pa.array(known)).to_numpy().astype(np.int64) + 1
-    user, users = as_numbers(log[recipe.user_column])
-    time = as_times(log[recipe.time_column], path, recipe.time_column)
-    user, time = user[known], time[known]
-    if not len(item):
-        raise DataError(f"{path} has no click on an item of the items table: check the id columns.")
-    order = np.lexsort((np.arange(len(item)), time, user))
-    # A user clicks an item once: only the first time tells of a choice among unseen items.
-    repeated = pd.DataFrame({"user": user[order], "item": item[order]}).duplicated().to_numpy()
-    counts["repeated"] = int(repeated.sum())
-    order = order[~repeated]
-    user, item, time = user[order], item[order], time[order]
-    new_user = np.r_[True, user[1:] != user[:-1]]
+            words = "could not be read" if kind == "unreadable" else "are of items not in the table"
+            said.append(
+                f"{counts[kind]:,} of {total:,} rows {words}"
+                + (f", such as user {example[0][0]}, item {example[0][1]}." if example else ".")
+            )
+    return counts, said
+
+
+def _write_clicks(reader: Any, workplace: Path, rows: int) -> tuple[int, int, int]:
+    """Number users, drop repeated clicks, write both files; how many users, clicks and ties."""
+    clicks_form = pa.schema([("user", pa.int64()), ("item", pa.int64()), ("time", pa.int64())])
+    users_form = pa.schema([("user_id", pa.int64()), ("original_id", pa.string())])
+    users = clicks = ties = 0
+    with (
+        tqdm(total=rows, desc="sort", unit=" clicks", unit_scale=True) as bar,
+        pq.ParquetWriter(workplace / "clicks.parquet", clicks_form) as clicks_file,
+        pq.ParquetWriter(workplace / "user_ids.parquet", users_form) as users_file,
+    ):
+        for table in _whole_users(reader):
+            bar.update(len(table))
+            ids = table["user_id"].combine_chunks().cast(pa.string())
+            is_new = np.r_[True, pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)]
+            user, item = users + np.cumsum(is_new), table["item"].to_numpy().astype(np.int64)
+            first = ~pd.DataFrame({"user": user, "item": item}).duplicated().to_numpy()
+            kept = [column[first] for column in (user, item, table["time"].to_numpy())]
+            clicks_file.write_table(pa.table(kept, schema=clicks_form), row_group_size=1 << 62)
+            named = [user[is_new], ids.filter(pa.array(is_new))]
+            users_file.write_table(pa.table(named, schema=users_form))
+            as_before = (np.diff(kept[0]) == 0) & (np.diff(kept[2]) == 0)
+            ties += int((np.r_[False, as_before] | np.r_[as_before, False]).sum())
+            users, clicks = int(user[-1]), clicks + len(kept[0])
+    return users, clicks, ties
+
+
+def _whole_users(reader: Any) -> Iterator[pa.Table]:
+    """Batches that are sorted by user joined to tables that end where a user ends."""
+    waiting: list[pa.RecordBatch] = []
+    for batch in reader:
+        waiting.append(batch)
+        if sum(map(len, waiting)) >= CHUNK:
+            table = pa.Table.from_batches(waiting)
+            ids = table["user_id"].combine_chunks()
+            # The last user may go on in the next batch.
+            stop = pc.index(pc.equal(ids, ids[-1]), True).as_py()
+            if stop:
+                yield table.slice(0, stop)
+                waiting = table.slice(stop).to_batches()
+    yield pa.Table.from_batches(waiting)
+
+
+def _clicks(user: np.ndarray, item: np.ndarray, time: np.ndarray, simultaneous: bool) -> Clicks:
+    at, new_user = np.arange(len(user)), np.r_[True, user[1:] != user[:-1]]
     new_time = new_user | np.r_[True, time[1:] != time[:-1]]
-    at = np.arange(len(item))
     start = np.maximum.accumulate(np.where(new_user, at, 0))
-    before = np.maximum.accumulate(np.where(new_time, at, 0))
-    counts |= {"clicks": len(item), "users": int(new_user.sum())}
-    return Clicks(user, item, time, start, before), users, counts
+    before = np.maximum.accumulate(np.where(new_time, at, 0)) if simultaneous else at
+    return Clicks(user, item, time, start, before)
+
+
+def _time(source: Source, column: str) -> tuple[str, int | None, list[str]]:
+    """SQL of a column of times in nanoseconds, the unit of its numbers, and what is said of it."""
+    name, kind = quoted(column), source.kind(column)
+    if kind == "JSON":
+        name, kind = f"({name} ->> '$')", "VARCHAR"
+    unit, words = None, "dates"
+    if kind == "VARCHAR" and _all(source, name, f"try_cast({name} AS DOUBLE) IS NOT NULL"):
+        # DuckDB would round what has a fraction.
+        whole = _all(source, name, f"regexp_matches({name}, '^\\s*[+-]?[0-9]+\\s*$')")
+        name = f"try_cast({name} AS {'BIGINT' if whole else 'DOUBLE'})"
+        kind = "BIGINT" if whole else "DOUBLE"
+    if kind in (*INTEGERS, *FRACTIONS):
+        # By the middle one: a single damaged time must not change the unit of all.
+        size = f"approx_quantile(abs({name}::DOUBLE), 0.5) FILTER (isfinite({name}::DOUBLE))"
+        middle = source.rows(f"SELECT {size} FROM {{source}}")[0][0] or 0
+        words = next((unit for limit, unit in UNITS if middle < limit), "nanoseconds")
+        unit = NANOSECONDS[words]
+        if kind in INTEGERS:
+            time = f"TRY(({name}::HUGEINT * {unit})::BIGINT)"
+        else:  # a double of today's seconds is exact to the microsecond
+            time = f"TRY((round({name}::DOUBLE * {unit} / 1000)::HUGEINT * 1000)::BIGINT)"
+    elif kind == "VARCHAR":
+        zoned = f"regexp_matches({name}, '(Z|[+-][0-9:]+| [A-Za-z/_]+)$') AND {name} LIKE '%:%'"
+        time = (
+            f"CASE WHEN {zoned} THEN TRY(epoch_us(try_cast({name} AS TIMESTAMPTZ)) * 1000) "
+            f"ELSE TRY(epoch_ns(try_cast({name} AS TIMESTAMP_NS))) END"
+        )
+    elif kind.startswith(("TIMESTAMP", "DATE")):
+        exact = f"{name}" if kind == "TIMESTAMP_NS" else f"{name}::TIMESTAMP"
+        time = f"TRY(epoch_ns({exact}))"
+    else:
+        raise DataError(
+            f"{source.name}, column {column}: found {source.columns[column].lower()}, expected "
+            "numbers or dates such as 2024-05-31 12:00:00."
+        )
+    ((first, last),) = source.rows(
+        f"SELECT min(time), max(time) FROM (SELECT {time} AS time FROM {{source}})"
+    )
+    if first is None:
+        example = source.rows(f"SELECT {name} FROM {{source}} WHERE {name} IS NOT NULL LIMIT 1")
+        found = example[0][0] if example else "nothing"
+        raise DataError(
+            f"{source.name}, column {column}: found {found}, expected numbers or dates such as "
+            "2024-05-31 12:00:00."
+        )
+    days = [str(np.datetime64(value, "ns").astype("datetime64[s]")) for value in (first, last)]
+    said = [f"{column}: {words}, from {days[0]} to {days[1]} (UTC)"]
+    if days[0] < "1990" or np.datetime64(last, "ns") > np.datetime64("now"):
+        said.append(
+            f"Warning: {column} lies before 1990 or in the future: is it the time of the click?"
+        )
+    return time, unit, said
+
+
+def _number(source: Source, column: str) -> str:
+    """SQL of a column of numbers; DataError if a value is none."""
+    name, kind = quoted(column), source.kind(column)
+    if kind in ("VARCHAR", "JSON"):
+        text = f"({name} ->> '$')" if kind == "JSON" else name
+        wrong = f"{text} IS NOT NULL AND try_cast({text} AS DOUBLE) IS NULL"
+        if found := source.rows(f"SELECT {text} FROM {{source}} WHERE {wrong} LIMIT 1"):
+            raise DataError(
+                f"{source.name}, column {column}: found {found[0][0]!r}, expected numbers."
+            )
+        return f"try_cast({text} AS DOUBLE)"
+    if kind not in (*INTEGERS, *FRACTIONS):
+        found = source.columns[column].lower()
+        raise DataError(f"{source.name}, column {column}: found {found}, expected numbers.")
+    return f"{name}::DOUBLE"
+
+
+def _all(source: Source, value: str, condition: str) -> bool:
+    sql = f"SELECT bool_and({condition}) FROM {{source}} WHERE {value} IS NOT NULL"
+    return bool(source.rows(sql)[0][0])

@@ -1,5 +1,7 @@
 """Draw negatives for logs that say what was clicked, but not what else was shown."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from mmctr.data import schema
@@ -8,6 +10,9 @@ from mmctr.data.importing.recipe import Recipe
 from mmctr.errors import ConfigError
 
 BLOCK = 1 << 22  # negatives that are drawn at once
+ATTEMPTS = 30
+# Numbers in 0..1, one for each of the rows named, at an attempt that counts from 0.
+Points = Callable[[np.ndarray, int], np.ndarray]
 
 
 class NegativeSampler:
@@ -24,25 +29,31 @@ class NegativeSampler:
         user: np.ndarray,
         item: np.ndarray,
     ) -> None:
+        self.is_uniform = sampling == "uniform"
         self.weight = np.ones(len(train_clicks)) if sampling == "uniform" else train_clicks.copy()
         self.weight[0] = 0  # padding
         # A key of each click, to be searched.
         self.clicked = np.sort(user * len(self.weight) + item)
 
-    def draw(self, user: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def draw(self, user: np.ndarray, points: Points) -> np.ndarray:
         """An item for each user number, int64 [n]; 0 for a user who clicked all there are."""
         result = np.zeros(len(user), dtype=np.int64)
         for start in range(0, len(user), BLOCK):
-            part = slice(start, start + BLOCK)
-            result[part] = self._draw(user[part], rng)
+            rows = np.arange(start, min(start + BLOCK, len(user)))
+            result[rows] = self._draw(user[rows], lambda part, n, rows=rows: points(rows[part], n))
         return result
 
-    def _draw(self, user: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _draw(self, user: np.ndarray, points: Points) -> np.ndarray:
         cumulated, n_items = np.cumsum(self.weight, dtype=np.float64), len(self.weight)
         result, open_rows = np.zeros(len(user), dtype=np.int64), np.arange(len(user))
-        for _ in range(30):
-            point = rng.random(len(open_rows)) * cumulated[-1]
-            drawn = np.searchsorted(cumulated, point, "right")
+        for attempt in range(ATTEMPTS):
+            point = points(open_rows, attempt) * cumulated[-1]
+            # Of equal weights the place is the number itself: the search would take longest.
+            drawn = (
+                point.astype(np.int64) + 1
+                if self.is_uniform
+                else np.searchsorted(cumulated, point, "right")
+            )
             result[open_rows] = drawn
             key = user[open_rows] * n_items + drawn
             place = np.minimum(np.searchsorted(self.clicked, key), len(self.clicked) - 1)
@@ -55,26 +66,50 @@ class NegativeSampler:
             first, stop = np.searchsorted(self.clicked, (number * n_items, (number + 1) * n_items))
             left = self.weight.astype(np.float64)
             left[self.clicked[first:stop] - number * n_items] = 0
-            total = left.sum()
-            result[mine] = rng.choice(n_items, size=len(mine), p=left / total) if total else 0
+            upto = left.cumsum()
+            drawn = np.searchsorted(upto, points(mine, ATTEMPTS) * upto[-1], "right")
+            result[mine] = drawn if upto[-1] else 0
         return result
 
 
-def sample_negatives(clicks: Clicks, train_clicks: np.ndarray, recipe: Recipe) -> np.ndarray:
+def sample_negatives(
+    clicks: Clicks, train_clicks: np.ndarray, recipe: Recipe, original: Callable[[int], str]
+) -> np.ndarray:
     """Items that each click's user never clicked, int64 [clicks, negatives].
 
-    train_clicks: int64 [items + 1]. Raises ConfigError for a user who clicked every item that
-    could be drawn.
+    train_clicks: int64 [items + 1]. What is drawn is a hash of seed, user, item and draw, so that
+    neither the order nor the parts in which clicks come matter. original: a user's own id. Raises
+    ConfigError for a user who clicked every item that could be drawn.
     """
-    number = np.cumsum(clicks.start == np.arange(len(clicks.start))) - 1
-    sampler = NegativeSampler(recipe.sampling, train_clicks, number, clicks.item)
-    rng = np.random.default_rng(recipe.seed)
-    drawn = sampler.draw(np.repeat(number, recipe.negatives), rng)
-    drawn = drawn.reshape(len(number), recipe.negatives)
+    sampler = NegativeSampler(recipe.sampling, train_clicks, clicks.user, clicks.item)
+    user = np.repeat(clicks.user, recipe.negatives)
+    click = mixed(np.uint64(recipe.seed), clicks.user, clicks.item)
+
+    def points(rows: np.ndarray, attempt: int) -> np.ndarray:
+        place, draw = np.divmod(rows, recipe.negatives)
+        state = mixed(click[place], draw * (ATTEMPTS + 1) + attempt)
+        return (state >> np.uint64(11)) * 2.0**-53
+
+    drawn = sampler.draw(user, points).reshape(len(clicks), recipe.negatives)
     nothing_left = np.flatnonzero((drawn == 0).any(axis=1))
     if len(nothing_left):
         raise ConfigError(
-            f"User {clicks.user[nothing_left[0]]} clicked every item, so there are no negatives to "
-            "draw: leave the user out, or import with --negatives 0."
+            f"User {original(clicks.user[nothing_left[0]])} clicked every item, so there are no "
+            "negatives to draw: leave the user out, or import with --negatives 0."
         )
     return drawn
+
+
+def mixed(state: np.ndarray | np.uint64, *words: np.ndarray) -> np.ndarray:
+    """A hash of a state and words, uint64 [n]; words: int64 [n] each, mixed in one after another.
+
+    Each word goes through the finalizer of SplitMix64 (Steele, Lea and Flood, 2014).
+    """
+    for word in words:
+        state = (word.astype(np.uint64) ^ state) + np.uint64(0x9E3779B97F4A7C15)
+        state ^= state >> np.uint64(30)
+        state *= np.uint64(0xBF58476D1CE4E5B9)
+        state ^= state >> np.uint64(27)
+        state *= np.uint64(0x94D049BB133111EB)
+        state ^= state >> np.uint64(31)
+    return state

@@ -2,25 +2,35 @@
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from mmctr.config import Config
-from mmctr.data import schema
+from mmctr.data.schema import Sampling
+
+Text = str | int | float  # a name or a date; -p reads 2024 as a number
 
 
 class Recipe(Config):
     """How a log becomes a dataset; kept in dataset.json.
 
-    split: "last-two" takes each user's last click for test and the one before for valid;
-    "date" takes clicks from test_from on for test and from valid_from on for valid (seconds, or
-    the log's own unit; by default the times that 90% and 80% of the clicks precede).
-    text_embedding_column, image_embedding_column: of the features table, which strategies v1 to
-    v4 fuse; every other embedding there is for a strategy provided:COLUMN.
+    item_column: of the log; items_id_column, features_id_column, covers_id_column: of the other
+    tables, the log's own if not given. order_by: a column that orders clicks of equal time, which
+    otherwise count as simultaneous and follow the item id. split: "last-two" takes each user's last
+    click for test and the one before for valid; "date" takes clicks from test_from on for test and
+    from valid_from on for valid (dates, or numbers as in the log; by default the times that 90% and
+    80% of the clicks precede). text_embedding_column, image_embedding_column: of the features
+    table, which strategies v1 to v4 fuse; every other embedding there is for a strategy
+    provided:COLUMN. delimiter, encoding: of CSV files, found out if not given. memory: GB to stay
+    within; what does not fit is spilled beside the output.
     """
 
     user_column: str = "user_id"
     item_column: str = "item_id"
+    items_id_column: str | None = None
+    features_id_column: str | None = None
+    covers_id_column: str | None = None
     time_column: str = "timestamp"
+    order_by: str | None = None
     rating_column: str = "rating"
     title_column: str = "title"
     tags_column: str = "tags"
@@ -28,9 +38,12 @@ class Recipe(Config):
     image_embedding_column: str = "img_emb"
     min_rating: float | None = None
     split: Literal["last-two", "date"] = "last-two"
-    valid_from: int | None = None
-    test_from: int | None = None
+    valid_from: Text | None = None
+    test_from: Text | None = None
     negatives: NonNegativeInt = 3
-    sampling: schema.Sampling = "uniform"
+    sampling: Sampling = "uniform"
     max_history: PositiveInt = 100
     seed: int = Field(0, ge=0)
+    delimiter: str | None = None
+    encoding: str | None = None
+    memory: PositiveFloat = 4.0

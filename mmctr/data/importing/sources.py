@@ -1,179 +1,302 @@
-"""The tables that people have: their columns as text, numbers, times and vectors of the items.
+"""The tables that people have, read by DuckDB: files of any writer, and larger than memory.
 
-What cannot be read so is a DataError, a sentence that says why not.
+Nothing is read that the user did not name, and no extension is fetched.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
 
-from mmctr.data import parquet, schema
 from mmctr.data.importing.recipe import Recipe
+from mmctr.data.parquet import listed
 from mmctr.errors import DataError, first_line
 
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
-def read_table(path: Path, required: list[str], optional: list[str]) -> pa.Table:
-    """The named columns of a CSV or Parquet table; DataError if it cannot be read."""
-    if not path.is_file():
-        raise DataError(f"{path} is not a file: name a CSV or Parquet table.")
-    is_parquet = path.suffix.lower() in (".parquet", ".pq")
-    try:
-        if is_parquet:
-            names = pq.read_schema(path).names
-        else:
-            with pyarrow.csv.open_csv(path) as reader:
-                names = reader.schema.names
-        missing = [name for name in required if name not in names]
-        if missing:
-            raise DataError(
-                f"{path} has no column {missing[0]}, only {parquet.listed(names)}: name the column "
-                "that holds it with the options of mmctr data import."
-            )
-        repeated = [name for name in (*required, *optional) if names.count(name) > 1]
-        if repeated:
-            raise DataError(
-                f"{path} has several columns {repeated[0]}, expected one: drop or rename the "
-                "others."
-            )
-        wanted = [*required, *(name for name in optional if name in names)]
-        if is_parquet:
-            return pq.read_table(path, columns=wanted)
-        options = pyarrow.csv.ConvertOptions(include_columns=wanted)
-        return pyarrow.csv.read_csv(path, convert_options=options)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path} is not a readable CSV or Parquet table ({first_line(error)}): write it again."
-        ) from error
-
-
-def places_of(ids: pa.ChunkedArray, original: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Where ids stand in the items table, counted from 0; null for those that do not."""
-    if ids.type != original.type:
-        ids, original = ids.cast(pa.string()), original.cast(pa.string())
-    return pc.index_in(ids, original.combine_chunks())
-
-
-def require_ids(ids: pa.ChunkedArray, path: Path, column: str) -> None:
-    """Raise DataError unless ids are numbers or can be read as text."""
-    if not (parquet.is_kind(ids.type, schema.NUMBER) or pa.types.is_null(ids.type)):
-        as_text(ids, path, column)
-
-
-def as_text(values: pa.ChunkedArray, path: Path, column: str) -> pa.ChunkedArray:
-    """A column as text; DataError if it cannot be."""
-    try:
-        text = values.cast(pa.string())
-        text.validate(full=True)
-        return text
-    except pa.ArrowException as error:
-        found = f"{values.type} ({first_line(error)})"
-        raise parquet.unfit(path, column, None, found, "text in UTF-8") from error
-
-
-def require_unique(ids: pa.ChunkedArray, path: Path, column: str) -> None:
-    """Raise DataError for an id that is missing or was there before."""
-    bad = ids.to_pandas().duplicated() | pc.is_null(ids, nan_is_null=True).to_numpy()
-    parquet.refuse(bad.to_numpy(), path, column, ids, "each item once")
-
-
-def as_numbers(ids: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array | None]:
-    """Ids as whole numbers; others are numbered from 1, and their dictionary is returned too."""
-    if pa.types.is_integer(ids.type) and (pc.max(ids).as_py() or 0) < 2**63:
-        return ids.to_numpy().astype(np.int64), None
-    encoded = ids.combine_chunks().dictionary_encode()
-    return encoded.indices.to_numpy().astype(np.int64) + 1, encoded.dictionary
-
-
-def as_times(values: pa.ChunkedArray, path: Path, column: str) -> np.ndarray:
-    """Times as int64: numbers as they are (rounded down), dates in seconds."""
-    if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
-        return values.to_numpy().astype("datetime64[s]").astype(np.int64)
-    if not parquet.is_kind(values.type, schema.NUMBER):
-        expected = "numbers or dates such as 2024-05-31 12:00:00"
-        raise parquet.unfit(path, column, None, values.type, expected)
-    times = values.to_numpy()
-    outside = np.abs(times.astype(np.float64)) >= 2.0**63
-    parquet.refuse(outside, path, column, times, "a time that fits in 64 bits")
-    return np.floor(times).astype(np.int64)
+KINDS = {
+    **dict.fromkeys((".csv", ".tsv", ".txt"), "csv"),
+    **dict.fromkeys((".json", ".jsonl", ".ndjson"), "json"),
+    **dict.fromkeys((".parquet", ".pq"), "parquet"),
+}
+COMPRESSED = (".gz", ".zst", ".zstd")
+# Lines with more or fewer columns than the header are counted, instead of ending the import.
+REJECTS = "store_rejects=true, rejects_limit=1000"
+INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
+INTEGERS += tuple(f"U{name}" for name in INTEGERS)
+FRACTIONS = ("FLOAT", "DOUBLE", "DECIMAL")
 
 
 @dataclass(frozen=True)
-class Embeddings:
-    """Ready-made embeddings: float32 [items, width] by column, zero for items without.
+class Source:
+    """A table of one or more files.
 
-    features: those of item_feature.parquet. provided: those of item_emb.parquet. encoders: what
-    is known of the features' origin. counts: of rows that were joined, and of those that were not.
+    sql: reads it. columns: type by name. header: names as they are written, maybe one twice.
+    detected: in words.
     """
 
-    features: dict[str, np.ndarray] = field(default_factory=dict)
-    provided: dict[str, np.ndarray] = field(default_factory=dict)
-    encoders: dict[str, dict[str, Any]] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
+    connection: "DuckDBPyConnection"
+    name: str
+    files: list[Path]
+    sql: str
+    columns: dict[str, str]
+    header: list[str]
+    detected: str
+    is_csv: bool
 
+    def rows(self, sql: str) -> list[tuple]:
+        """What SQL gives in which {source} is the table; DataError if it cannot be read."""
+        with readable(self.name):
+            return self.connection.sql(sql.replace("{source}", self.sql)).fetchall()
 
-def join_embeddings(path: Path | None, original: pa.ChunkedArray, recipe: Recipe) -> Embeddings:
-    """Every column of the features table that holds lists of numbers, in the items' order."""
-    if path is None:
-        return Embeddings()
-    key = recipe.item_column
-    ids = read_table(path, [key], [])[key]
-    require_unique(ids, path, key)
-    types = {field.name: field.type for field in parquet.open_parquet(path).schema_arrow}
-    names = {}
-    for option, name in (
-        ("text_embedding_column", schema.TEXT_COLUMN),
-        ("image_embedding_column", schema.IMAGE_COLUMN),
-    ):
-        column = getattr(recipe, option)
-        if column not in types and option in recipe.model_fields_set:
+    def table(self, sql: str) -> pa.Table:
+        """Like `rows`, as a table."""
+        with readable(self.name):
+            return self.connection.sql(sql.replace("{source}", self.sql)).to_arrow_table()
+
+    def batches(self, sql: str, size: int) -> Iterator[pa.RecordBatch]:
+        """Like `rows`, in parts as they are made."""
+        with readable(self.name):
+            yield from self.connection.sql(sql.replace("{source}", self.sql)).to_arrow_reader(size)
+
+    def require(self, *columns: str) -> None:
+        """Raise DataError unless the table has these columns, once each."""
+        if repeated := [column for column in columns if self.header.count(column) > 1]:
             raise DataError(
-                f"{path} has no column {column}, only {', '.join(types)}: set {option} to one "
-                "of them, or leave it out."
+                f"{self.name} has several columns {repeated[0]}, expected one: drop or rename the "
+                "others."
             )
-        # The challenge's own name is known too.
-        column = column if column in types else name
-        if column in types:
-            if not parquet.is_kind(types[column], schema.FLOAT_LIST):
-                raise parquet.unfit(path, column, None, types[column], schema.FLOAT_LIST)
-            names[name] = column
-    others = [
-        name
-        for name, kind in types.items()
-        if parquet.is_kind(kind, schema.FLOAT_LIST) and name not in {key, *names.values()}
-    ]
-    if not names and not others:
+        missing = [column for column in columns if column not in self.columns]
+        if missing:
+            raise DataError(
+                f"{self.name} has no column {missing[0]}, only {listed(list(self.columns))}: name "
+                "the column that holds it with the options of mmctr data import."
+            )
+
+    def torn_lines(self) -> int:
+        """How many lines of CSV had other columns than the header, as far as it was read."""
+        if not self.is_csv:
+            return 0
+        files = _literal([str(path) for path in self.files])
+        return self.rows(
+            "SELECT count(DISTINCT (file_path, line)) FROM reject_errors JOIN reject_scans "
+            f"USING (scan_id, file_id) WHERE list_contains({files}, file_path)"
+        )[0][0]
+
+    def kept(self, columns: list[str], path: Path) -> "Source":
+        """These columns of a table that takes long to parse, as Parquet that does not."""
+        names = [column for column in dict.fromkeys(columns) if column in self.columns]
+        if self.sql.startswith("read_parquet"):
+            return self
+        chosen, file = ", ".join(map(quoted, names)), _literal(str(path))
+        with readable(self.name):
+            self.connection.execute(
+                f"COPY (SELECT {chosen} FROM {self.sql}) TO {file} (FORMAT parquet)"
+            )
+        columns = {name: self.columns[name] for name in names}
+        return replace(self, sql=f"read_parquet({file})", columns=columns)
+
+    def kind(self, column: str) -> str:
+        """The type of a column without its size: VARCHAR, DECIMAL, TIMESTAMP_NS."""
+        return self.columns[column].split("(")[0]
+
+
+@contextmanager
+def engine(files: list[Path], workplace: Path, memory: float) -> "Iterator[DuckDBPyConnection]":
+    """A DuckDB that reads these files alone, and spills into the workplace.
+
+    memory: GB, of which it takes half.
+    """
+    import duckdb
+
+    settings = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
+    settings |= {"python_enable_replacements": False}
+    settings |= {"temp_directory": str(workplace), "memory_limit": f"{memory / 2:.2f}GB"}
+    settings |= {"preserve_insertion_order": False}
+    with duckdb.connect(config=settings) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        # A Parquet file's statistics leave NaN out, and isnan would be false for all of its rows.
+        connection.execute("SET disabled_optimizers = 'statistics_propagation'")
+        connection.execute(f"SET allowed_directories = {_literal([str(workplace)])}")
+        connection.execute(f"SET allowed_paths = {_literal([str(path) for path in files])}")
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+        yield connection
+
+
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Turn what DuckDB says of a file into a sentence."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.OutOfMemoryException as error:
         raise DataError(
-            f"{path} has no column of embeddings, only {', '.join(types)}: expected lists of "
-            "numbers, one an item."
+            f"{name} needs more memory or disk than there is ({first_line(error)}): free some "
+            "space, or raise it with -p memory=8 (GB)."
+        ) from error
+    except duckdb.Error as error:
+        raise DataError(
+            f"{name} is not a readable table ({first_line(error)}): write it again, or set -p "
+            "delimiter=... or -p encoding=latin-1 if it is CSV of another kind."
+        ) from error
+
+
+def files_of(name: Path) -> list[Path]:
+    """The files that a name stands for: one, those of a pattern, or the parts in a folder.
+
+    Of a folder what begins with a dot or underscore is left out (_SUCCESS, checksums), and so is
+    what has another ending than its tables. Raises DataError if there is none.
+    """
+    if name.is_file():
+        return [name.resolve()]
+    if name.is_dir():
+        found = [path for path in name.rglob("*") if path.is_file() and _is_part(path, name)]
+    else:
+        pattern = name.absolute()
+        places = Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
+        found = [path for path in places if path.is_file()]
+    if not found:
+        raise DataError(
+            f"{name} is no file, no folder of tables and no pattern that fits one: name a CSV, "
+            "JSON Lines or Parquet table."
         )
-    place = places_of(ids, original)
-    known = place.is_valid().to_numpy()
-    place = place.filter(pa.array(known)).to_numpy()
-    if not len(place):
-        raise DataError(f"{path} has no row of an item of the items table: check the id columns.")
+    return sorted(path.resolve() for path in found)
 
-    def joined(column: str) -> np.ndarray:
-        values = parquet.read_columns(path, [], vectors=column)[column]
-        values = parquet.matrix(values, path, column, np.float32)
-        result = np.zeros((len(original), values.shape[1]), dtype=np.float32)
-        result[place] = values if known.all() else values[known]
-        return result
 
-    return Embeddings(
-        features={name: joined(column) for name, column in names.items()},
-        provided={name: joined(name) for name in others},
-        encoders={
-            name: {"model": f"{path.name}:{column} (ready-made)"} for name, column in names.items()
-        },
-        counts={
-            "features": len(place),
-            "without_features": len(original) - len(place),
-            "features_of_unknown_items": int((~known).sum()),
-        },
-    )
+def open_source(connection: "DuckDBPyConnection", names: list[Path], recipe: Recipe) -> Source:
+    """A table by the names of its files, all of one kind; DataError if it cannot be read."""
+    name = ", ".join(map(str, names))
+    files = [path for one in names for path in files_of(one)]
+    kinds = {_kind(path) for path in files}
+    if len(kinds) > 1:
+        raise DataError(
+            f"{name} holds files of several kinds, {' and '.join(sorted(kinds))}: name those of "
+            "one kind."
+        )
+    kind, paths, header = kinds.pop(), _literal([str(path) for path in files]), []
+    count = f"{len(files)} files of " if len(files) > 1 else ""
+    if kind == "csv":
+        given = {"delim": recipe.delimiter, "encoding": recipe.encoding}
+        options = "".join(f", {key}={_literal(v)}" for key, v in given.items() if v is not None)
+        delimiter, header = _sniffed(connection, files[0], name, options)
+        sql = f"read_csv({paths}, all_varchar=true, header=true{options}"
+        sql += f", {REJECTS})"
+        detected = f"{count}CSV, delimiter {delimiter!r}"
+    elif kind == "json":
+        sql = f"read_json({paths}, format='newline_delimited', union_by_name=true)"
+        detected = f"{count}JSON Lines"
+    else:
+        sql = f"read_parquet({paths}, union_by_name=true, hive_types_autocast=false)"
+        detected = f"{count}Parquet"
+        with readable(name):
+            fields = connection.execute(
+                f"SELECT name FROM parquet_schema({_literal(str(files[0]))})"
+            )
+            header = [field for (field,) in fields.fetchall()[1:]]
+    with readable(name):
+        described = connection.execute(f"DESCRIBE SELECT * FROM {sql}").fetchall()
+    columns = {column: str(form) for column, form, *_ in described}
+    if kind == "json":
+        # Whatever they look like, ids and times are read as they are written.
+        asis = {c: "JSON" if _is_plain(form) else form for c, form in columns.items()}
+        forms = ", ".join(f"{_literal(c)}: {_literal(form)}" for c, form in asis.items())
+        sql = f"read_json({paths}, format='newline_delimited', columns={{{forms}}})"
+        columns = asis
+    return Source(connection, name, files, sql, columns, header, detected, kind == "csv")
+
+
+def id_text(source: Source, column: str) -> str:
+    """SQL of a column of ids as text: what the user sees.
+
+    Text stays as it is, a whole number of any type is its digits, 16 bytes are a UUID; NULL for a
+    missing one. Raises DataError for numbers with a fraction and for types that are no ids.
+    """
+    name, kind = quoted(column), source.kind(column)
+    if kind == "JSON":
+        plain = f"({name} ->> '$')"
+        number = f"json_type({name}) IN ('DOUBLE', 'BIGINT', 'UBIGINT', 'HUGEINT')"
+        whole = f"regexp_matches({plain}, '^-?[0-9]+(\\.0*)?$')"
+        _require_none(source, column, f"{number} AND NOT {whole}", plain)
+        text = f"CASE WHEN {number} THEN regexp_replace({plain}, '\\.0*$', '') ELSE {plain} END"
+    elif kind in ("VARCHAR", "ENUM") or kind in INTEGERS or kind == "UUID":
+        text = f"{name}::VARCHAR"
+    elif kind in FRACTIONS:
+        there = f"{name} IS NOT NULL AND NOT isnan({name}::DOUBLE)"
+        whole = f"({name} = trunc({name}) AND abs({name}) < 1e37)"
+        _require_none(source, column, f"{there} AND NOT {whole}", name)
+        text = f"CASE WHEN {there} THEN {name}::HUGEINT::VARCHAR END"
+    elif kind == "BLOB":
+        binary = source.rows(
+            f"SELECT bool_and(octet_length({name}) = 16) AND count_if(TRY(decode({name})) IS NULL) "
+            "> 0 FROM {source}" + f" WHERE {name} IS NOT NULL"
+        )[0][0]
+        parts = "'(.{8})(.{4})(.{4})(.{4})(.{12})', '\\1-\\2-\\3-\\4-\\5'"
+        text = f"regexp_replace(lower(hex({name})), {parts})" if binary else f"decode({name})"
+    else:
+        raise DataError(
+            f"{source.name}, column {column}: found {source.columns[column].lower()}, expected ids "
+            "as text or whole numbers."
+        )
+    return f"nullif({text}, '')"
+
+
+def quoted(column: str) -> str:
+    """A column's name in SQL."""
+    return '"' + column.replace('"', '""') + '"'
+
+
+def _require_none(source: Source, column: str, wrong: str, value: str) -> None:
+    found = source.rows(f"SELECT {value} FROM {{source}} WHERE {wrong} LIMIT 1")
+    if found:
+        raise DataError(
+            f"{source.name}, column {column}: found {found[0][0]}, expected ids as text or whole "
+            "numbers."
+        )
+
+
+def _sniffed(
+    connection: "DuckDBPyConnection", path: Path, name: str, options: str
+) -> tuple[str, list[str]]:
+    """The delimiter of a CSV file, and its header as it is written."""
+    file = _literal(str(path))
+    with readable(name):
+        found = connection.execute(f"SELECT Delimiter FROM sniff_csv({file}{options})").fetchone()
+        plain = f"read_csv({file}, all_varchar=true, header=false{options})"
+        return found[0], list(connection.execute(f"SELECT * FROM {plain} LIMIT 1").fetchone() or ())
+
+
+def _is_part(path: Path, folder: Path) -> bool:
+    inside = path.relative_to(folder).parts
+    return not any(part.startswith((".", "_")) for part in inside) and _suffix(path) in KINDS
+
+
+def _suffix(path: Path) -> str:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in COMPRESSED:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def _kind(path: Path) -> str:
+    """By the ending, or, if that says nothing, by the first bytes."""
+    if kind := KINDS.get(_suffix(path)):
+        return kind
+    with path.open("rb") as file:
+        start = file.read(4)
+    return "parquet" if start == b"PAR1" else "json" if start[:1] == b"{" else "csv"
+
+
+def _is_plain(form: str) -> bool:
+    return not form.endswith("]") and not form.startswith(("STRUCT", "MAP"))
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_literal, value)) + "]"
+    return "'" + str(value).replace("'", "''") + "'"

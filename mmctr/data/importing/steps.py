@@ -1,78 +1,97 @@
 """Import a click log, items, covers and embeddings as a dataset in the challenge's files.
 
 Time runs one way: a row's history holds clicks before its target's time only, popularity levels
-come from train clicks only, and a negative is an item that its user never clicked in any split.
+come from train clicks only, and a negative is an item that its user never clicked in any split. A
+dataset depends on what the tables say and on the seed, not on the order or the files they come in.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mmctr.data import schema
-from mmctr.data.importing import sources, writing
-from mmctr.data.importing.events import read_clicks
-from mmctr.data.importing.negatives import sample_negatives
+from mmctr.data.importing.covers import copy_covers
+from mmctr.data.importing.events import read_log
+from mmctr.data.importing.items import Embeddings, read_embeddings, read_items
 from mmctr.data.importing.recipe import Recipe
-from mmctr.data.importing.splits import split_clicks
+from mmctr.data.importing.sources import engine, files_of, open_source
+from mmctr.data.importing.splits import require_all, splitter
+from mmctr.data.importing.writing import popularity_levels, write_items, write_splits
 from mmctr.errors import DataError
 from mmctr.files import atomic_folder, write_json
 
+WORK = ".import"  # below the folder that is made: what is sorted and spilled
+
 
 def import_dataset(
-    interactions: Path,
-    items: Path,
+    interactions: list[Path],
+    items: list[Path],
     covers: Path | None,
     out: Path,
     recipe: Recipe,
-    features: Path | None = None,
+    features: list[Path] | None = None,
+    say: Callable[[str], object] = lambda text: None,
 ) -> dict[str, Any]:
     """Write a dataset folder, whole or not at all; returns what dataset.json says.
 
-    features: a Parquet table of ready-made embeddings, by item id in the recipe's item_column.
-    Raises DataError for tables that cannot be used or a folder that exists already.
+    interactions, items, features: a table each, of one or more files, a pattern or a folder of
+    parts. covers: a folder or a table. say: is told what was understood. Raises DataError for
+    tables that cannot be used or a folder that exists already.
     """
     if out.exists():
         raise DataError(f"{out} exists already: delete it or choose another folder.")
-    table = sources.read_table(
-        items, [recipe.item_column, recipe.title_column], [recipe.tags_column, "genres"]
-    )
-    original = table[recipe.item_column]
-    sources.require_ids(original, items, recipe.item_column)
-    sources.require_unique(original, items, recipe.item_column)
-    for place, column in enumerate(table.column_names[1:], start=1):
-        text = sources.as_text(table[column], items, column).fill_null("")
-        table = table.set_column(place, column, text)
-    log = sources.read_table(
-        interactions,
-        [recipe.user_column, recipe.item_column, recipe.time_column],
-        [recipe.rating_column],
-    )
-    clicks, users, counts = read_clicks(log, original, interactions, recipe)
-    split = split_clicks(clicks, recipe)
-    train_clicks = np.bincount(clicks.item[split == "train"], minlength=len(original) + 1)
-    levels = writing.popularity_levels(train_clicks)
-    negatives = sample_negatives(clicks, train_clicks, recipe)
-    embeddings = sources.join_embeddings(features, original, recipe)
+    named = {"interactions": interactions, "items": items, "features": features or []}
+    if covers is not None and not covers.is_dir():
+        named["covers"] = [covers]
+    files = [file for names in named.values() for name in names for file in files_of(name)]
     with atomic_folder(out) as temporary:
-        nested = temporary / schema.NESTED_FOLDER
+        work, nested = temporary / WORK, temporary / schema.NESTED_FOLDER
+        work.mkdir()
         nested.mkdir()
-        n_tags = writing.write_items(temporary, table, recipe, levels, embeddings)
-        for name in schema.SPLITS:
-            rows = np.flatnonzero(split == name)
-            writing.write_split(nested / f"{name}.parquet", clicks, rows, negatives, levels, recipe)
-        for kind, ids in (("item", original), ("user", users)):
-            if ids is not None:
-                columns = {f"{kind}_id": np.arange(1, len(ids) + 1), "original_id": ids}
-                pq.write_table(pa.table(columns), temporary / f"{kind}_ids.parquet")
-        counts |= {"items": len(original), "tags": n_tags}
-        counts |= {name: int((split == name).sum()) for name in schema.SPLITS}
-        counts["covers"] = writing.copy_covers(covers, original, temporary / "item_images")
-        counts |= embeddings.counts
+        with engine(files, work, recipe.memory) as connection:
+            sources = {}
+            for kind, names in named.items():
+                if names:
+                    sources[kind] = open_source(connection, names, recipe)
+                    say(f"{kind}: {sources[kind].name} ({sources[kind].detected})")
+            listed = read_items(sources["items"], recipe)
+            log = read_log(sources["interactions"], recipe, work)
+            for sentence in log.said:
+                say(sentence)
+            embeddings = Embeddings()
+            if features:
+                embeddings = read_embeddings(sources["features"], listed, recipe)
+            split = splitter(log, recipe, sources["interactions"])
+            rows = np.zeros(len(schema.SPLITS), dtype=np.int64)
+            train_clicks = np.zeros(len(listed) + 1, dtype=np.int64)
+            for clicks in log.chunks("count"):
+                number = split(clicks)
+                rows += np.bincount(number, minlength=len(rows))
+                train_clicks += np.bincount(clicks.item[number == 0], minlength=len(train_clicks))
+            require_all(rows, recipe)
+            counts = log.counts | {"items": len(listed)}
+            levels = popularity_levels(train_clicks)
+            counts["tags"] = write_items(temporary, listed, levels, embeddings)
+            write_splits(nested, log, split, train_clicks, levels, recipe)
+            counts |= dict(zip(schema.SPLITS, rows.tolist(), strict=True))
+            if covers is not None:
+                pictures = sources.get("covers", covers)
+                counts |= copy_covers(pictures, listed, recipe, temporary / "item_images")
+            counts |= embeddings.counts
+            for kind in ("items", "features", "covers"):
+                if kind in sources and (torn := sources[kind].torn_lines()):
+                    counts[f"unreadable_{kind}"] = torn
+                    say(f"{torn:,} lines of {sources[kind].name} could not be read.")
+        (work / "user_ids.parquet").rename(temporary / schema.USER_IDS)
+        log.path.unlink()
+        for left in work.iterdir():
+            left.unlink()
+        work.rmdir()
         facts = {"recipe": recipe.model_dump(), "counts": counts}
-        facts["sources"] = [str(path) for path in (interactions, items, covers, features) if path]
+        facts["sources"] = [str(name) for names in named.values() for name in names]
+        facts["sources"] += [str(covers)] if covers is not None and covers.is_dir() else []
         if embeddings.encoders:
             facts["encoders"] = embeddings.encoders
         write_json(temporary / "dataset.json", facts)

@@ -1,7 +1,10 @@
 """A dataset's files, written from clicks, items, negatives and embeddings."""
 
 import json
-import shutil
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +12,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmctr.data import parquet, schema
-from mmctr.data.importing.events import Clicks
+from mmctr.data import schema
+from mmctr.data.importing.events import Clicks, Log
+from mmctr.data.importing.items import Embeddings, Items, embedding_columns
+from mmctr.data.importing.negatives import sample_negatives
 from mmctr.data.importing.recipe import Recipe
-from mmctr.data.importing.sources import Embeddings
+from mmctr.data.importing.splits import Splitter
 from mmctr.data.impressions import slice_positions
-from mmctr.errors import DataError
 
+# Histories without a dictionary are smaller, and quicker to write and read.
+FLAT = ["user_id", "item_id", "likes_level", "views_level", "label"]
 TAGS = 5  # tags an item keeps
-CHUNK = 200_000  # impression groups written at once
+CHUNK = 100_000  # impression groups written at once
 EMBEDDING_ROWS = 1 << 14  # items whose embeddings are written at once
 
 
@@ -37,102 +43,113 @@ def popularity_levels(clicks: np.ndarray) -> np.ndarray:
     return levels
 
 
-def write_split(
-    path: Path,
+def write_splits(
+    folder: Path,
+    log: Log,
+    split: Splitter,
+    train_clicks: np.ndarray,
+    levels: np.ndarray,
+    recipe: Recipe,
+) -> None:
+    """Write train, valid and test, group after group: the click first, then its negatives.
+
+    train_clicks: int64 [items + 1]. levels: int64 [2, items + 1].
+    """
+    types = [("user_id", pa.int64()), ("item_seq", pa.list_(pa.int32())), ("item_id", pa.int64())]
+    types += [("likes_level", pa.int8()), ("views_level", pa.int8()), ("label", pa.int8())]
+    drawn = {schema.NEGATIVES: recipe.sampling.encode()} if recipe.negatives else None
+    form = pa.schema(types, metadata=drawn)
+    users = log.path.with_name("user_ids.parquet")
+
+    def original(user: int) -> str:
+        found = pq.read_table(users, filters=[("user_id", "=", int(user))])
+        return found["original_id"][0].as_py()
+
+    with ExitStack() as stack:
+        files = [
+            stack.enter_context(
+                pq.ParquetWriter(
+                    folder / f"{name}.parquet", form, compression="zstd", use_dictionary=FLAT
+                )
+            )
+            for name in schema.SPLITS
+        ]
+        # Packing takes as long as drawing: both cores have work, and few tables wait in memory.
+        writer, waiting = stack.enter_context(ThreadPoolExecutor(1)), deque()
+        for clicks in log.chunks("write"):
+            negatives = sample_negatives(clicks, train_clicks, recipe, original)
+            number = split(clicks)
+            for place, file in enumerate(files):
+                rows = np.flatnonzero(number == place)
+                for table in _groups(clicks, rows, negatives, levels, recipe, form):
+                    waiting.append(writer.submit(file.write_table, table))
+                    if len(waiting) > 2:
+                        waiting.popleft().result()
+        for last in waiting:
+            last.result()
+
+
+def _groups(
     clicks: Clicks,
     rows: np.ndarray,
     negatives: np.ndarray,
     levels: np.ndarray,
     recipe: Recipe,
-) -> None:
-    """Write one split, group after group: the click first, then its negatives."""
-    types = [("user_id", pa.int64()), ("item_seq", pa.list_(pa.int32())), ("item_id", pa.int64())]
-    types += [("likes_level", pa.int8()), ("views_level", pa.int8()), ("label", pa.int8())]
-    drawn = {schema.NEGATIVES: recipe.sampling.encode()} if recipe.negatives else None
-    form = pa.schema(types, metadata=drawn)
+    form: pa.Schema,
+) -> Iterator[pa.Table]:
     shown = 1 + negatives.shape[1]
     label = np.arange(shown) == 0
-    with pq.ParquetWriter(path, form, compression="zstd") as writer:
-        for part in np.array_split(rows, max(1, -(-len(rows) // CHUNK))):
-            first = np.maximum(clicks.start[part], clicks.before[part] - recipe.max_history)
-            lengths = np.repeat(clicks.before[part] - first, shown)
-            offsets = np.r_[0, np.cumsum(lengths)]
-            flat = slice_positions(np.repeat(first, shown), lengths)
-            history = clicks.item[flat].astype(np.int32)
-            item = np.column_stack([clicks.item[part], negatives[part]]).ravel()
-            columns = [
-                np.repeat(clicks.user[part], shown),
-                pa.ListArray.from_arrays(offsets.astype(np.int32), history),
-                item,
-                *levels[:, item],
-                np.tile(label, len(part)),
-            ]
-            arrays = [pa.array(c).cast(t) for c, t in zip(columns, form.types, strict=True)]
-            writer.write_table(pa.Table.from_arrays(arrays, schema=form))
+    for start in range(0, len(rows), CHUNK):
+        part = rows[start : start + CHUNK]
+        first = np.maximum(clicks.start[part], clicks.before[part] - recipe.max_history)
+        lengths = np.repeat(clicks.before[part] - first, shown)
+        offsets = np.r_[0, np.cumsum(lengths)]
+        history = clicks.item[slice_positions(np.repeat(first, shown), lengths)].astype(np.int32)
+        item = np.column_stack([clicks.item[part], negatives[part]]).ravel()
+        columns = [
+            np.repeat(clicks.user[part], shown),
+            pa.ListArray.from_arrays(offsets.astype(np.int32), history),
+            item,
+            *levels[:, item],
+            np.tile(label, len(part)),
+        ]
+        arrays = [pa.array(c).cast(t) for c, t in zip(columns, form.types, strict=True)]
+        yield pa.Table.from_arrays(arrays, schema=form)
 
 
-def write_items(
-    folder: Path, table: pa.Table, recipe: Recipe, levels: np.ndarray, embeddings: Embeddings
-) -> int:
-    """Write the tables of items and of tags; how many tags there are."""
-    names = [recipe.tags_column, "genres"]
-    column = next((name for name in names if name in table.column_names), None)
-    texts = table[column].to_pandas() if column else pd.Series("", index=range(len(table)))
-    words = texts.astype(str).str.split(r"[|,]").explode().str.strip()
-    words = words[words != ""]
+def write_items(folder: Path, items: Items, levels: np.ndarray, embeddings: Embeddings) -> int:
+    """Write the tables of items, of their own ids and of tags; how many tags there are."""
+    words = pd.Series(items.tags, dtype=object).explode().dropna()
     # The most frequent tag has number 1; tags of equal frequency follow the alphabet.
     counts = words.value_counts().rename_axis("name").reset_index()
     counts = counts.sort_values(["count", "name"], ascending=[False, True], ignore_index=True)
     number = pd.Series(counts.index + 1, index=counts["name"])
-    tags = np.zeros((len(table) + 1, TAGS), dtype=np.int64)
+    tags = np.zeros((len(items) + 1, TAGS), dtype=np.int64)
     place = words.groupby(level=0).cumcount().to_numpy()
     kept = place < TAGS
     tags[words.index.to_numpy()[kept] + 1, place[kept]] = number[words[kept]].to_numpy()
-    ids = np.arange(len(table) + 1)
+    ids = np.arange(len(items) + 1)
     feature = {
         "item_id": ids[1:],
-        "item_title": table[recipe.title_column],
+        "item_title": items.titles,
         "item_tags": list(tags[1:]),
         "likes_level": levels[0, 1:],
         "views_level": levels[1, 1:],
     }
-    written = pa.table(feature | _columns(embeddings.features))
+    written = pa.table(feature | embedding_columns(embeddings.features, EMBEDDING_ROWS))
     if embeddings.encoders:
         facts = json.dumps(embeddings.encoders).encode()
         written = written.replace_schema_metadata({schema.ENCODERS: facts})
     pq.write_table(written, folder / "item_feature.parquet", row_group_size=EMBEDDING_ROWS)
     if embeddings.provided:
-        provided = pa.table({"item_id": ids[1:]} | _columns(embeddings.provided))
+        columns = embedding_columns(embeddings.provided, EMBEDDING_ROWS)
+        provided = pa.table({"item_id": ids[1:]} | columns)
         pq.write_table(provided, folder / "item_emb.parquet", row_group_size=EMBEDDING_ROWS)
     info = pa.table({"item_id": ids, "item_tags": list(tags)})
     pq.write_table(info, folder / schema.NESTED_FOLDER / "item_info.parquet")
-    vocabulary = pa.table({"tag": np.arange(1, len(counts) + 1), "name": counts["name"]})
-    pq.write_table(vocabulary, folder / "tags.parquet")
+    own = pa.table({"item_id": ids[1:], "original_id": items.ids})
+    pq.write_table(own, folder / schema.ITEM_IDS)
+    names = pa.array(counts["name"], pa.string())
+    vocabulary = pa.table({"tag": np.arange(1, len(counts) + 1), "name": names})
+    pq.write_table(vocabulary, folder / schema.TAG_NAMES)
     return len(counts)
-
-
-def _columns(embeddings: dict[str, np.ndarray]) -> dict[str, pa.ChunkedArray]:
-    """Matrices as list columns; in chunks, because a list column counts its values in 32 bits."""
-    return {
-        name: pa.chunked_array(
-            parquet.float_lists(values[start : start + EMBEDDING_ROWS])
-            for start in range(0, len(values), EMBEDDING_ROWS)
-        )
-        for name, values in embeddings.items()
-    }
-
-
-def copy_covers(covers: Path | None, original: pa.ChunkedArray, folder: Path) -> int:
-    """Copy the covers named by original item ids under their new numbers; how many there are."""
-    if covers is None:
-        return 0
-    if not covers.is_dir():
-        raise DataError(f"{covers} is not a folder: name the one that holds the covers.")
-    folder.mkdir()
-    number = {str(name): new for new, name in enumerate(original.to_pylist(), start=1)}
-    copied = 0
-    for path in sorted(covers.iterdir()):
-        if path.suffix.lower() in schema.COVER_SUFFIXES and path.stem in number:
-            shutil.copyfile(path, folder / f"{number[path.stem]}{path.suffix.lower()}")
-            copied += 1
-    return copied

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from mmctr.report.figures.style import MAIN, PALETTE, SECOND, error_bars, new_figure
+from mmctr.report.figures.style import MAIN, PALETTE, SECOND, as_text, error_bars, new_figure
 
 
 def history_lengths(lengths: dict[str, np.ndarray]) -> go.Figure:
@@ -31,7 +31,9 @@ def bars(table: pd.DataFrame, x: str, y: str, *, x_title: str, y_title: str) -> 
     """Plain bars of one column over another; columns `low` and `high`, if there, are intervals."""
     figure = new_figure(x_title, y_title)
     error = error_bars(table, y) if {"low", "high"} <= set(table) else None
-    figure.add_bar(x=table[x].astype(str), y=table[y], error_y=error, marker_color=MAIN)
+    figure.add_bar(
+        x=table[x].astype(str).map(as_text), y=table[y], error_y=error, marker_color=MAIN
+    )
     return figure.update_xaxes(type="category")
 
 

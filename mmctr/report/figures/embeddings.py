@@ -7,6 +7,8 @@ from plotly.subplots import make_subplots
 
 from mmctr.report.figures.style import PALETTE, QUIET, as_text, new_figure, strategy_color
 
+OTHERS = "none of these"
+
 
 def explained_variance(curves: dict[str, dict[str, np.ndarray]]) -> go.Figure:
     """Cumulated explained variance by number of components, a line for each PCA of a strategy."""
@@ -24,32 +26,39 @@ def explained_variance(curves: dict[str, dict[str, np.ndarray]]) -> go.Figure:
 
 
 def item_maps(maps: dict[str, pd.DataFrame]) -> go.Figure:
-    """2-D maps of items, one a strategy. Columns: x, y, tag, title; item if clicks are to tell."""
+    """2-D maps of items, one a strategy. Columns: x, y, tag (None: none of those shown), title.
+
+    And item if clicks are to tell it, and id, the items' own, if hovering is.
+    """
     columns = min(2, len(maps))
     rows = -(-len(maps) // columns)
     figure = make_subplots(
         rows, columns, subplot_titles=list(maps), horizontal_spacing=0.03, vertical_spacing=0.07
     )
     for place, table in enumerate(maps.values()):
-        by_tag = sorted(table.groupby("tag"), key=lambda group: (group[0] == "other", group[0]))
+        # No name of a tag is empty, so that no tag, whatever its name, is taken for the others.
+        by_tag = table.assign(tag=table["tag"].fillna("").astype(str)).groupby("tag")
+        by_tag = sorted(by_tag, key=lambda group: (not group[0], group[0]))
         for number, (tag, part) in enumerate(by_tag):
-            is_other = tag == "other"
+            text = part["title"].map(as_text)
+            if "id" in part:
+                text += "<br>item " + part["id"].map(as_text)
             figure.add_scatter(
                 x=part["x"],
                 y=part["y"],
                 mode="markers",
-                name=str(tag),
-                legendgroup=str(tag),
+                name=as_text(tag or OTHERS),
+                legendgroup=tag,
                 showlegend=place == 0,
                 marker={
                     "size": 4,
-                    "color": QUIET if is_other else PALETTE[number % 6],
+                    "color": PALETTE[number % 6] if tag else QUIET,
                     "symbol": number // 6,
-                    "opacity": 0.25 if is_other else 0.85,
+                    "opacity": 0.85 if tag else 0.25,
                 },
-                text=part["title"].map(as_text),
+                text=text,
                 customdata=part.get("item"),
-                hovertemplate="%{text}<extra>tag " + as_text(str(tag)) + "</extra>",
+                hovertemplate="%{text}<extra>tag %{fullData.name}</extra>",
                 row=place // columns + 1,
                 col=place % columns + 1,
             )

@@ -33,7 +33,7 @@ class AttentionView:
     """The valid impressions of a run, and telling ones among them: what there is to explore."""
 
     def __init__(self, run: Run, dataset: Dataset) -> None:
-        self.catalog, self.rows = dataset.catalog, dataset.valid
+        self.dataset, self.catalog, self.rows = dataset, dataset.catalog, dataset.valid
         self.model = run.model()
         self.probability = run.predictions["probability"].to_numpy()
         # A sample: attention of all rows may need more memory than there is.
@@ -61,12 +61,12 @@ class AttentionView:
         clicked = "clicked" if self.rows.label[row] else "not clicked"
         title = panel.title_of(self.catalog, self.rows.target[row])[:60]
         predicted = f"{clicked}, predicted {self.probability[row]:.2f}"
-        return f"user {self.rows.user[row]}: {title} ({predicted})"
+        return f"user {self.users[row]}: {title} ({predicted})"
 
     @cached_property
     def users(self) -> pd.Series:
-        """The user of each row as text."""
-        return pd.Series(self.rows.user).astype(str)
+        """The own id of each row's user, as text."""
+        return pd.Series(self.dataset.user_names(self.rows.user), dtype=object)
 
 
 class AttentionExplorer(ipywidgets.VBox):

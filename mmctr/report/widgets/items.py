@@ -36,7 +36,8 @@ class ItemView:
         self, dataset: Dataset, embeddings: dict[str, np.ndarray], maps: dict[str, pd.DataFrame]
     ) -> None:
         self.catalog, self.embeddings, self.maps = dataset.catalog, embeddings, maps
-        self.popular = np.argsort(-dataset.train_clicks(), kind="stable")[:3].tolist()
+        clicks = dataset.train_clicks()[1:]  # padding is no item
+        self.popular = (1 + np.argsort(-clicks, kind="stable")[:3]).tolist()
 
     def page(self) -> str:
         """The most clicked items with their neighbours, without buttons."""
@@ -54,7 +55,8 @@ class ItemView:
             )
             swatch = f'<span class="swatch" style="background:{style.strategy_color(name)}">'
             columns.append(f"<div><h5>{swatch}</span>{escape(name)}</h5>{lines}</div>")
-        tags = ", ".join(str(tag) for tag in self.catalog.tags[item] if tag) or "none"
+        named = [self.catalog.tag_name(tag) for tag in self.catalog.tags[item] if tag]
+        tags = escape(", ".join(named) or "none")
         drawn = next(iter(self.maps.values()))["item"]
         if buttons and item not in drawn.to_numpy():
             tags += f" (not one of the {len(drawn):,} items on the map)"
@@ -62,8 +64,9 @@ class ItemView:
         image = f'<div class="item"><div class="still">{cover}</div></div>' if cover else ""
         return (
             f'<h4>{escape(panel.title_of(self.catalog, item))}</h4><div class="head">{image}'
-            f'<p class="quiet">Item {item}, tags {tags}. Its nearest neighbours by cosine '
-            f'similarity:</p></div><div class="columns">{"".join(columns)}</div>'
+            f'<p class="quiet">Item {escape(self.catalog.ids[item])}, tags {tags}. '
+            "Its nearest neighbours by cosine similarity:</p></div>"
+            f'<div class="columns">{"".join(columns)}</div>'
         )
 
 
@@ -132,12 +135,12 @@ class ItemExplorer(ipywidgets.VBox):
 
 def _row(catalog: Catalog, item: int, number: str, *, key: str) -> str:
     """An item as one line: small cover, title, number; a button if there is a key."""
-    title = panel.title_of(catalog, item)
+    title, told = panel.title_of(catalog, item), panel.tooltip(catalog, item)
     inner = (
         f'{panel.cover_html(catalog, item)}<span class="title">{escape(title)}</span>'
         f'<span class="number">{number}</span>'
     )
     if not key:
-        return f'<div class="row" title="{escape(title)}">{inner}</div>'
-    named = {"class": "row", "data-key": key, "title": title}
+        return f'<div class="row" title="{escape(told)}">{inner}</div>'
+    named = {"class": "row", "data-key": key, "title": told}
     return panel.button_html(inner, "show", item, named)

@@ -20,8 +20,9 @@ import pandas as pd
 import traitlets
 from IPython import get_ipython
 from IPython.display import HTML
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
+from mmctr.content.image import open_cover
 from mmctr.data.catalog import Catalog
 
 THUMBNAIL = 88  # pixels
@@ -60,11 +61,11 @@ def attended() -> bool:
 
 
 def find_items(catalog: Catalog, text: str, limit: int = FOUND) -> list[int]:
-    """Items whose id is a text or whose title contains it, whatever the case; none for no text."""
+    """Items whose own id is a text, or whose title contains it in whatever case; none for none."""
     text = text.strip()
     if not text:
         return []
-    by_id = [int(text)] if text.isdecimal() and 0 < int(text) <= catalog.n_items else []
+    by_id = np.flatnonzero(catalog.ids == text)
     titles = pd.Series(catalog.titles).astype(str)
     titled = np.flatnonzero(titles.str.contains(text, case=False, regex=False))
     return list(dict.fromkeys([*by_id, *titled[titled > 0].tolist()]))[:limit]
@@ -78,14 +79,11 @@ def thumbnail(catalog: Catalog, item: int) -> str:
 
 @lru_cache(maxsize=4096)
 def _data_uri(path: Path) -> str:
-    try:
-        with Image.open(path) as image:
-            image.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))  # a large JPEG is read in less time
-            small = ImageOps.fit(image.convert("RGB"), (THUMBNAIL, THUMBNAIL))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    cover = open_cover(path, enough=2 * THUMBNAIL)
+    if isinstance(cover, str):
         return ""
     file = io.BytesIO()
-    small.save(file, "JPEG", quality=75)
+    ImageOps.fit(cover, (THUMBNAIL, THUMBNAIL)).save(file, "JPEG", quality=75)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
@@ -120,7 +118,13 @@ def found_html(catalog: Catalog, text: str, action: str, label: str) -> str:
 
 
 def title_of(catalog: Catalog, item: int) -> str:
-    return str(catalog.titles[item]).strip() or f"(item {item}, no title)"
+    return str(catalog.titles[item]).strip() or f"(item {catalog.ids[item]}, no title)"
+
+
+def tooltip(catalog: Catalog, item: int) -> str:
+    """The title with the item's own id."""
+    title = str(catalog.titles[item]).strip()
+    return f"{title} (item {catalog.ids[item]})" if title else title_of(catalog, item)
 
 
 def cover_html(catalog: Catalog, item: int) -> str:
@@ -144,15 +148,15 @@ def tile_html(
     removable: bool = False,
 ) -> str:
     """An item as cover, title, bars and note; a button if there is an action."""
-    title = title_of(catalog, item)
+    title, told = title_of(catalog, item), tooltip(catalog, item)
     inner = f'{cover_html(catalog, item)}<span class="title">{escape(title)}</span>{bars}'
     inner += f'<span class="effect">{escape(note)}</span>' if note else ""
     if action:
-        named = {"title": title, "aria-label": f"{title}. {label}"}
+        named = {"title": told, "aria-label": f"{title}. {label}"}
         named["aria-pressed"] = str(pressed).lower()
         inner = button_html(inner, action, value, named)
     else:
-        inner = f'<div class="still" title="{escape(title)}">{inner}</div>'
+        inner = f'<div class="still" title="{escape(told)}">{inner}</div>'
     if removable:
         named = {"class": "remove", "title": "Remove", "aria-label": f"Remove {title}"}
         inner += button_html("×", "remove", value, named)

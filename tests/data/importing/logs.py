@@ -12,7 +12,7 @@ ITEMS = pd.DataFrame(
     {
         "item_id": [f"i{number}" for number in range(12)],
         "title": [f"Title {number}" for number in range(12)],
-        "genres": ["Drama|Comedy", "Drama", "", None, "Sci-Fi, Drama", *["Comedy"] * 7],
+        "genres": ["Drama|Comedy", "Drama", "", None, "Sci-Fi, Noir", *["Comedy"] * 7],
     }
 )
 log_rows = st.lists(
@@ -22,20 +22,20 @@ log_rows = st.lists(
 )
 
 
-def imported(folder, log, items=ITEMS, covers=None, features=None, **options):
+def imported(folder, log, items=ITEMS, covers=None, features=None, say=print, **options):
     """Import a log given as rows (user, item number, time) or as a DataFrame."""
     if not isinstance(log, pd.DataFrame):
         log = pd.DataFrame(log, columns=["user_id", "item_id", "timestamp"])
         log["item_id"] = "i" + log["item_id"].astype(str)
     log.to_csv(folder / "log.csv", index=False)
     items.to_parquet(folder / "items.parquet")
-    out, table = folder / "out", None
+    out, tables = folder / "out", []
     if features is not None:
-        table = folder / "features.parquet"
-        pq.write_table(pa.table(features), table)
+        tables = [folder / "features.parquet"]
+        pq.write_table(pa.table(features), tables[0])
     recipe = Recipe.of(**options)
-    facts = import_dataset(folder / "log.csv", folder / "items.parquet", covers, out, recipe, table)
-    return out, facts
+    paths = [folder / "log.csv"], [folder / "items.parquet"]
+    return out, import_dataset(*paths, covers, out, recipe, tables, say)
 
 
 LOG = [("a", number % 7, number) for number in range(9)] + [("b", 1, 3), ("b", 9, 4)]

@@ -1,33 +1,42 @@
 """Clicks in the order of their time."""
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mmctr.data.importing.recipe import Recipe
 from mmctr.data.importing.steps import import_dataset
-from mmctr.errors import DataError
-from tests.data.importing.logs import ITEMS, imported
+from mmctr.errors import ConfigError, DataError
+from tests.data.importing.logs import ITEMS, imported, log_rows
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"timestamp": [1.0, 2.0, np.nan]}, r"column timestamp, row 2: found no value"),
-        ({"timestamp": [1.0, np.inf, 2.0]}, r"column timestamp, row 1: found inf"),
-        ({"timestamp": [True, True, False]}, r"column timestamp: found bool"),
-        ({"user_id": [1.0, np.nan, 2.0]}, r"column user_id, row 1: found no value"),
-        ({"user_id": [[1], [2], [3]]}, r"column user_id: found list"),
-        ({"item_id": [["i1"], ["i2"], ["i3"]]}, r"column item_id: found list"),
-        ({"rating": ["a", "b", "c"]}, r"column rating: found .*string, expected numbers"),
+        ({"timestamp": [True, True, False]}, r"column timestamp: found boolean"),
+        ({"timestamp": ["soon", "later", "now"]}, r"column timestamp: found soon, expected numb"),
+        ({"timestamp": [None, None, None]}, r"column timestamp: found"),
+        ({"user_id": [1.5, 2.0, 2.0]}, r"column user_id: found 1.5, expected ids as text or whole"),
+        ({"user_id": [[1], [2], [3]]}, r"column user_id: found bigint\[\], expected ids as text"),
+        ({"user_id": [True, False, True]}, r"column user_id: found boolean, expected ids as text"),
+        ({"item_id": [["i1"], ["i2"], ["i3"]]}, r"column item_id: found varchar\[\], expected ids"),
+        ({"rating": ["a", "b", "c"]}, r"column rating: found 'a', expected numbers"),
+        ({"rating": [[1], [2], [3]]}, r"column rating: found bigint\[\], expected numbers"),
     ],
 )
-def test_values_that_are_none_name_the_column(tmp_path, change, message):
+def test_columns_that_cannot_be_used_are_named(tmp_path, change, message):
     columns = {"user_id": [1, 1, 1], "item_id": ["i1", "i2", "i3"], "timestamp": [1, 2, 3]}
     columns |= {"rating": [5, 5, 5]} | change
     pd.DataFrame(columns).to_parquet(tmp_path / "log.parquet")
     ITEMS.to_parquet(tmp_path / "items.parquet")
-    paths = tmp_path / "log.parquet", tmp_path / "items.parquet"
+    paths = [tmp_path / "log.parquet"], [tmp_path / "items.parquet"]
     with pytest.raises(DataError, match=message):
         import_dataset(*paths, None, tmp_path / "o", Recipe.of(min_rating=2))
 
@@ -40,3 +49,170 @@ def test_dates_before_1970_keep_their_order(tmp_path):
     test = pd.read_parquet(out / "MicroLens_1M_x1" / "test.parquet")
     assert test["item_seq"][0].tolist() == [2, 3]
     assert test["item_id"][0] == 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"timestamp": [1.0, 2.0, np.nan, 4.0]},
+        {"timestamp": [1.0, 2.0, np.inf, 4.0]},
+        {"user_id": [1.0, 1.0, np.nan, 1.0]},
+        {"item_id": ["i1", "i2", None, "i4"]},
+        {"item_id": ["i1", "i2", "", "i4"]},
+    ],
+)
+def test_rows_without_a_value_are_counted_and_told(tmp_path, change):
+    log = {"user_id": [1] * 4, "item_id": ["i1", "i2", "i3", "i4"], "timestamp": [1, 2, 3, 4]}
+    pd.DataFrame(log | change).to_parquet(tmp_path / "log.parquet")
+    ITEMS.to_parquet(tmp_path / "items.parquet")
+    paths, said = ([tmp_path / "log.parquet"], [tmp_path / "items.parquet"]), []
+    facts = import_dataset(*paths, None, tmp_path / "o", Recipe.of(), say=said.append)
+    counts = facts["counts"]
+    assert (counts["interactions"], counts["unreadable"], counts["clicks"]) == (4, 1, 3)
+    assert any(line.startswith("1 of 4 rows could not be read, such as user") for line in said)
+
+
+def test_rows_of_unknown_items_are_counted_and_told(tmp_path):
+    log = [("a", 1, 1), ("a", 2, 2), ("a", 3, 3), ("a", 99, 4)]
+    said = []
+    _, facts = imported(tmp_path, log, say=said.append)
+    assert facts["counts"]["of_unknown_items"] == 1
+    expected = "1 of 4 rows are of items not in the table, such as user a, item i99."
+    assert expected in said
+
+
+@given(log_rows, st.randoms())
+@settings(max_examples=25)
+def test_counts_add_up_to_the_rows_that_came_in(log, random):
+    """Every row is kept, repeated, of an unknown item, filtered or unreadable."""
+    rows = [
+        (
+            random.choice([user, user, None]),
+            random.choice([f"i{item}", f"i{item}", "gone", None]),
+            random.choice([time, time, None]),
+            random.choice([1, 5, None, float("nan")]),
+        )
+        for user, item, time in log
+    ]
+    frame = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp", "rating"])
+    frame["timestamp"] = frame["timestamp"].astype("Int64")
+    frame["rating"] = frame["rating"].astype(object)
+    with tempfile.TemporaryDirectory() as name:
+        try:
+            _, facts = imported(Path(name), frame, min_rating=3, negatives=0)
+        except (ConfigError, DataError):
+            return
+    counts = facts["counts"]
+    kinds = ("below_min_rating", "unreadable", "of_unknown_items", "repeated", "clicks")
+    assert sum(counts[kind] for kind in kinds) == counts["interactions"] == len(rows)
+    kept = {
+        (user, item)
+        for user, item, time, rating in rows
+        if rating == 5 and None not in (user, item, time) and item != "gone"
+    }
+    assert counts["clicks"] == len(kept)
+
+
+UTC = "2024-03-31 01:30:00.25"  # half past three in Berlin, as summer time begins
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        ["2024-03-31 01:30:00.25", "2024-03-31 01:30:00.5", "2024-03-31 01:30:01"],
+        ["2024-03-31T01:30:00.25Z", "2024-03-31T01:30:00.5Z", "2024-03-31T01:30:01Z"],
+        ["2024-03-31T03:30:00.25+02:00", "2024-03-31T01:30:00.5+00:00", "2024-03-31 01:30:01"],
+        [
+            "2024-03-31 03:30:00.25 Europe/Berlin",
+            "2024-03-31 03:30:00.5 Europe/Berlin",
+            "2024-03-31 03:30:01 Europe/Berlin",
+        ],
+        [1711848600.25, 1711848600.5, 1711848601.0],
+        ["1711848600.25", "1711848600.5", "1711848601"],
+        [1711848600250, 1711848600500, 1711848601000],
+        [1711848600250000, 1711848600500000, 1711848601000000],
+        [1711848600250000000, 1711848600500000000, 1711848601000000000],
+        pd.to_datetime([UTC, "2024-03-31 01:30:00.50", "2024-03-31 01:30:01.00"]).as_unit("ms"),
+        pd.to_datetime([UTC, "2024-03-31 01:30:00.50", "2024-03-31 01:30:01.00"]).as_unit("ns"),
+        pd.to_datetime([UTC, "2024-03-31 01:30:00.50", "2024-03-31 01:30:01.00"])
+        .tz_localize("UTC")
+        .tz_convert("Europe/Berlin"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_times_of_any_unit_and_zone_keep_their_order_within_a_second(tmp_path, times, suffix):
+    """The last of the three is the test click, whatever the order of the rows."""
+    log = pd.DataFrame({"user_id": "u", "item_id": ["i5", "i3", "i1"], "timestamp": times})
+    log = log.iloc[[2, 0, 1]]
+    path = tmp_path / f"log.{suffix}"
+    if suffix == "csv":
+        log.to_csv(path, index=False)
+    else:
+        log.to_parquet(path)
+    ITEMS.to_parquet(tmp_path / "items.parquet")
+    said = []
+    paths = [path], [tmp_path / "items.parquet"]
+    import_dataset(*paths, None, tmp_path / "o", Recipe.of(negatives=0), say=said.append)
+    test = pd.read_parquet(tmp_path / "o" / "MicroLens_1M_x1" / "test.parquet")
+    ids = pd.read_parquet(tmp_path / "o" / "item_ids.parquet")["original_id"]
+    assert [ids[number - 1] for number in test["item_seq"][0]] == ["i5", "i3"]
+    assert ids[test["item_id"][0] - 1] == "i1"
+    (line,) = [line for line in said if line.startswith("timestamp: ")]
+    assert "from 2024-03-31T01:30:00 to 2024-03-31T01:30:01 (UTC)" in line
+    assert not [line for line in said if "Warning" in line]
+
+
+def test_days_and_doubtful_dates_are_told(tmp_path):
+    said = []
+    log = [("a", number, 19_800 + number) for number in range(4)]
+    imported(tmp_path, log, say=said.append)
+    assert "timestamp: days, from 2024-03-18T00:00:00 to 2024-03-21T00:00:00 (UTC)" in said
+    (tmp_path / "old").mkdir()
+    imported(tmp_path / "old", [("a", number, number) for number in range(4)], say=said.append)
+    assert any("lies before 1990 or in the future" in line for line in said)
+
+
+def test_equal_times_are_simultaneous_unless_a_column_orders_them(tmp_path):
+    log = pd.DataFrame({"user_id": "u", "item_id": ["i9", "i10", "i2"], "timestamp": 7})
+    log["place"] = ["2", "10", "9"]
+    for name, options, histories in (
+        ("plain", {}, [[], [], []]),  # nobody knows which came first
+        ("ordered", {"order_by": "place"}, [[], ["i9"], ["i9", "i2"]]),
+    ):
+        (tmp_path / name).mkdir()
+        out, facts = imported(tmp_path / name, log, negatives=0, **options)
+        ids = pd.read_parquet(out / "item_ids.parquet")["original_id"]
+        rows = pd.concat(
+            pd.read_parquet(out / "MicroLens_1M_x1" / f"{split}.parquet")
+            for split in ("train", "valid", "test")
+        )
+        assert [[ids[n - 1] for n in row] for row in rows["item_seq"]] == histories
+        order = ["i2", "i9", "i10"] if name == "plain" else ["i9", "i2", "i10"]
+        assert [ids[n - 1] for n in rows["item_id"]] == order, "by item id, or by the column"
+        assert facts["counts"]["simultaneous"] == (0 if options else 3)
+
+
+def test_a_rating_that_is_no_number_is_below_any(tmp_path):
+    """NaN, as pandas writes a missing rating to Parquet, is the largest number to SQL."""
+    log = {"user_id": ["u"] * 4, "item_id": ["i1", "i2", "i3", "i4"], "timestamp": [1, 2, 3, 4]}
+    rating = pa.array([5.0, float("nan"), 4.0, 5.0])
+    pq.write_table(pa.table(log | {"rating": rating}), tmp_path / "log.parquet")
+    ITEMS.to_parquet(tmp_path / "items.parquet")
+    paths = [tmp_path / "log.parquet"], [tmp_path / "items.parquet"]
+    recipe = Recipe.of(min_rating=3, negatives=0)
+    counts = import_dataset(*paths, None, tmp_path / "o", recipe)["counts"]
+    assert (counts["below_min_rating"], counts["clicks"]) == (1, 3)
+
+
+@pytest.mark.parametrize("column", ["user_id", "item_id", "timestamp"])
+def test_a_nan_that_is_no_null_is_a_missing_value(tmp_path, column):
+    """Statistics of a Parquet file leave NaN out, and DuckDB's isnan believes them."""
+    values = pa.array([1.0, 2.0, float("nan"), 3.0, 4.0])
+    log = {"user_id": pa.array([7.0] * 5), "item_id": values, "timestamp": pa.array([1.0] * 5)}
+    log["item_id"] = pa.array([1.0, 2.0, 5.0, 3.0, 4.0])
+    log[column] = pa.array([7.0, 7.0, float("nan"), 7.0, 7.0]) if column == "user_id" else values
+    pq.write_table(pa.table(log), tmp_path / "log.parquet")
+    pd.DataFrame({"item_id": range(1, 7)}).to_parquet(tmp_path / "items.parquet")
+    paths = [tmp_path / "log.parquet"], [tmp_path / "items.parquet"]
+    counts = import_dataset(*paths, None, tmp_path / "o", Recipe.of(negatives=0))["counts"]
+    assert (counts["unreadable"], counts["clicks"]) == (1, 4)

@@ -24,12 +24,18 @@ def sampler(log, sampling="uniform", train_clicks=None):
     return NegativeSampler(sampling, train_clicks, user, item)
 
 
+def points(seed):
+    """Random numbers for any rows and attempts."""
+    rng = np.random.default_rng(seed)
+    return lambda rows, attempt: rng.random(len(rows))
+
+
 @given(clicks, st.sampled_from(["uniform", "popularity"]), st.integers(0, 5), st.integers(1, 9))
 def test_nobody_is_shown_what_they_clicked(log, sampling, seed, block):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(negatives, "BLOCK", block)
         asked = np.repeat(np.arange(5), 4)
-        drawn = sampler(log, sampling).draw(asked, np.random.default_rng(seed))
+        drawn = sampler(log, sampling).draw(asked, points(seed))
     known = {item for _, item in log} if sampling == "popularity" else set(range(1, ITEMS + 1))
     for user, item in zip(asked, drawn, strict=True):
         left = known - {i for u, i in log if u == user}
@@ -43,7 +49,7 @@ def test_nobody_is_shown_what_they_clicked(log, sampling, seed, block):
 def test_chances_are_those_of_the_weights(sampling, expected):
     log = [(0, 1), (0, 3), (0, 4), (1, 2)]
     found = sampler(log, sampling, np.array([9, 50, 1, 50, 50, 3, 6]))
-    drawn = found.draw(np.zeros(30_000, dtype=np.int64), np.random.default_rng(0))
+    drawn = found.draw(np.zeros(30_000, dtype=np.int64), points(0))
     for item in range(1, ITEMS + 1):
         chance = expected.get(item, 0)
         # Four standard deviations of a share.
@@ -55,7 +61,7 @@ def test_the_last_item_left_is_found():
     weight = np.ones(2001)
     user, item = np.array(log).T
     found = NegativeSampler("popularity", weight, user, item)
-    assert found.draw(np.array([0, 0]), np.random.default_rng(0)).tolist() == [2000, 2000]
+    assert found.draw(np.array([0, 0]), points(0)).tolist() == [2000, 2000]
 
 
 def log_of(users=30):
@@ -88,3 +94,31 @@ def test_who_clicked_everything_gets_a_sentence(tmp_path):
     with pytest.raises(ConfigError, match="clicked every item"):
         imported(tmp_path, [("a", number, number) for number in range(12)])
     assert not (tmp_path / "out").exists()
+
+
+@given(st.integers(0, 2**40), st.lists(st.integers(0, 2**40), min_size=1, max_size=5))
+def test_a_hash_depends_on_its_own_words_alone(seed, words):
+    words = np.array(words)
+    found = negatives.mixed(np.uint64(seed), words, words + 1)
+    for word, expected in zip(words, found, strict=True):
+        state = np.uint64(seed)
+        for part in (int(word), int(word) + 1):  # SplitMix64 in whole numbers of Python
+            x = ((int(state) ^ part) + 0x9E3779B97F4A7C15) % 2**64
+            x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+            x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
+            state = x ^ (x >> 31)
+        assert int(expected) == int(state)
+
+
+def test_hashes_are_spread_evenly_and_do_not_go_together():
+    numbers = np.arange(100_000)
+    first, second = (
+        (negatives.mixed(np.uint64(seed), numbers % 10, numbers // 10) >> np.uint64(11)) * 2.0**-53
+        for seed in (0, 1)
+    )
+    # 100 bins of 1,000: chi-square with 99 degrees of freedom is below 160 in all but 1 of 10,000.
+    for values in (first, second):
+        counts = np.bincount((values * 100).astype(int), minlength=100)
+        assert ((counts - 1000) ** 2 / 1000).sum() < 160
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.015
+    assert abs(np.corrcoef(first[:-1], first[1:])[0, 1]) < 0.015

@@ -25,7 +25,8 @@ def test_options_name_columns_ratings_and_dates(tmp_path):
     )
     assert facts["counts"]["below_min_rating"] == 1
     assert facts["counts"]["of_unknown_items"] == 1
-    assert not (out / "user_ids.parquet").exists(), "whole numbers stay as they are"
+    users = pd.read_parquet(out / "user_ids.parquet")
+    assert users["original_id"].tolist() == ["7", "8"], "as text, by length and alphabet"
 
 
 @pytest.mark.parametrize(
@@ -34,8 +35,11 @@ def test_options_name_columns_ratings_and_dates(tmp_path):
         ({"log": [("a", 1, 1)], "min_rating": 3}, "has no column rating, which min_rating needs"),
         ({"log": [("a", 99, 1)]}, "has no click on an item of the items table"),
         ({"time_column": "when"}, "has no column when, only user_id, item_id, timestamp"),
-        ({"items": pd.concat([ITEMS, ITEMS[:1]])}, "row 12: found i0, expected each item once"),
-        ({"covers": Path("nowhere")}, "nowhere is not a folder"),
+        (
+            {"items": pd.concat([ITEMS, ITEMS[:1]])},
+            "item_id: found i0 again, expected each item",
+        ),
+        ({"covers": Path("nowhere")}, "nowhere is no file, no folder of tables"),
     ],
 )
 def test_what_cannot_be_used_is_one_sentence(tmp_path, change, message):

@@ -1,157 +1,273 @@
-"""Tables that cannot be read are one sentence, and ready-made embeddings join the items."""
+"""Tables of any writer give the same dataset, byte for byte, or one sentence."""
 
+import gzip
 import json
+import tempfile
+import uuid
+from pathlib import Path
 
+import duckdb
+import fastparquet
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from mmctr.content.fusion import available_strategies, item_embeddings
-from mmctr.data.dataset import Dataset
-from mmctr.data.importing import writing
 from mmctr.data.importing.recipe import Recipe
+from mmctr.data.importing.sources import files_of
 from mmctr.data.importing.steps import import_dataset
 from mmctr.errors import DataError
-from tests.data.importing.logs import ITEMS, LOG, imported
+from tests.data.importing.logs import ITEMS
 
 
-def vectors(numbers, width, shift=0.0):
-    """A list of numbers for each item number, all different."""
-    return [[shift + number + place / 10 for place in range(width)] for number in numbers]
+def csv(frame, path, **options):
+    frame.to_csv(path, index=False, **options)
 
 
-def features_of(numbers, **columns):
-    """A features table with rows for these items, a text and an image column and others."""
-    names = {"item_id": [f"i{number}" for number in numbers]}
-    embeddings = {"txt_emb": vectors(numbers, 5), "img_emb": vectors(numbers, 3, 100)}
-    return pd.DataFrame(names | embeddings | columns)
+def zstandard(frame, path):
+    with pa.CompressedOutputStream(str(path), "zstd") as file:
+        file.write(frame.to_csv(index=False).encode())
 
 
-def test_ready_made_embeddings_join_by_item_id(tmp_path, monkeypatch):
-    monkeypatch.setattr(writing, "EMBEDDING_ROWS", 5)  # 12 items are three parts
-    numbers = [11, 3, 99, 0, 7, 5, 4]
-    extra = {"graph": vectors(numbers, 4, 200), "note": "no numbers", "year": 1999}
-    features = features_of(numbers, **extra)
-    out, facts = imported(tmp_path, LOG, features=features)
-    catalog = Dataset.load(out).catalog
-    by_id = features.set_index("item_id")
-    found = {
-        "txt_emb": catalog.text_features,
-        "img_emb": catalog.image_features,
-        "graph": catalog.provided_embedding("graph"),
+def json_lines(frame, path):
+    rows = frame.to_dict("records")
+    path.write_text("".join(json.dumps(row, default=str) + "\n" for row in rows))
+
+
+def by_duckdb(frame, path):
+    with duckdb.connect() as connection:
+        connection.register("frame", frame)
+        connection.execute(f"COPY frame TO '{path}' (FORMAT parquet)")
+
+
+def parts(frame, folder):
+    """As Spark leaves them: some parts, a mark of success, and checksums."""
+    folder.mkdir()
+    for number, part in enumerate(np.array_split(np.arange(len(frame)), 3)):
+        pq.write_table(pa.Table.from_pandas(frame.iloc[part]), folder / f"part-{number}.parquet")
+        (folder / f".part-{number}.parquet.crc").write_bytes(b"crc")
+    (folder / "_SUCCESS").touch()
+
+
+def hive(frame, folder):
+    """One folder for each user, whose id stands in its name alone."""
+    for user, part in frame.groupby("user_id"):
+        place = folder / f"user_id={user}"
+        place.mkdir(parents=True)
+        pq.write_table(pa.Table.from_pandas(part.drop(columns="user_id")), place / "a.parquet")
+
+
+WRITERS = {
+    "comma.csv": csv,
+    "semicolon.csv": lambda frame, path: csv(frame, path, sep=";"),
+    "mark.csv": lambda frame, path: csv(frame, path, encoding="utf-8-sig"),
+    "tabs.tsv": lambda frame, path: csv(frame, path, sep="\t"),
+    "windows.csv": lambda frame, path: csv(frame, path, lineterminator="\r\n"),
+    "packed.csv.gz": csv,
+    "packed.csv.zst": zstandard,
+    "polars.csv": lambda frame, path: pl.from_pandas(frame).write_csv(path),
+    "lines.jsonl": json_lines,
+    "pandas.parquet": lambda frame, path: frame.to_parquet(path),
+    "pyarrow.parquet": lambda frame, path: pq.write_table(pa.Table.from_pandas(frame), path),
+    "polars.parquet": lambda frame, path: pl.from_pandas(frame).write_parquet(path),
+    "duckdb.parquet": by_duckdb,
+    "fast.parquet": lambda frame, path: fastparquet.write(str(path), frame),
+    "no_ending": lambda frame, path: frame.to_parquet(path),
+    "parts": parts,
+    "hive": hive,
+}
+# Ids as careless exports have them, as text.
+IDS = ["007", "7", "12345678901234567890123", "a b", 'quo"te', "comma,", "u\u0308", "0x1F", "1e5"]
+TITLES = ["plain", "two\nlines", 'a "quote"', "a;b,c\td", "", "ünï"]
+
+
+def folder_bytes(folder):
+    """Every file of a dataset but what it says of its sources."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "dataset.json"
     }
-    for column, values in found.items():
-        rows = by_id[column].reindex(ITEMS["item_id"])
-        width = len(by_id[column].iloc[0])
-        expected = [row if isinstance(row, list) else [0.0] * width for row in rows]
-        assert np.array_equal(values[1:], np.array(expected, dtype=np.float32)), column
-        assert not values[0].any(), "row 0 is padding"
-    assert list(catalog.provided) == ["graph"]
-    counts = {name: count for name, count in facts["counts"].items() if "features" in name}
-    assert counts == {"features": 6, "without_features": 6, "features_of_unknown_items": 1}
-    assert facts["sources"][-1].endswith("features.parquet")
 
 
-def test_embedding_columns_have_any_name(tmp_path):
-    features = features_of(range(12)).rename(columns={"txt_emb": "words", "img_emb": "look"})
-    chosen = {"text_embedding_column": "words", "image_embedding_column": "look"}
-    (tmp_path / "chosen").mkdir()
-    out, _ = imported(tmp_path / "chosen", LOG, features=features, **chosen)
-    dataset = Dataset.load(out)
-    assert (dataset.catalog.text_features.shape, dataset.catalog.image_features.shape) == (
-        (13, 5),
-        (13, 3),
+def naive(clicks, items):
+    """Users' and items' numbers, and each click's split and history, by loops over tuples."""
+    order = sorted(items, key=lambda name: (len(name), name))
+    first = {}
+    for user, item, time in sorted(clicks, key=lambda click: click[2]):
+        first.setdefault((user, item), time)
+    users = sorted({user for user, _ in first}, key=lambda name: (len(name), name))
+    rows = set()
+    for number, user in enumerate(users, start=1):
+        mine = sorted((t, order.index(i) + 1) for (u, i), t in first.items() if u == user)
+        for place, (time, item) in enumerate(mine):
+            left = len(mine) - place
+            split = {1: "test", 2: "valid"}.get(left, "train") if len(mine) > 2 else "train"
+            earlier = tuple(i for t, i in mine if t < time)
+            rows.add((split, number, item, earlier))
+    return order, users, rows
+
+
+@settings(max_examples=8)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(IDS), st.sampled_from(IDS), st.integers(0, 9)),
+        min_size=4,
+        max_size=40,
+    ),
+    st.lists(st.sampled_from(list(WRITERS)), min_size=3, max_size=3, unique=True),
+    st.randoms(use_true_random=False),
+)
+def test_writer_and_order_of_rows_do_not_matter(clicks, writers, random):
+    """The dataset is that of a naive reader of the tuples, and byte for byte the same."""
+    clicks = [("007", item, 20 + n) for n, item in enumerate(IDS[:4])] + clicks
+    log = [(user, item, 1_700_000_000 + time) for user, item, time in clicks]
+    items = [(item, TITLES[n % len(TITLES)]) for n, item in enumerate(IDS)]
+    items += [("never", "unclicked")]
+    made = []
+    with tempfile.TemporaryDirectory() as name:
+        for writer in writers:
+            random.shuffle(log)
+            random.shuffle(items)
+            place = Path(name) / writer
+            place.mkdir()
+            frame = pd.DataFrame(log, columns=["user_id", "item_id", "timestamp"])
+            table = pd.DataFrame(items, columns=["item_id", "title"])
+            kind = WRITERS[writer]
+            kind(frame, place / writer)
+            flat = writer if writer not in ("parts", "hive") else "pandas.parquet"
+            WRITERS[flat](table, place / f"items_{flat}")
+            paths = [place / writer], [place / f"items_{flat}"]
+            import_dataset(*paths, None, place / "out", Recipe.of(negatives=1))
+            made.append(folder_bytes(place / "out"))
+        assert made[0] == made[1] == made[2], writers
+        order, users, rows = naive(log, [item for item, _ in items])
+        out = Path(name) / writers[0] / "out"
+        ids = pd.read_parquet(out / "item_ids.parquet")["original_id"].tolist()
+        assert ids == order
+        assert pd.read_parquet(out / "user_ids.parquet")["original_id"].tolist() == users
+        titles = pd.read_parquet(out / "item_feature.parquet")["item_title"].tolist()
+        assert titles == [dict(items)[item] for item in order]
+        found = set()
+        for split in ("train", "valid", "test"):
+            frame = pd.read_parquet(out / "MicroLens_1M_x1" / f"{split}.parquet")
+            for row in frame[frame["label"] == 1].itertuples():
+                found.add((split, row.user_id, row.item_id, tuple(row.item_seq)))
+        assert found == {(s, u, i, h) for s, u, i, h in rows}
+
+
+@pytest.mark.parametrize(
+    ("log_ids", "item_ids", "expected"),
+    [
+        (pa.array([1, 2, 3], pa.int8()), ["1", "2", "3"], ["1", "2", "3"]),
+        (pa.array([1.0, 2.0, 1e16]), [1, 2, 10**16], ["1", "2", "10000000000000000"]),
+        (pa.array([2**64 - 1, 5, 6], pa.uint64()), ["5", "6", str(2**64 - 1)], None),
+        (pa.array(["01", "1", "001"]), ["1", "01", "001"], ["1", "01", "001"]),
+        (pa.array([1, 2, 3], pa.decimal128(20, 2)), ["1", "2", "3"], None),
+        (pa.array(["a", "b", "c"]).dictionary_encode(), ["a", "b", "c"], None),
+        (pa.array(["a", "b", "c"], pa.string_view()), ["a", "b", "c"], None),
+        (
+            pa.array([uuid.UUID(int=n).bytes for n in (1, 2**127, 2**100)], pa.binary(16)),
+            [str(uuid.UUID(int=n)) for n in (1, 2**100, 2**127)],
+            None,
+        ),
+        (pa.array([b"a", b"b", b"c"]), ["a", "b", "c"], None),
+    ],
+    ids=[
+        "small",
+        "doubles",
+        "unsigned",
+        "zeros",
+        "decimals",
+        "categories",
+        "views",
+        "uuid",
+        "bytes",
+    ],
+)
+def test_ids_of_any_type_join_as_the_text_that_one_sees(tmp_path, log_ids, item_ids, expected):
+    log = pa.table({"user_id": log_ids, "item_id": log_ids, "timestamp": [1, 2, 3]})
+    one = log.set_column(0, "user_id", pa.array(["u"] * 3))
+    pq.write_table(one, tmp_path / "log.parquet")
+    pd.DataFrame({"item_id": item_ids}).to_parquet(tmp_path / "items.parquet")
+    paths = [tmp_path / "log.parquet"], [tmp_path / "items.parquet"]
+    facts = import_dataset(*paths, None, tmp_path / "out", Recipe.of(negatives=0))
+    assert facts["counts"]["clicks"] == 3
+    found = pd.read_parquet(tmp_path / "out" / "item_ids.parquet")["original_id"].tolist()
+    assert found == (expected or [str(item) for item in item_ids])
+
+
+def test_csv_ids_are_never_guessed_to_be_numbers(tmp_path):
+    (tmp_path / "log.csv").write_text(
+        "user_id,item_id,timestamp\n01,007,1\n01,7,2\n01,9007199254740993,3\n1,1.0,4\n"
     )
-    assert {name: facts["model"] for name, facts in dataset.encoders.items()} == {
-        "txt_emb_BERT": "features.parquet:words (ready-made)",
-        "img_emb_CLIPRN50": "features.parquet:look (ready-made)",
-    }
-    assert json.loads((out / "dataset.json").read_text())["encoders"] == dataset.encoders
-    (tmp_path / "others").mkdir()
-    out, _ = imported(tmp_path / "others", LOG, features=features)
-    catalog = Dataset.load(out).catalog
-    assert (catalog.text_features, catalog.image_features) == (None, None)
-    assert available_strategies(catalog) == ["provided:look", "provided:words"]
-    assert item_embeddings(catalog, "provided:look").shape == (13, 3)  # a name of another file, too
-    (tmp_path / "challenge").mkdir()
-    features = features_of(range(12)).rename(columns={"txt_emb": "txt_emb_BERT"})
-    out, _ = imported(tmp_path / "challenge", LOG, features=features)
-    assert Dataset.load(out).catalog.text_features.shape == (13, 5)
+    (tmp_path / "items.csv").write_text("item_id,title\n007,a\n7,b\n9007199254740993,c\n1.0,d\n")
+    paths = [tmp_path / "log.csv"], [tmp_path / "items.csv"]
+    facts = import_dataset(*paths, None, tmp_path / "out", Recipe.of(negatives=0))
+    assert facts["counts"]["users"] == 2
+    found = pd.read_parquet(tmp_path / "out" / "item_ids.parquet")["original_id"].tolist()
+    assert found == ["7", "007", "1.0", "9007199254740993"]
 
 
-@pytest.mark.parametrize("as_text", ["items", "features"])
-def test_ids_of_features_may_have_another_type(tmp_path, as_text):
-    log = pd.DataFrame(LOG, columns=["user_id", "item_id", "timestamp"])
-    items, features = ITEMS.assign(item_id=range(12)), features_of([4, 2])
-    features["item_id"] = [4, 2]
-    for name, table in (("items", items), ("features", features)):
-        if name == as_text:
-            table["item_id"] = table["item_id"].astype(str)
-    out, _ = imported(tmp_path, log, items, features=features)
-    text = Dataset.load(out).catalog.text_features
-    assert np.flatnonzero(text.any(axis=1)).tolist() == [3, 5]
-    assert text[5] == pytest.approx([4.0, 4.1, 4.2, 4.3, 4.4])
+def test_several_files_and_patterns_are_one_table(tmp_path):
+    for number in range(3):
+        text = f"user_id,item_id,timestamp\nu,i{number},{number}\n"
+        (tmp_path / f"log{number}.csv.gz").write_bytes(gzip.compress(text.encode()))
+    ITEMS.to_parquet(tmp_path / "items.parquet")
+    every = [tmp_path / f"log{number}.csv.gz" for number in range(3)]
+    made = []
+    for name, paths in (("a", every), ("b", [tmp_path / "log*.csv.gz"])):
+        items = [tmp_path / "items.parquet"]
+        facts = import_dataset(paths, items, None, tmp_path / name, Recipe.of(negatives=1))
+        assert facts["counts"]["clicks"] == 3
+        made.append(folder_bytes(tmp_path / name))
+    assert made[0] == made[1]
+    with pytest.raises(DataError, match="holds files of several kinds, csv and parquet"):
+        import_dataset([*every, *items], items, None, tmp_path / "c", Recipe.of())
 
 
-def test_fixed_size_lists_and_other_number_types_are_embeddings_too(tmp_path):
-    numbers = range(12)
-    values = np.array(vectors(numbers, 4), dtype=np.float16)
-    fixed = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), 4)
-    whole = pa.array([[number, -number] for number in numbers], pa.large_list(pa.int32()))
-    names = pa.array([f"i{number}" for number in numbers])
-    empty = pa.array([[]] * 12)  # no numbers, no embedding
-    columns = {"item_id": names, "txt_emb": fixed, "counts": whole, "empty": empty}
-    out, _ = imported(tmp_path, LOG, features=pa.table(columns))
-    catalog = Dataset.load(out).catalog
-    assert np.array_equal(catalog.text_features[1:], values.astype(np.float32))
-    assert list(catalog.provided) == ["counts"]
-    assert catalog.provided_embedding("counts")[12].tolist() == [11, -11]
+def test_another_delimiter_or_encoding_can_be_forced_and_is_told(tmp_path):
+    text = "user_id~item_id~timestamp\nü~i1~1\nü~i2~2\nü~i3~3\n"
+    (tmp_path / "log.csv").write_bytes(text.encode("latin-1"))
+    ITEMS.to_parquet(tmp_path / "items.parquet")
+    paths, said = ([tmp_path / "log.csv"], [tmp_path / "items.parquet"]), []
+    with pytest.raises(DataError, match=r"log\.csv .*(encoding|no column)"):
+        import_dataset(*paths, None, tmp_path / "out", Recipe.of())
+    recipe = Recipe.of(delimiter="~", encoding="latin-1", negatives=0)
+    import_dataset(*paths, None, tmp_path / "out", recipe, say=said.append)
+    assert pd.read_parquet(tmp_path / "out" / "user_ids.parquet")["original_id"].tolist() == ["ü"]
+    assert said[0] == f"interactions: {tmp_path / 'log.csv'} (CSV, delimiter '~')"
 
 
-@pytest.mark.parametrize(
-    ("change", "options", "message"),
-    [
-        ({"item_id": ["i0", "i1", "i0"]}, {}, "column item_id, row 2: found i0, expected each"),
-        ({"item_id": ["i0", None, "i2"]}, {}, "column item_id, row 1: found None"),
-        ({"item_id": ["x", "y", "z"]}, {}, "no row of an item of the items table"),
-        ({"txt_emb": [[1.0], [np.nan], [2.0]]}, {}, "column txt_emb, row 1: found a missing"),
-        ({"img_emb": [[1.0], [2.0], [np.inf]]}, {}, "column img_emb, row 2: found NaN or inf"),
-        ({"graph": [[1.0], [2.0, 3.0], [4.0]]}, {}, "column graph, row 1: found 2 values, exp"),
-        ({"graph": [[1.0], None, [4.0]]}, {}, "column graph, row 1: found a missing value"),
-        ({"txt_emb": ["[1]", "[2]", "[3]"]}, {}, "column txt_emb: found (large_)?string, expected"),
-        ({}, {"text_embedding_column": "words"}, "no column words, only item_id, txt_emb, img_emb"),
-        ({}, {"image_embedding_column": "item_id"}, "column item_id: found (large_)?string"),
-    ],
-)
-def test_features_that_cannot_be_used_are_one_sentence(tmp_path, change, options, message):
-    features = features_of(range(3)).assign(**change)
-    with pytest.raises(DataError, match=rf"features\.parquet.*{message}") as failure:
-        imported(tmp_path, LOG, features=features, **options)
-    assert "\n" not in str(failure.value)
-    assert not (tmp_path / "out").exists()
+def test_torn_lines_are_counted(tmp_path):
+    lines = ["user_id,item_id,timestamp", "u,i1,1", "u,i2", "u,i2,2,extra", "u,i2,2", "u,i3,3"]
+    (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
+    ITEMS.to_parquet(tmp_path / "items.parquet")
+    paths = [tmp_path / "log.csv"], [tmp_path / "items.parquet"]
+    counts = import_dataset(*paths, None, tmp_path / "out", Recipe.of(negatives=0))["counts"]
+    assert (counts["interactions"], counts["unreadable"], counts["clicks"]) == (5, 2, 3)
 
 
-@pytest.mark.parametrize(
-    ("drop", "message"),
-    [
-        (["item_id"], "has no column item_id, only txt_emb, img_emb"),
-        (["txt_emb", "img_emb"], "has no column of embeddings, only item_id"),
-    ],
-)
-def test_features_need_ids_and_embeddings(tmp_path, drop, message):
-    with pytest.raises(DataError, match=message):
-        imported(tmp_path, LOG, features=features_of(range(3)).drop(columns=drop))
-
-
-@pytest.mark.parametrize("name", ["features.csv", "features.parquet", "nowhere.parquet"])
-def test_odd_features_files_are_one_sentence(tmp_path, name):
-    imported(tmp_path, LOG)
-    if not name.startswith("nowhere"):
-        (tmp_path / name).write_text('item_id,txt_emb\ni1,"[1, 2]"\n')
-    paths = tmp_path / "log.csv", tmp_path / "items.parquet", None, tmp_path / "second"
-    with pytest.raises(DataError, match=rf"{name} is not a"):
-        import_dataset(*paths, Recipe.of(), tmp_path / name)
+def test_nothing_is_read_that_was_not_named(tmp_path):
+    """Names that SQL or DuckDB would understand otherwise are names."""
+    secret = tmp_path / "secret.csv"
+    secret.write_text("user_id,item_id,timestamp\nx,i1,1\n")
+    ITEMS.to_parquet(tmp_path / "items.parquet")
+    odd = tmp_path / f"a'], all_varchar=true) UNION ALL FROM read_csv('{secret.name}"
+    with pytest.raises(DataError, match="is no file"):
+        files_of(odd)
+    odd = tmp_path / "a'b.csv"
+    odd.write_text("user_id,item_id,timestamp\nu,i1,1\nu,i2,2\nu,i3,3\n")
+    paths = [odd], [tmp_path / "items.parquet"]
+    recipe = Recipe.of(negatives=0, user_column="user_id")
+    assert import_dataset(*paths, None, tmp_path / "out", recipe)["counts"]["clicks"] == 3
+    odd.write_text('user_id,item_id,a"b\nu,i1,1\nu,i2,2\nu,i3,3\n')
+    recipe = Recipe.of(negatives=0, time_column='a"b')
+    assert import_dataset(*paths, None, tmp_path / "two", recipe)["counts"]["clicks"] == 3
 
 
 @pytest.mark.parametrize("text", ["", "user_id,item_id,timestamp\na,i1,soon\n", "a\x00b"])
@@ -159,6 +275,5 @@ def test_odd_logs_are_one_sentence(tmp_path, text):
     (tmp_path / "log.csv").write_text(text)
     ITEMS.to_parquet(tmp_path / "items.parquet")
     with pytest.raises(DataError, match=r"log\.csv"):
-        import_dataset(
-            tmp_path / "log.csv", tmp_path / "items.parquet", None, tmp_path / "o", Recipe.of()
-        )
+        paths = [tmp_path / "log.csv"], [tmp_path / "items.parquet"]
+        import_dataset(*paths, None, tmp_path / "o", Recipe.of())

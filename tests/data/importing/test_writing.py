@@ -27,7 +27,7 @@ def test_the_dataset_loads_with_titles_tags_covers_and_recipe(tmp_path):
     assert dataset.catalog.covers[4].read_bytes() == b"i3.PNG"
     names = pd.read_parquet(out / "tags.parquet").set_index("tag")["name"]
     words = [[names[tag] for tag in row if tag] for row in dataset.catalog.tags[1:6]]
-    assert words == [["Drama", "Comedy"], ["Drama"], [], [], ["Sci-Fi", "Drama"]]
+    assert words == [["Drama", "Comedy"], ["Drama"], [], [], ["Sci-Fi, Noir"]]
     assert names[1] == "Comedy"
     ids = pd.read_parquet(out / "item_ids.parquet")
     assert ids["original_id"].tolist() == ITEMS["item_id"].tolist()

@@ -1,0 +1,244 @@
+"""The items of a log: ids, titles, tags and ready-made embeddings, in an order of their own."""
+
+import ast
+import json
+import re
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mmctr.data import schema
+from mmctr.data.importing.recipe import Recipe
+from mmctr.data.importing.sources import Source, id_text, quoted
+from mmctr.data.parquet import float_lists, listed, matrix
+from mmctr.errors import DataError
+
+
+@dataclass(frozen=True)
+class Items:
+    """Items numbered from 1 by their ids: shorter ones first, then by the alphabet.
+
+    ids, titles: text [items]. tags: a list of words each. Whatever order or file they come in, an
+    id has the same number.
+    """
+
+    ids: pa.Array
+    titles: pa.Array
+    tags: list[list[str]]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Ready-made embeddings: float32 [items, width] by column, zero for items without.
+
+    features: those of item_feature.parquet. provided: those of item_emb.parquet. encoders: what
+    is known of the features' origin. counts: of rows that were joined, and of those that were not.
+    """
+
+    features: dict[str, np.ndarray] = field(default_factory=dict)
+    provided: dict[str, np.ndarray] = field(default_factory=dict)
+    encoders: dict[str, dict[str, Any]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+def read_items(source: Source, recipe: Recipe) -> Items:
+    """The items of a table, which becomes the table `items` (id, number) for others to join.
+
+    Titles and tags may be missing. Raises DataError for ids that are missing or there twice.
+    """
+    key = recipe.items_id_column or recipe.item_column
+    source.require(key)
+    for option in ("title_column", "tags_column"):
+        if option in recipe.model_fields_set:
+            source.require(getattr(recipe, option))
+    title = recipe.title_column if recipe.title_column in source.columns else None
+    tag_names = [n for n in (recipe.tags_column, "genres") if n in source.columns]
+    tags = tag_names[0] if tag_names else None
+    source.require(*filter(None, (title, tags)))
+    titles = _text(source, title) if title else "''"
+    table = source.table(
+        f"SELECT {id_text(source, key)} AS id, {titles} AS title, "
+        f"{quoted(tags) if tags else 'NULL'} AS tags FROM {{source}} ORDER BY length(id), id"
+    )
+    ids = table["id"].combine_chunks().cast(pa.string())
+    if ids.null_count:
+        raise DataError(
+            f"{source.name}, column {key}: found no id in {ids.null_count} rows, expected one for "
+            "each item."
+        )
+    values = ids.to_pylist()
+    doubles = [one for one, other in pairwise(values) if one == other]
+    if doubles:
+        raise DataError(
+            f"{source.name}, column {key}: found {doubles[0]} again, expected each item once."
+        )
+    numbered = pa.table({"id": ids, "number": np.arange(1, len(ids) + 1, dtype=np.int32)})
+    source.connection.register("numbered", numbered)
+    source.connection.execute("CREATE TABLE items AS SELECT * FROM numbered")
+    source.connection.unregister("numbered")
+    titles = table["title"].combine_chunks().cast(pa.string()).fill_null("")
+    return Items(ids, titles, tag_lists(table["tags"].to_pylist()))
+
+
+def tag_lists(values: list[Any]) -> list[list[str]]:
+    """Words of each value: a list, a list as JSON or Python writes it, or words joined by | ; or ,.
+
+    The sign that joins is the first of these that any value has.
+    """
+    texts = [value for value in values if isinstance(value, str)]
+    sign = next((s for s in "|;," if any(s in t for t in texts if not _is_list(t))), ",")
+    lists = [
+        value
+        if isinstance(value, list)
+        else _parsed(value)
+        if isinstance(value, str) and _is_list(value)
+        else value.split(sign)
+        if isinstance(value, str)
+        else []
+        for value in values
+    ]
+    return [
+        list(dict.fromkeys(w for v in one if v is not None and (w := str(v).strip())))
+        for one in lists
+    ]
+
+
+def read_embeddings(source: Source, items: Items, recipe: Recipe) -> Embeddings:
+    """Every column of a features table that holds vectors, in the items' order."""
+    key = recipe.features_id_column or recipe.items_id_column or recipe.item_column
+    source.require(key)
+    columns = {
+        name: vector for name in source.columns if name != key and (vector := _vector(source, name))
+    }
+    columns |= _wide(source, key)
+    names = {}
+    for option, name in (("text", schema.TEXT_COLUMN), ("image", schema.IMAGE_COLUMN)):
+        option += "_embedding_column"
+        wanted = getattr(recipe, option)
+        if wanted not in columns and option in recipe.model_fields_set:
+            found = f"found {source.columns[wanted].lower()}" if wanted in source.columns else ""
+            raise DataError(
+                f"{source.name}, column {wanted}: {found}, expected lists of numbers."
+                if found
+                else f"{source.name} has no column {wanted}, only {listed(list(source.columns))}: "
+                f"set {option} to one of them, or leave it out."
+            )
+        # The challenge's own name is known too.
+        column = next((column for column in (wanted, name) if column in columns), None)
+        if column:
+            names[name] = column
+    others = [name for name in columns if name not in names.values()]
+    if not columns:
+        raise DataError(
+            f"{source.name} has no column of embeddings, only {listed(list(source.columns))}: "
+            "expected lists of numbers, one an item."
+        )
+    identity = id_text(source, key)
+    counts = _join_counts(source, identity, items, key)
+
+    def joined(column: str) -> np.ndarray:
+        table = source.table(
+            f"SELECT number, {columns[column]} AS vector FROM (SELECT *, {identity} AS own_id FROM "
+            "{source}) JOIN items ON own_id = items.id ORDER BY number"
+        )
+        there = table.filter(table["vector"].is_valid())
+        counts["without_a_vector"] = counts.get("without_a_vector", 0) + len(table) - len(there)
+        if not len(there):
+            raise DataError(f"{source.name}, column {column}: found no vector, expected numbers.")
+        path = Path(source.name)
+        values = matrix(there["vector"], path, column, np.float32)
+        result = np.zeros((len(items), values.shape[1]), dtype=np.float32)
+        result[there["number"].to_numpy() - 1] = values
+        return result
+
+    features = {name: joined(column) for name, column in names.items()}
+    provided = {name: joined(name) for name in others}
+    file = Path(source.name).name
+    encoders = {name: {"model": f"{file}:{c} (ready-made)"} for name, c in names.items()}
+    return Embeddings(features, provided, encoders, counts)
+
+
+def _join_counts(source: Source, identity: str, items: Items, key: str) -> dict[str, int]:
+    own = f"SELECT {identity} AS own_id FROM {{source}}"
+    if twice := source.rows(
+        f"SELECT own_id FROM ({own}) GROUP BY 1 HAVING count(own_id) > 1 LIMIT 1"
+    ):
+        raise DataError(
+            f"{source.name}, column {key}: found {twice[0][0]} again, expected each item once."
+        )
+    ((rows, found),) = source.rows(
+        f"SELECT count(*), count(number) FROM ({own}) LEFT JOIN items ON own_id = items.id"
+    )
+    if not found:
+        raise DataError(
+            f"{source.name} has no row of an item of the items table: check the id columns."
+        )
+    return {
+        "features": found,
+        "without_features": len(items) - found,
+        "features_of_unknown_items": rows - found,
+    }
+
+
+def _vector(source: Source, column: str) -> str:
+    """SQL of a column as lists of floats; empty if it holds none."""
+    form, name = source.columns[column], quoted(column)
+    if re.fullmatch(r"(FLOAT|DOUBLE|DECIMAL\(.*\)|U?\w*INT\w*)(\[\d*\])", form):
+        return f"{name}::FLOAT[]"
+    if form in ("VARCHAR", "JSON"):
+        text = f"({name}::VARCHAR)"
+        wrong = f"{text} IS NOT NULL AND try_cast({text} AS FLOAT[]) IS NULL"
+        fits = source.rows(
+            f"SELECT count({name}) > 0 AND count_if({wrong}) = 0 AND "
+            f"bool_and(starts_with(trim({text}), '[')) FROM {{source}}"
+        )[0][0]
+        return f"try_cast({text} AS FLOAT[])" if fits else ""
+    return ""
+
+
+def _wide(source: Source, key: str) -> dict[str, str]:
+    """Vectors in columns of their own, as prefix_0, prefix_1 and so on, by prefix."""
+    numbered: dict[str, dict[int, str]] = {}
+    for column in source.columns:
+        if column != key and (found := re.fullmatch(r"(.+?)[_.]?(\d+)", column)):
+            numbered.setdefault(found[1], {})[int(found[2])] = column
+    return {
+        prefix: "[" + ", ".join(f"{quoted(c)}::FLOAT" for _, c in sorted(columns.items())) + "]"
+        for prefix, columns in numbered.items()
+        if len(columns) > 1 and max(columns) - min(columns) == len(columns) - 1
+    }
+
+
+def _text(source: Source, column: str) -> str:
+    name = quoted(column)
+    return f"({name} ->> '$')" if source.kind(column) == "JSON" else f"{name}::VARCHAR"
+
+
+def _is_list(text: str) -> bool:
+    return text.strip().startswith("[") and text.strip().endswith("]")
+
+
+def _parsed(text: str) -> list[Any]:
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return list(read(text))
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+    return text.strip()[1:-1].split(",")
+
+
+def embedding_columns(embeddings: dict[str, np.ndarray], rows: int) -> dict[str, pa.ChunkedArray]:
+    """Matrices as list columns; in chunks, because a list column counts its values in 32 bits."""
+    return {
+        name: pa.chunked_array(
+            float_lists(values[start : start + rows]) for start in range(0, len(values), rows)
+        )
+        for name, values in embeddings.items()
+    }

@@ -1,0 +1,221 @@
+"""Items of any table: their titles and tags, and ready-made embeddings that join them."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from mmctr.content.fusion import available_strategies, item_embeddings
+from mmctr.data.dataset import Dataset
+from mmctr.data.importing import writing
+from mmctr.data.importing.items import tag_lists
+from mmctr.data.importing.recipe import Recipe
+from mmctr.data.importing.steps import import_dataset
+from mmctr.errors import DataError
+from tests.data.importing.logs import ITEMS, LOG, imported
+
+
+def vectors(numbers, width, shift=0.0):
+    """A list of numbers for each item number, all different."""
+    return [[shift + number + place / 10 for place in range(width)] for number in numbers]
+
+
+def features_of(numbers, **columns):
+    """A features table with rows for these items, a text and an image column and others."""
+    names = {"item_id": [f"i{number}" for number in numbers]}
+    embeddings = {"txt_emb": vectors(numbers, 5), "img_emb": vectors(numbers, 3, 100)}
+    return pd.DataFrame(names | embeddings | columns)
+
+
+def test_ready_made_embeddings_join_by_item_id(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "EMBEDDING_ROWS", 5)  # 12 items are three parts
+    numbers = [11, 3, 99, 0, 7, 5, 4]
+    extra = {"graph": vectors(numbers, 4, 200), "note": "no numbers", "year": 1999}
+    features = features_of(numbers, **extra)
+    out, facts = imported(tmp_path, LOG, features=features)
+    catalog = Dataset.load(out).catalog
+    by_id = features.set_index("item_id")
+    found = {
+        "txt_emb": catalog.text_features,
+        "img_emb": catalog.image_features,
+        "graph": catalog.provided_embedding("graph"),
+    }
+    for column, values in found.items():
+        rows = by_id[column].reindex(ITEMS["item_id"])
+        width = len(by_id[column].iloc[0])
+        expected = [row if isinstance(row, list) else [0.0] * width for row in rows]
+        assert np.array_equal(values[1:], np.array(expected, dtype=np.float32)), column
+        assert not values[0].any(), "row 0 is padding"
+    assert list(catalog.provided) == ["graph"]
+    counts = {name: count for name, count in facts["counts"].items() if "features" in name}
+    assert counts == {"features": 6, "without_features": 6, "features_of_unknown_items": 1}
+    assert facts["sources"][-1].endswith("features.parquet")
+
+
+def test_embedding_columns_have_any_name(tmp_path):
+    features = features_of(range(12)).rename(columns={"txt_emb": "words", "img_emb": "look"})
+    chosen = {"text_embedding_column": "words", "image_embedding_column": "look"}
+    (tmp_path / "chosen").mkdir()
+    out, _ = imported(tmp_path / "chosen", LOG, features=features, **chosen)
+    dataset = Dataset.load(out)
+    assert (dataset.catalog.text_features.shape, dataset.catalog.image_features.shape) == (
+        (13, 5),
+        (13, 3),
+    )
+    assert {name: facts["model"] for name, facts in dataset.encoders.items()} == {
+        "txt_emb_BERT": "features.parquet:words (ready-made)",
+        "img_emb_CLIPRN50": "features.parquet:look (ready-made)",
+    }
+    assert json.loads((out / "dataset.json").read_text())["encoders"] == dataset.encoders
+    (tmp_path / "others").mkdir()
+    out, _ = imported(tmp_path / "others", LOG, features=features)
+    catalog = Dataset.load(out).catalog
+    assert (catalog.text_features, catalog.image_features) == (None, None)
+    assert available_strategies(catalog) == ["provided:look", "provided:words"]
+    assert item_embeddings(catalog, "provided:look").shape == (13, 3)  # a name of another file, too
+    (tmp_path / "challenge").mkdir()
+    features = features_of(range(12)).rename(columns={"txt_emb": "txt_emb_BERT"})
+    out, _ = imported(tmp_path / "challenge", LOG, features=features)
+    assert Dataset.load(out).catalog.text_features.shape == (13, 5)
+
+
+@pytest.mark.parametrize("as_text", ["items", "features"])
+def test_ids_of_features_may_have_another_type(tmp_path, as_text):
+    log = pd.DataFrame(LOG, columns=["user_id", "item_id", "timestamp"])
+    items, features = ITEMS.assign(item_id=range(12)), features_of([4, 2])
+    features["item_id"] = [4, 2]
+    for name, table in (("items", items), ("features", features)):
+        if name == as_text:
+            table["item_id"] = table["item_id"].astype(str)
+    out, _ = imported(tmp_path, log, items, features=features)
+    text = Dataset.load(out).catalog.text_features
+    assert np.flatnonzero(text.any(axis=1)).tolist() == [3, 5]
+    assert text[5] == pytest.approx([4.0, 4.1, 4.2, 4.3, 4.4])
+
+
+def test_fixed_size_lists_and_other_number_types_are_embeddings_too(tmp_path):
+    numbers = range(12)
+    values = np.array(vectors(numbers, 4), dtype=np.float16)
+    fixed = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), 4)
+    whole = pa.array([[number, -number] for number in numbers], pa.large_list(pa.int32()))
+    names = pa.array([f"i{number}" for number in numbers])
+    empty = pa.array([[]] * 12)  # no numbers, no embedding
+    columns = {"item_id": names, "txt_emb": fixed, "counts": whole, "empty": empty}
+    out, _ = imported(tmp_path, LOG, features=pa.table(columns))
+    catalog = Dataset.load(out).catalog
+    assert np.array_equal(catalog.text_features[1:], values.astype(np.float32))
+    assert list(catalog.provided) == ["counts"]
+    assert catalog.provided_embedding("counts")[12].tolist() == [11, -11]
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({"item_id": ["i0", "i1", "i0"]}, {}, "column item_id: found i0 again, expected each"),
+        ({"item_id": ["x", "y", "z"]}, {}, "no row of an item of the items table"),
+        ({"txt_emb": [[1.0], [np.nan], [2.0]]}, {}, "column txt_emb, row 1: found a missing"),
+        ({"img_emb": [[1.0], [2.0], [np.inf]]}, {}, "column img_emb, row 2: found NaN or inf"),
+        ({"graph": [[1.0], [2.0, 3.0], [4.0]]}, {}, "column graph, row 1: found 2 values, exp"),
+        ({"txt_emb": ["a", "b", "c"]}, {"text_embedding_column": "txt_emb"}, "found varchar, exp"),
+        ({}, {"text_embedding_column": "words"}, "no column words, only item_id, txt_emb, img_emb"),
+        (
+            {},
+            {"image_embedding_column": "item_id"},
+            "column item_id: found varchar, expected",
+        ),
+    ],
+)
+def test_features_that_cannot_be_used_are_one_sentence(tmp_path, change, options, message):
+    features = features_of(range(3)).assign(**change)
+    with pytest.raises(DataError, match=rf"features\.parquet.*{message}") as failure:
+        imported(tmp_path, LOG, features=features, **options)
+    assert "\n" not in str(failure.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("drop", "message"),
+    [
+        (["item_id"], "has no column item_id, only txt_emb, img_emb"),
+        (["txt_emb", "img_emb"], "has no column of embeddings, only item_id"),
+    ],
+)
+def test_features_need_ids_and_embeddings(tmp_path, drop, message):
+    with pytest.raises(DataError, match=message):
+        imported(tmp_path, LOG, features=features_of(range(3)).drop(columns=drop))
+
+
+@pytest.mark.parametrize("name", ["features.parquet", "nowhere.parquet"])
+def test_odd_features_files_are_one_sentence(tmp_path, name):
+    imported(tmp_path, LOG)
+    if not name.startswith("nowhere"):
+        (tmp_path / name).write_text('item_id,txt_emb\ni1,"[1, 2]"\n')
+    paths = [tmp_path / "log.csv"], [tmp_path / "items.parquet"], None, tmp_path / "second"
+    with pytest.raises(DataError, match=rf"{name} is n"):
+        import_dataset(*paths, Recipe.of(), [tmp_path / name])
+
+
+def test_vectors_come_as_lists_json_text_or_columns_and_may_be_missing(tmp_path):
+    values = np.array(vectors(range(3), 4), dtype=np.float32)
+    names = {"item_id": ["i2", "i0", "i1"]}
+    forms = {
+        "lists": {"txt_emb": list(values[[2, 0, 1]])},
+        "json": {"txt_emb": [json.dumps(row.tolist()) for row in values[[2, 0, 1]]]},
+        "wide": {f"txt_emb_{n}": values[[2, 0, 1], n] for n in (3, 0, 2, 1)},
+    }
+    for name, columns in forms.items():
+        (tmp_path / name).mkdir()
+        features = pd.DataFrame(names | columns)
+        out, facts = imported(tmp_path / name, LOG, features=features, negatives=1)
+        found = Dataset.load(out).catalog.text_features
+        np.testing.assert_allclose(found[1:4], values, rtol=1e-6, err_msg=name)
+        assert not found[4:].any()
+    features = pd.DataFrame(names | {"txt_emb": [[1.0, 2.0], None, [3.0, 4.0]]})
+    (tmp_path / "missing").mkdir()
+    out, facts = imported(tmp_path / "missing", LOG, features=features, negatives=1)
+    assert Dataset.load(out).catalog.text_features[1:4].tolist() == [[0, 0], [3, 4], [1, 2]]
+    assert facts["counts"]["without_a_vector"] == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["a|b, c", "d", None, ""], [["a", "b, c"], ["d"], [], []]),
+        (["a;b", "c"], [["a", "b"], ["c"]]),
+        (["a, b,a", "c"], [["a", "b"], ["c"]]),
+        ([["a", None, " b "], []], [["a", "b"], []]),
+        (['["a", "b|c"]', "[]"], [["a", "b|c"], []]),
+        (["['a', 'b']", "[nan]"], [["a", "b"], ["nan"]]),
+        ([[1, 2], [3]], [["1", "2"], ["3"]]),
+    ],
+)
+def test_tags_are_lists_or_text_of_lists_or_joined_words(values, expected):
+    assert tag_lists(values) == expected
+
+
+def test_items_are_numbered_by_their_ids_and_titles_and_tags_may_be_missing(tmp_path):
+    items = pd.DataFrame({"item_id": ["10", "9", "a", "1", "2"]})
+    log = pd.DataFrame({"user_id": "u", "item_id": [10, 9, 1], "timestamp": [1, 2, 3]})
+    out, _ = imported(tmp_path, log, items, negatives=1)
+    ids = pd.read_parquet(out / "item_ids.parquet")
+    assert ids["original_id"].tolist() == ["1", "2", "9", "a", "10"]
+    assert ids["item_id"].tolist() == [1, 2, 3, 4, 5]
+    catalog = Dataset.load(out).catalog
+    assert not catalog.tags.any()
+    assert catalog.titles.tolist() == [""] * 6
+
+
+def test_each_side_may_name_its_ids_otherwise(tmp_path):
+    items = ITEMS.rename(columns={"item_id": "asin"})
+    features = features_of(range(12)).rename(columns={"item_id": "key"})
+    chosen = {"items_id_column": "asin", "features_id_column": "key"}
+    out, facts = imported(tmp_path, LOG, items, features=features, negatives=1, **chosen)
+    assert facts["counts"]["features"] == 12
+    assert Dataset.load(out).catalog.text_features[1:].any(axis=1).all()
+
+
+def test_a_missing_id_is_told(tmp_path):
+    with pytest.raises(DataError, match="found no id in 1 rows, expected one for each item"):
+        imported(tmp_path, LOG, pd.concat([ITEMS, ITEMS[:1].assign(item_id=None)]))

@@ -1,0 +1,27 @@
+"""Reports run in the environment of mmctr, whatever kernels Jupyter would find."""
+
+import json
+import shutil
+import sys
+
+from mmctr.report import execution, pages
+from mmctr.report.make import make_page
+from tests.report.conftest import write_notebooks
+
+
+def test_another_environment_s_python3_does_not_run_the_notebooks(tmp_path, tiny, monkeypatch):
+    """Jupyter looks for kernels in JUPYTER_PATH and the user's folders first."""
+    kernel = {"argv": [shutil.which("false"), "{connection_file}"], "display_name": "Another"}
+    for name in ("JUPYTER_PATH", "JUPYTER_DATA_DIR"):
+        folder = tmp_path / name / "kernels" / "python3"
+        folder.mkdir(parents=True)
+        (folder / "kernel.json").write_text(json.dumps(kernel | {"language": "python"}))
+        monkeypatch.setenv(name, str(tmp_path / name))
+    code = f"import sys\ndisplay({{{pages.RECORD!r}: {{'python': sys.executable}}}}, raw=True)"
+    notebooks = write_notebooks(tmp_path / "notebooks", **{"01_explore": code})
+    monkeypatch.setattr(execution, "NOTEBOOKS", notebooks)
+    page = make_page("01_explore", tiny, {"data": "x"}, tmp_path / "out" / "page")
+    executed = json.loads((page.parent / "notebooks" / "01_explore.ipynb").read_text())
+    assert execution.recorded(executed) == {"python": sys.executable}
+    kernels = tmp_path / "JUPYTER_DATA_DIR" / "kernels"
+    assert list(kernels.iterdir()) == [kernels / "python3"], "nothing is left behind"
