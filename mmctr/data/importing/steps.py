@@ -42,6 +42,8 @@ def import_dataset(
     """
     if out.exists():
         raise DataError(f"{out} exists already: delete it or choose another folder.")
+    if not recipe.negatives:
+        say("Warning: without negatives there are clicks only, on which no model can be trained.")
     named = {"interactions": interactions, "items": items, "features": features or []}
     if covers is not None and not covers.is_dir():
         named["covers"] = [covers]

@@ -29,6 +29,14 @@ def test_options_name_columns_ratings_and_dates(tmp_path):
     assert users["original_id"].tolist() == ["7", "8"], "as text, by length and alphabet"
 
 
+@pytest.mark.parametrize("negatives", [0, 1])
+def test_without_negatives_it_is_told_at_once(tmp_path, negatives):
+    said = []
+    log = [("a", number, number) for number in range(3)]
+    imported(tmp_path, log, negatives=negatives, say=said.append)
+    assert said[0].startswith("Warning: without negatives") == (negatives == 0)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
