@@ -25,7 +25,7 @@ KINDS = {
 }
 COMPRESSED = (".gz", ".zst", ".zstd")
 # Lines with more or fewer columns than the header are counted, instead of ending the import.
-REJECTS = "store_rejects=true, rejects_limit=1000"
+REJECTS = "store_rejects=true, rejects_limit=0"
 INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
 INTEGERS += tuple(f"U{name}" for name in INTEGERS)
 FRACTIONS = ("FLOAT", "DOUBLE", "DECIMAL")
@@ -81,7 +81,7 @@ class Source:
         """How many lines of CSV had other columns than the header, as far as it was read."""
         if not self.is_csv:
             return 0
-        files = _literal([str(path) for path in self.files])
+        files = literal([str(path) for path in self.files])
         return self.rows(
             "SELECT count(DISTINCT (file_path, line)) FROM reject_errors JOIN reject_scans "
             f"USING (scan_id, file_id) WHERE list_contains({files}, file_path)"
@@ -92,7 +92,7 @@ class Source:
         names = [column for column in dict.fromkeys(columns) if column in self.columns]
         if self.sql.startswith("read_parquet"):
             return self
-        chosen, file = ", ".join(map(quoted, names)), _literal(str(path))
+        chosen, file = ", ".join(map(quoted, names)), literal(str(path))
         with readable(self.name):
             self.connection.execute(
                 f"COPY (SELECT {chosen} FROM {self.sql}) TO {file} (FORMAT parquet)"
@@ -121,8 +121,8 @@ def engine(files: list[Path], workplace: Path, memory: float) -> "Iterator[DuckD
         connection.execute("SET TimeZone = 'UTC'")
         # A Parquet file's statistics leave NaN out, and isnan would be false for all of its rows.
         connection.execute("SET disabled_optimizers = 'statistics_propagation'")
-        connection.execute(f"SET allowed_directories = {_literal([str(workplace)])}")
-        connection.execute(f"SET allowed_paths = {_literal([str(path) for path in files])}")
+        connection.execute(f"SET allowed_directories = {literal([str(workplace)])}")
+        connection.execute(f"SET allowed_paths = {literal([str(path) for path in files])}")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
         yield connection
@@ -179,11 +179,11 @@ def open_source(connection: "DuckDBPyConnection", names: list[Path], recipe: Rec
             f"{name} holds files of several kinds, {' and '.join(sorted(kinds))}: name those of "
             "one kind."
         )
-    kind, paths, header = kinds.pop(), _literal([str(path) for path in files]), []
+    kind, paths, header = kinds.pop(), literal([str(path) for path in files]), []
     count = f"{len(files)} files of " if len(files) > 1 else ""
     if kind == "csv":
         given = {"delim": recipe.delimiter, "encoding": recipe.encoding}
-        options = "".join(f", {key}={_literal(v)}" for key, v in given.items() if v is not None)
+        options = "".join(f", {key}={literal(v)}" for key, v in given.items() if v is not None)
         delimiter, header = _sniffed(connection, files[0], name, options)
         sql = f"read_csv({paths}, all_varchar=true, header=true{options}"
         sql += f", {REJECTS})"
@@ -196,7 +196,7 @@ def open_source(connection: "DuckDBPyConnection", names: list[Path], recipe: Rec
         detected = f"{count}Parquet"
         with readable(name):
             fields = connection.execute(
-                f"SELECT name FROM parquet_schema({_literal(str(files[0]))})"
+                f"SELECT name FROM parquet_schema({literal(str(files[0]))})"
             )
             header = [field for (field,) in fields.fetchall()[1:]]
     with readable(name):
@@ -205,7 +205,7 @@ def open_source(connection: "DuckDBPyConnection", names: list[Path], recipe: Rec
     if kind == "json":
         # Whatever they look like, ids and times are read as they are written.
         asis = {c: "JSON" if _is_plain(form) else form for c, form in columns.items()}
-        forms = ", ".join(f"{_literal(c)}: {_literal(form)}" for c, form in asis.items())
+        forms = ", ".join(f"{literal(c)}: {literal(form)}" for c, form in asis.items())
         sql = f"read_json({paths}, format='newline_delimited', columns={{{forms}}})"
         columns = asis
     return Source(connection, name, files, sql, columns, header, detected, kind == "csv")
@@ -264,7 +264,7 @@ def _sniffed(
     connection: "DuckDBPyConnection", path: Path, name: str, options: str
 ) -> tuple[str, list[str]]:
     """The delimiter of a CSV file, and its header as it is written."""
-    file = _literal(str(path))
+    file = literal(str(path))
     with readable(name):
         found = connection.execute(f"SELECT Delimiter FROM sniff_csv({file}{options})").fetchone()
         plain = f"read_csv({file}, all_varchar=true, header=false{options})"
@@ -296,7 +296,8 @@ def _is_plain(form: str) -> bool:
     return not form.endswith("]") and not form.startswith(("STRUCT", "MAP"))
 
 
-def _literal(value: Any) -> str:
+def literal(value: Any) -> str:
+    """A text, or a list of texts, in SQL."""
     if isinstance(value, list):
-        return "[" + ", ".join(map(_literal, value)) + "]"
+        return "[" + ", ".join(map(literal, value)) + "]"
     return "'" + str(value).replace("'", "''") + "'"

@@ -7,7 +7,7 @@ import numpy as np
 from mmctr.data import schema
 from mmctr.data.importing.events import Clicks, Log
 from mmctr.data.importing.recipe import Recipe
-from mmctr.data.importing.sources import Source
+from mmctr.data.importing.sources import Source, literal
 from mmctr.errors import ConfigError
 
 Splitter = Callable[[Clicks], np.ndarray]  # the number of each click's split in schema.SPLITS
@@ -19,10 +19,7 @@ def splitter(log: Log, recipe: Recipe, source: Source) -> Splitter:
         return _last_two
     valid_from = _border(recipe.valid_from, "valid_from", 0.8, log, source)
     test_from = _border(recipe.test_from, "test_from", 0.9, log, source)
-    return lambda clicks: (
-        (clicks.time >= valid_from).astype(int)
-        + ((clicks.time >= test_from) & (clicks.time >= valid_from))
-    )
+    return lambda clicks: np.where(clicks.time >= test_from, 2, clicks.time >= valid_from)
 
 
 def require_all(rows: np.ndarray, recipe: Recipe) -> None:
@@ -50,9 +47,8 @@ def _last_two(clicks: Clicks) -> np.ndarray:
 def _border(given: object, name: str, share: float, log: Log, source: Source) -> int:
     """A time in nanoseconds: a date, a number as in the log, or what a share of clicks precede."""
     if given is None:
-        path = str(log.path).replace("'", "''")
-        place = int(share * log.clicks)
-        times = f"SELECT time FROM read_parquet('{path}') ORDER BY time LIMIT 1 OFFSET {place}"
+        path, place = literal(str(log.path)), int(share * log.clicks)
+        times = f"SELECT time FROM read_parquet({path}) ORDER BY time LIMIT 1 OFFSET {place}"
         return int(source.rows(times)[0][0])
     if not isinstance(given, str) and log.unit is not None:
         return int(given * log.unit)

@@ -5,6 +5,7 @@ come from train clicks only, and a negative is an item that its user never click
 dataset depends on what the tables say and on the seed, not on the order or the files they come in.
 """
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,10 +88,7 @@ def import_dataset(
                     counts[f"unreadable_{kind}"] = torn
                     say(f"{torn:,} lines of {sources[kind].name} could not be read.")
         (work / "user_ids.parquet").rename(temporary / schema.USER_IDS)
-        log.path.unlink()
-        for left in work.iterdir():
-            left.unlink()
-        work.rmdir()
+        shutil.rmtree(work)
         facts = {"recipe": recipe.model_dump(), "counts": counts}
         facts["sources"] = [str(name) for names in named.values() for name in names]
         facts["sources"] += [str(covers)] if covers is not None and covers.is_dir() else []

@@ -152,7 +152,7 @@ def test_times_of_any_unit_and_zone_keep_their_order_within_a_second(tmp_path, t
     ITEMS.to_parquet(tmp_path / "items.parquet")
     said = []
     paths = [path], [tmp_path / "items.parquet"]
-    import_dataset(*paths, None, tmp_path / "o", Recipe.of(negatives=0), say=said.append)
+    import_dataset(*paths, None, tmp_path / "o", Recipe.of(negatives=1), say=said.append)
     test = pd.read_parquet(tmp_path / "o" / "MicroLens_1M_x1" / "test.parquet")
     ids = pd.read_parquet(tmp_path / "o" / "item_ids.parquet")["original_id"]
     assert [ids[number - 1] for number in test["item_seq"][0]] == ["i5", "i3"]

@@ -237,7 +237,7 @@ def test_another_delimiter_or_encoding_can_be_forced_and_is_told(tmp_path):
     paths, said = ([tmp_path / "log.csv"], [tmp_path / "items.parquet"]), []
     with pytest.raises(DataError, match=r"log\.csv .*(encoding|no column)"):
         import_dataset(*paths, None, tmp_path / "out", Recipe.of())
-    recipe = Recipe.of(delimiter="~", encoding="latin-1", negatives=0)
+    recipe = Recipe.of(delimiter="~", encoding="latin-1", negatives=1)
     import_dataset(*paths, None, tmp_path / "out", recipe, say=said.append)
     assert pd.read_parquet(tmp_path / "out" / "user_ids.parquet")["original_id"].tolist() == ["ü"]
     assert said[0] == f"interactions: {tmp_path / 'log.csv'} (CSV, delimiter '~')"
@@ -250,6 +250,15 @@ def test_torn_lines_are_counted(tmp_path):
     paths = [tmp_path / "log.csv"], [tmp_path / "items.parquet"]
     counts = import_dataset(*paths, None, tmp_path / "out", Recipe.of(negatives=0))["counts"]
     assert (counts["interactions"], counts["unreadable"], counts["clicks"]) == (5, 2, 3)
+
+
+def test_however_many_lines_are_torn_all_are_counted(tmp_path):
+    lines = ["user_id,item_id,timestamp", "u,i1,1", "u,i2,2", "u,i3,3", *["u,i4"] * 1500]
+    (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
+    ITEMS.to_parquet(tmp_path / "items.parquet")
+    paths = [tmp_path / "log.csv"], [tmp_path / "items.parquet"]
+    counts = import_dataset(*paths, None, tmp_path / "out", Recipe.of(negatives=0))["counts"]
+    assert (counts["interactions"], counts["unreadable"], counts["clicks"]) == (1503, 1500, 3)
 
 
 def test_nothing_is_read_that_was_not_named(tmp_path):

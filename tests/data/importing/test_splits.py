@@ -30,6 +30,16 @@ def test_a_log_without_three_clicks_of_anyone_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_whatever_comes_from_the_border_of_test_on_is_test(tmp_path):
+    log = [("a", number, 10 + number) for number in range(6)] + [("b", 1, 19), ("b", 2, 25)]
+    _, facts = imported(tmp_path, log, split="date", valid_from=12, test_from=14, negatives=1)
+    counts = facts["counts"]
+    assert (counts["train"], counts["valid"], counts["test"]) == (2, 2, 4)
+    (tmp_path / "late").mkdir()
+    with pytest.raises(ConfigError, match="No click falls into valid"):
+        imported(tmp_path / "late", log, split="date", valid_from=20, test_from=14)
+
+
 def test_a_border_of_zero_is_a_time(tmp_path):
     log = [("a", number, number - 5) for number in range(10)]
     _, facts = imported(tmp_path, log, split="date", valid_from=0, test_from=2, negatives=1)
