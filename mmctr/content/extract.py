@@ -206,7 +206,7 @@ def _write_shard(
 
 def _merge(folder: Path, path: Path, table: pa.Table, results: dict[str, Result]) -> None:
     """Join the shards into item_feature.parquet, extraction_errors.parquet and dataset.json."""
-    about_path, errors_path = folder / "dataset.json", folder / schema.EXTRACTION_ERRORS
+    about_path, errors_path = folder / schema.ABOUT, folder / schema.EXTRACTION_ERRORS
     try:
         about = dict(json.loads(about_path.read_text("utf-8"))) if about_path.exists() else {}
     except (ValueError, TypeError, RecursionError) as error:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from mmctr.data import names, parquet, schema
+from mmctr.data.fields import Field, load_fields, owner_codes
 from mmctr.errors import DataError
 
 FEATURES = {"text_features": schema.TEXT_COLUMN, "image_features": schema.IMAGE_COLUMN}
@@ -27,7 +28,9 @@ class Catalog:
     [n_items + 1], 0 = unknown. titles: one string a row. covers: paths by item id.
     text_features, image_features: float32 [n_items + 1, width], or None if there are none.
     provided: the file of each ready-made item embedding, by column name. own_ids: text by row, ""
-    for padding, or None where items have no ids but their row numbers. tag_names: by tag.
+    for padding, or None where items have no ids but their row numbers. tag_names: by tag. fields:
+    what else is known of items; field_codes: int32 [n_items + 1, fields], 0 = unknown. held_out:
+    int8 [n_items + 1], 1 for items that valid alone knows, 2 for those of test; None without any.
     """
 
     tags: np.ndarray
@@ -40,6 +43,9 @@ class Catalog:
     provided: dict[str, Path] = field(default_factory=dict)
     own_ids: np.ndarray | None = None
     tag_names: dict[int, str] = field(default_factory=dict)
+    fields: tuple[Field, ...] = ()
+    field_codes: np.ndarray | None = None
+    held_out: np.ndarray | None = None
 
     @property
     def n_items(self) -> int:
@@ -72,7 +78,7 @@ class Catalog:
     def provided_embedding(self, column: str) -> np.ndarray:
         """A ready-made item embedding, float32 [n_items + 1, width]; DataError if it is unfit."""
         path = self.provided[column]
-        table = parquet.read_columns(path, ["item_id"], vectors=column)
+        table = parquet.read_columns(path, ["item_id", column], kinds={column: schema.FLOAT_LIST})
         return _vectors(table, _item_ids(table, path, self.n_items), path, column, self.n_items)
 
 
@@ -90,6 +96,7 @@ def catalog_of(folder: Path, arrays: dict[str, np.ndarray | None]) -> Catalog:
         "provided": _provided(folder),
         "own_ids": names.item_ids(folder, n_items),
         "tag_names": names.tag_names(folder),
+        "fields": tuple(field for field in load_fields(folder) if field.owner == "item"),
     }
     return Catalog(**found, **arrays)
 
@@ -103,7 +110,7 @@ def item_arrays(folder: Path) -> dict[str, np.ndarray | None]:
             f"{folder} has neither item_info.parquet nor item_feature.parquet: "
             "choose the folder of a dataset."
         )
-    arrays = dict.fromkeys(("tags", *schema.LEVEL_COLUMNS, *FEATURES))
+    arrays = dict.fromkeys(("tags", *schema.LEVEL_COLUMNS, *FEATURES, "field_codes", "held_out"))
     if info is not None:
         table = parquet.read_columns(info, ["item_id", "item_tags"])
         n_items = len(table) - 1
@@ -129,6 +136,12 @@ def item_arrays(folder: Path) -> dict[str, np.ndarray | None]:
         for field_name, column in FEATURES.items():
             if column in table.column_names:
                 arrays[field_name] = _vectors(table, ids, feature, column, n_items)
+        if "held_out" in table.column_names:
+            held_out = parquet.integers(table["held_out"], feature, "held_out", low=0, high=2)
+            arrays["held_out"] = _by_id(ids, held_out.astype(np.int8), n_items, feature, "held_out")
+    if fields := [field for field in load_fields(folder) if field.owner == "item"]:
+        path = schema.find_file(folder, schema.ITEM_FIELDS)
+        arrays["field_codes"] = owner_codes(path, "item_id", fields, np.arange(n_items + 1))
     for name in schema.LEVEL_COLUMNS:
         if arrays[name] is None:
             arrays[name] = _levels_from_rows(folder, name, n_items)

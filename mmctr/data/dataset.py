@@ -14,18 +14,24 @@ import pandas as pd
 
 from mmctr.data import cache, names, parquet, schema
 from mmctr.data.catalog import Catalog, catalog_of, item_arrays, load_catalog
+from mmctr.data.fields import Field, load_fields
 from mmctr.data.impressions import Impressions, history_hashes, load_impressions
-from mmctr.errors import DataError
+from mmctr.data.popularity import Popularity
+from mmctr.errors import DataError, first_line
 from mmctr.files import existing_folder
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A folder in the challenge's files, loaded and validated."""
+    """A folder in the challenge's files, loaded and validated.
+
+    row_fields: those whose codes rows have, the users', then the context's.
+    """
 
     folder: Path
     catalog: Catalog
     splits: dict[str, Impressions]
+    row_fields: tuple[Field, ...] = ()
 
     @classmethod
     def load(cls, folder: Path | str) -> "Dataset":
@@ -39,7 +45,8 @@ class Dataset:
         parts = cached or _read_parts(folder)
         catalog = catalog_of(folder, parts["catalog"])
         splits = {name: Impressions(**parts[name]) for name in schema.SPLITS if name in parts}
-        dataset = cls(folder, catalog, _with_truth(folder, splits))
+        fields = tuple(field for field in load_fields(folder) if field.owner != "item")
+        dataset = cls(folder, catalog, _with_truth(folder, splits), fields)
         # Files that changed while they were read must not be remembered by what they were before.
         if not cached and cache.pays(parts) and files_fingerprint(folder) == fingerprint:
             cache.write(folder, fingerprint, parts)
@@ -82,7 +89,7 @@ class Dataset:
 
     @cached_property
     def negative_sampling(self) -> str | None:
-        """How mmctr data import drew the train negatives; None if they were really shown."""
+        """How mmctr data import drew the train negatives; None if it did not."""
         path = schema.find_file(self.folder, "train.parquet")
         sampling = parquet.metadata(path, schema.NEGATIVES).decode(errors="replace")
         known = get_args(schema.Sampling)
@@ -92,6 +99,26 @@ class Dataset:
                 f"{', '.join(known)}: import the log again."
             )
         return sampling or None
+
+    @cached_property
+    def negatives_from(self) -> schema.NegativesFrom:
+        """Where negatives come from, as dataset.json says: "unknown" if there is none."""
+        path = self.folder / schema.ABOUT
+        if not path.is_file():
+            return "shown" if self.simulated else "unknown"
+        try:
+            said = dict(json.loads(path.read_text(encoding="utf-8"))).get("negatives")
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise DataError(f"{path} is damaged ({first_line(error)}): import it again.") from error
+        if said is None:
+            return "sampled" if self.negative_sampling else "unknown"
+        known = get_args(schema.NegativesFrom)
+        if said not in known:
+            raise DataError(
+                f"{path} has negatives {said!r}, expected one of {', '.join(known)}: import it "
+                "again."
+            )
+        return said
 
     @cached_property
     def encoders(self) -> dict[str, dict[str, object]]:
@@ -137,6 +164,12 @@ class Dataset:
         clicked = self.train.target[self.train.label == 1]
         return np.bincount(clicked, minlength=self.catalog.n_items + 1)
 
+    def known_clicks(self, rows: Impressions) -> np.ndarray:
+        """Train clicks of each row's target, int64 [n], where rows have times those before it."""
+        if rows.time is None or self.train.time is None:
+            return self.train_clicks()[rows.target]
+        return Popularity(self.train, self.catalog.n_items).clicks(rows.target, rows.time)
+
     def repeated_rows(self, earlier: str = "train", later: str = "valid") -> int:
         """How many rows of one split also stand in another: same user, target and history."""
         first, second = self.split(earlier), self.split(later)
@@ -160,11 +193,11 @@ def check(folder: Path | str) -> tuple[Dataset | None, list[str]]:
             errors.append(str(error))
             return None
 
-    catalog = attempt(load_catalog, folder)
+    catalog, fields = attempt(load_catalog, folder), attempt(load_fields, folder) or ()
     n_items = catalog.n_items if catalog else np.iinfo(np.int32).max
     for name in schema.SPLITS:
-        if path := schema.find_file(folder, f"{name}.parquet"):
-            attempt(load_impressions, path, n_items, name != "test")
+        if schema.find_file(folder, f"{name}.parquet"):
+            attempt(_load_split, folder, name, n_items, fields)
     for column in catalog.provided if catalog else ():
         attempt(catalog.provided_embedding, column)
     dataset = None if errors else attempt(Dataset.load, folder)
@@ -197,16 +230,36 @@ def _read_parts(folder: Path) -> cache.Parts:
     """The arrays of the catalog and of each split, by field, read and validated."""
     parts = {"catalog": item_arrays(folder)}
     n_items = len(parts["catalog"]["tags"]) - 1
+    fields, popularity = load_fields(folder), None
     for name in schema.SPLITS:
         path = schema.find_file(folder, f"{name}.parquet")
         if path:
-            parts[name] = vars(load_impressions(path, n_items, labelled=name != "test"))
+            rows = _load_split(folder, name, n_items, fields)
+            if name == "train" and rows.time is not None:
+                popularity = Popularity(rows, n_items)
+            if popularity and rows.time is not None:
+                rows = replace(rows, levels=popularity.levels(rows.target, rows.time))
+            parts[name] = vars(rows)
         elif name != "test":
             raise DataError(
                 f"{folder} has no {name}.parquet, neither there nor in "
                 f"{schema.NESTED_FOLDER}/: choose the folder of a dataset."
             )
     return parts
+
+
+def _load_split(folder: Path, name: str, n_items: int, fields: tuple[Field, ...]) -> Impressions:
+    """A split with the codes of its rows' fields: the users', then the context's."""
+    path = schema.find_file(folder, f"{name}.parquet")
+    context = [field for field in fields if field.owner == "context"]
+    rows = load_impressions(path, n_items, labelled=name != "test", context=context)
+    users = [field for field in fields if field.owner == "user"]
+    if users:
+        numbers, row = np.unique(rows.user, return_inverse=True)
+        table = schema.find_file(folder, schema.USER_FIELDS)
+        codes = owner_codes(table, "user_id", users, numbers)[row]
+        rows = replace(rows, fields=np.hstack([codes, *([rows.fields] if context else [])]))
+    return rows
 
 
 def _with_truth(folder: Path, splits: dict[str, Impressions]) -> dict[str, Impressions]:

@@ -3,7 +3,7 @@
 Histories are slices of one flat array, stored once however many rows share them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from mmctr.data import parquet
+from mmctr.data.fields import Field, column_of
 from mmctr.errors import DataError
 
 BLOCK = 1 << 22  # clicks that are hashed or compared at once
@@ -23,7 +24,11 @@ class Impressions:
 
     user: int64 [n]. target: int32 [n]. label: float32 [n] of 0 and 1, or None. history_start,
     history_end: int64 [n], slices of history_items: int32 [total], oldest click first.
-    probability: float64 [n], the true click probability of simulated data, or None.
+    probability: float64 [n], the true click probability of simulated data, or None. time: int64
+    [n], nanoseconds since 1970, or None where the files have no times. levels: int8 [n, 2], the
+    target's likes_level and views_level as of that time; None where the catalog's are all there is.
+    impression: int64 [n], alike for items that were shown together, or None. fields: int32
+    [n, fields], codes of what is known of the user and the context of a row.
     """
 
     user: np.ndarray
@@ -33,6 +38,10 @@ class Impressions:
     history_end: np.ndarray
     history_items: np.ndarray
     probability: np.ndarray | None = None
+    time: np.ndarray | None = None
+    levels: np.ndarray | None = None
+    impression: np.ndarray | None = None
+    fields: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.target)
@@ -60,14 +69,21 @@ class Impressions:
         return Impressions(**parts)
 
 
-def load_impressions(path: Path, n_items: int, labelled: bool) -> Impressions:
-    """Read one split; without `labelled` a missing or constant label column becomes None."""
-    required = ["user_id", "item_seq", "item_id", *(["label"] if labelled else [])]
-    optional = [] if labelled else ["label"]
+def load_impressions(
+    path: Path, n_items: int, labelled: bool, context: Sequence[Field] = ()
+) -> Impressions:
+    """Read one split; without `labelled` a missing or constant label column becomes None.
+
+    context: fields whose columns the split has; users' fields are not among them.
+    """
+    kinds = {column_of(field.name): field.kind for field in context}
+    required = ["user_id", "item_seq", "item_id", *(["label"] if labelled else []), *kinds]
+    optional = [*([] if labelled else ["label"]), "time", "impression_id"]
     # Arrays grow with what is read: the number of rows that a file claims to have may be a lie.
     user, target, label, history, items, lengths = [], [], [], [], [], []
+    time, impression, fields = [], [], []
     n_histories = 0
-    for first_row, batch in parquet.iterate_columns(path, required, optional):
+    for first_row, batch in parquet.iterate_columns(path, required, optional, kinds):
         at = {"first_row": first_row}
         user.append(parquet.integers(batch["user_id"], path, "user_id", **at))
         shown = parquet.integers(batch["item_id"], path, "item_id", low=1, high=n_items, **at)
@@ -84,6 +100,11 @@ def load_impressions(path: Path, n_items: int, labelled: bool) -> Impressions:
             label.append(parquet.labels(batch["label"], path, **at))
         elif "label" in batch.schema.names:
             label.append(batch["label"].to_numpy(zero_copy_only=False))
+        for name, parts in (("time", time), ("impression_id", impression)):
+            if name in batch.schema.names:
+                parts.append(parquet.integers(batch[name], path, name, **at))
+        codes = [field.codes(batch[column_of(field.name)]) for field in context]
+        fields += [np.stack(codes, axis=1)] if codes else []
         n_histories += len(length)
     # The parts are let go one column after another.
     user, target = np.concatenate(user), np.concatenate(target)
@@ -96,7 +117,11 @@ def load_impressions(path: Path, n_items: int, labelled: bool) -> Impressions:
     number, flat, length = distinct_histories(items, lengths)
     history = number[np.concatenate(history)]
     end = np.cumsum(length)[history]
-    return Impressions(user, target, label, end - length[history], end, flat)
+    further = {"time": time, "impression": impression, "fields": fields}
+    return Impressions(
+        *(user, target, label, end - length[history], end, flat),
+        **{name: np.concatenate(parts) for name, parts in further.items() if parts},
+    )
 
 
 def distinct_histories(

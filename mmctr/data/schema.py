@@ -15,7 +15,11 @@ FILES = (
     "item_feature.parquet",
     "item_emb.parquet",
     "truth.parquet",
+    "fields.json",
+    "item_fields.parquet",
+    "user_fields.parquet",
 )
+FIELDS, ITEM_FIELDS, USER_FIELDS = FILES[-3:]  # of an import: what else is known of a row
 MAX_TAG = 1_000_000  # tags number the rows of a table, so a huge one is an error
 LEVEL_COLUMNS = ("likes_level", "views_level")
 LEVELS = 11  # of each of them: 0 = unknown, 1..10
@@ -24,6 +28,9 @@ IMAGE_COLUMN = "img_emb_CLIPRN50"
 EXTRACTION_ERRORS = "extraction_errors.parquet"  # item, medium, reason
 NEGATIVES = b"mmctr.negatives"  # metadata key of a split whose negatives were drawn: how
 Sampling = Literal["uniform", "popularity"]  # as likely as any other item, or as train clicks
+# Where negatives come from: shown and not clicked, tried and not liked, drawn by the import.
+NegativesFrom = Literal["shown", "outcome", "sampled", "unknown"]
+ABOUT = "dataset.json"  # of an import or extraction: what a dataset was made of
 ENCODERS = b"mmctr.encoders"  # metadata key of item_feature.parquet: JSON, facts by column
 ITEM_IDS, USER_IDS = "item_ids.parquet", "user_ids.parquet"  # of an import: number, original_id
 TAG_NAMES = "tags.parquet"  # of an import: tag, name
@@ -53,6 +60,8 @@ IMPRESSION_COLUMNS = {
     "likes_level": INTEGER,
     "views_level": INTEGER,
     "label": NUMBER,
+    "time": INTEGER,
+    "impression_id": INTEGER,
 }
 ITEM_COLUMNS = {
     "item_id": INTEGER,
@@ -62,6 +71,7 @@ ITEM_COLUMNS = {
     "views_level": INTEGER,
     TEXT_COLUMN: FLOAT_LIST,
     IMAGE_COLUMN: FLOAT_LIST,
+    "held_out": INTEGER,
 }
 PREDICTION_COLUMNS = {"user": INTEGER, "target": INTEGER, "label": NUMBER, "probability": NUMBER}
 TRUTH_COLUMNS = {"split": TEXT, "row": INTEGER, "probability": NUMBER}

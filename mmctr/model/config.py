@@ -14,7 +14,9 @@ class DINConfig(Config):
     "frozen" as it is, or "finetuned". content_dim: width of that field, None for embedding_dim.
     attention: "dot" or the "mlp" of the original DIN. recency: each head of dot attention learns
     how much less older clicks count.
-    max_history: the latest clicks that are read. cross_layers: 0 switches the cross network off.
+    max_history: the latest clicks that are read. item_fields, user_fields, context: whether what
+    an import knows beyond ids, tags and popularity is read. cross_layers: 0 switches the cross
+    network off.
     """
 
     embedding_dim: PositiveInt = 32
@@ -28,6 +30,9 @@ class DINConfig(Config):
     recency: bool = True
     levels_in_history: bool = True
     max_history: int = Field(64, ge=1, le=10_000)
+    item_fields: bool = True
+    user_fields: bool = True
+    context: bool = True
     senet: bool = True
     bilinear: Literal["all", "each", "interaction", "off"] = "all"
     cross_layers: int = Field(1, ge=0, le=8)

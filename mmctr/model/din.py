@@ -1,18 +1,42 @@
 """The Deep Interest Network of arXiv 2504.18961, assembled from its configuration."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mmctr.data.catalog import Catalog
+from mmctr.data.fields import Field
 from mmctr.data.schema import LEVELS
 from mmctr.errors import ConfigError
 from mmctr.model.attention import Histories, MLPTargetAttention, MultiHeadTargetAttention
 from mmctr.model.config import DINConfig
-from mmctr.model.layers import DNN, BilinearInteraction, CrossNetwork, ItemEmbedding, SENet, gather
+from mmctr.model.layers import (
+    CONTEXT,
+    DNN,
+    USER_FIELDS,
+    BilinearInteraction,
+    CrossNetwork,
+    FieldEmbedding,
+    ItemEmbedding,
+    SENet,
+    gather,
+)
 from mmctr.model.pretrained import Pretrained
+
+
+FieldSizes = dict[str, list[int]]  # how many codes each field has, by owner
+
+
+def field_sizes(*fields: Field) -> FieldSizes:
+    """How many codes each field has, by owner: of items, users and the context, if they have any."""
+    sizes: FieldSizes = {}
+    for field in fields:
+        sizes.setdefault(field.owner, []).append(field.size)
+    return sizes
 
 
 @dataclass(frozen=True)
@@ -21,13 +45,17 @@ class Batch:
 
     items: int64 [m], item ids. target: int64 [n], positions in items. histories: clicks as
     positions in items, of each row or one history that all rows share. label: float32 [n], or
-    None.
+    None. levels: int64 [n, 2], popularity levels of the targets at the time of each row; None
+    where the catalog's stand for all times. fields: int [n, fields], codes of the users' fields,
+    then of the context's; None where there are none.
     """
 
     items: Tensor
     target: Tensor
     histories: Histories
     label: Tensor | None = None
+    levels: Tensor | None = None
+    fields: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.target)
@@ -49,13 +77,18 @@ class DIN(Pretrained, nn.Module):
         levels: Tensor,
         content: Tensor | None,
         n_tags: int,
+        item_fields: Tensor | None = None,
+        field_sizes: FieldSizes | None = None,
     ) -> None:
         super().__init__()
+        sizes = field_sizes or {}
         self.config, dim = config, config.embedding_dim
         self.embedding = ItemEmbedding(
             tags,
             levels,
             content,
+            item_fields,
+            field_sizes=sizes.get("item", ()) if config.item_fields else (),
             dim=dim,
             n_tags=n_tags,
             n_levels=LEVELS,
@@ -82,6 +115,14 @@ class DIN(Pretrained, nn.Module):
                 for head in range(config.heads)
                 for name in in_history
             }
+        self.user_fields = self.context = None
+        if config.user_fields and sizes.get("user"):
+            self.user_fields = FieldEmbedding(sizes["user"], dim)
+            widths[USER_FIELDS] = dim
+        if config.context and sizes.get("context"):
+            self.context = FieldEmbedding(sizes["context"], dim)
+            widths[CONTEXT] = dim
+        self.field_sizes = sizes
         self.fields, self.field_widths = list(widths), widths
         uneven = [name for name in widths if widths[name] != dim]
         if uneven and (config.senet or config.bilinear != "off"):
@@ -104,11 +145,16 @@ class DIN(Pretrained, nn.Module):
 
     @classmethod
     def for_catalog(
-        cls, config: DINConfig, catalog: Catalog, item_embedding: np.ndarray | None
+        cls,
+        config: DINConfig,
+        catalog: Catalog,
+        item_embedding: np.ndarray | None,
+        row_fields: Sequence[Field] = (),
     ) -> "DIN":
         """A new model for the items of a catalog.
 
         item_embedding: float32 [n_items + 1, width] from a strategy, or None for ids and tags only.
+        row_fields: what is known of the users and the context of rows.
         """
         levels = np.stack([catalog.likes_level, catalog.views_level], axis=1)
         return cls(
@@ -117,6 +163,8 @@ class DIN(Pretrained, nn.Module):
             levels=torch.from_numpy(levels),
             content=None if item_embedding is None else torch.from_numpy(item_embedding),
             n_tags=int(catalog.tags.max(initial=0)) + 1,
+            item_fields=torch.from_numpy(catalog.field_codes) if catalog.fields else None,
+            field_sizes=field_sizes(*catalog.fields, *row_fields),
         )
 
     @classmethod
@@ -128,18 +176,22 @@ class DIN(Pretrained, nn.Module):
         tags_per_item: int,
         n_tags: int,
         content_width: int | None,
+        field_sizes: FieldSizes | None = None,
     ) -> "DIN":
         """A model of the given sizes whose weights and item features are yet to be loaded."""
+        own = (field_sizes or {}).get("item", ())
         return cls(
             config,
             tags=torch.zeros(n_items + 1, tags_per_item, dtype=torch.int32),
             levels=torch.zeros(n_items + 1, 2, dtype=torch.int8),
             content=None if content_width is None else torch.zeros(n_items + 1, content_width),
             n_tags=n_tags,
+            item_fields=torch.zeros(n_items + 1, len(own), dtype=torch.int32) if own else None,
+            field_sizes=field_sizes,
         )
 
     @property
-    def sizes(self) -> dict[str, int | None]:
+    def sizes(self) -> dict[str, Any]:
         """What `of_sizes` needs to build this model again."""
         content, tags = self.embedding.content, self.embedding.item_tags
         return {
@@ -147,6 +199,7 @@ class DIN(Pretrained, nn.Module):
             "tags_per_item": tags.shape[1],
             "n_tags": self.embedding.tags.num_embeddings,
             "content_width": None if content is None else content.shape[1],
+            **({"field_sizes": self.field_sizes} if self.field_sizes else {}),
         }
 
     @property
@@ -161,7 +214,7 @@ class DIN(Pretrained, nn.Module):
 
     def learned_state(self) -> dict[str, Tensor]:
         """A copy of all that training changes: `state_dict` without what is known of the items."""
-        fixed = {"embedding.item_tags", "embedding.item_levels"}
+        fixed = {"embedding.item_tags", "embedding.item_levels", "embedding.item_fields"}
         fixed |= {name for name, weight in self.named_parameters() if not weight.requires_grad}
         return {
             name: value.clone() for name, value in self.state_dict().items() if name not in fixed
@@ -189,14 +242,29 @@ class DIN(Pretrained, nn.Module):
     def field_vectors(self, batch: Batch) -> Tensor:
         """The fields of each row before SENet: target fields, then interest, [n, width]."""
         table = self.embedding(batch.items)
-        target, clicked = gather(table, batch.target), table[:, : self.history_width]
+        target, clicked = self._targets(table, batch), table[:, : self.history_width]
         interest = self.attention(target[:, : self.history_width], clicked, batch.histories)
-        return torch.cat([target, interest.to(target.dtype)], dim=1)
+        return torch.cat([target, interest.to(target.dtype), *self._of_rows(batch)], dim=1)
+
+    def _of_rows(self, batch: Batch) -> list[Tensor]:
+        """The fields that belong to neither target nor history, [n, dim] each."""
+        users = len(self.field_sizes.get("user", ()))
+        known = ((self.user_fields, slice(users)), (self.context, slice(users, None)))
+        return [embed(batch.fields[:, own]) for embed, own in known if embed is not None]
+
+    def _targets(self, table: Tensor, batch: Batch) -> Tensor:
+        """Vectors of the targets, [n, width], with what was known of them at the time."""
+        if batch.levels is None:
+            return gather(table, batch.target)
+        levels = self.embedding.of_levels(batch.levels)
+        lasting = gather(table[:, : table.shape[1] - levels.shape[1]], batch.target)
+        return torch.cat([lasting, levels.to(lasting.dtype)], dim=1)
 
     def attention_weights(self, batch: Batch) -> Tensor:
         """Weights of the target attention, [clicks, heads]."""
-        table = self.embedding(batch.items)[:, : self.history_width]
-        return self.attention.weights(gather(table, batch.target), table, batch.histories)
+        table = self.embedding(batch.items)
+        target, clicked = self._targets(table, batch), table[:, : self.history_width]
+        return self.attention.weights(target[:, : self.history_width], clicked, batch.histories)
 
     def field_weights(self, batch: Batch) -> Tensor:
         """SENet's weights of the fields, [n, fields]; ConfigError if the model has no SENet."""

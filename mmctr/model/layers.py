@@ -1,5 +1,6 @@
 """The layers of the model beside its attention: one class a paper's idea."""
 
+from collections.abc import Sequence
 from itertools import combinations, pairwise
 from typing import Any, Literal
 
@@ -8,14 +9,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+ITEM_FIELDS, USER_FIELDS, CONTEXT = "item fields", "user fields", "context"
+
+
 class ItemEmbedding(nn.Module):
     """The unified embedding: history items and targets share it (arXiv 2504.18961).
 
     An item's vector is the concatenation of its fields: id, mean of its tags, content (the fused
-    text and image embedding) and the two popularity levels.
+    text and image embedding), what else is known of it (FieldEmbedding), and the two popularity
+    levels.
 
     Arguments: tags int [n_items + 1, tags per item]; levels int [n_items + 1, 2]; content float
-    [n_items + 1, width] or None. Row 0 is padding.
+    [n_items + 1, width] or None; field_codes int [n_items + 1, fields] of as many field_sizes, or
+    None. Row 0 is padding.
     """
 
     def __init__(
@@ -23,7 +29,9 @@ class ItemEmbedding(nn.Module):
         tags: Tensor,
         levels: Tensor,
         content: Tensor | None,
+        field_codes: Tensor | None = None,
         *,
+        field_sizes: Sequence[int] = (),
         dim: int,
         n_tags: int,
         n_levels: int,
@@ -51,7 +59,10 @@ class ItemEmbedding(nn.Module):
             if content_mode != "frozen":
                 self.projection = nn.Linear(content_width, content_dim, bias=False)
                 content_width = content_dim
+        self.register_buffer("item_fields", field_codes)
+        self.fields = FieldEmbedding(field_sizes, dim) if field_sizes else None
         widths = {"id": dim, "tags": dim, "content": content_width}
+        widths |= {ITEM_FIELDS: dim if field_sizes else 0}
         widths |= {"likes_level": dim, "views_level": dim}
         self.widths = {name: width for name, width in widths.items() if width}
 
@@ -65,9 +76,42 @@ class ItemEmbedding(nn.Module):
         if self.content is not None:
             content = F.embedding(items, self.content, sparse=self.id.sparse)
             fields.append(content if self.projection is None else self.projection(content))
-        levels = self.item_levels[items].long()
-        fields += [self.likes_level(levels[:, 0]), self.views_level(levels[:, 1])]
+        if self.fields is not None:
+            fields.append(self.fields(self.item_fields[items]))
+        fields.append(self.of_levels(self.item_levels[items].long()))
         return torch.cat(fields, dim=1)
+
+    def of_levels(self, levels: Tensor) -> Tensor:
+        """The last two fields of items whose popularity levels, int64 [m, 2], are given."""
+        return torch.cat([self.likes_level(levels[:, 0]), self.views_level(levels[:, 1])], dim=1)
+
+
+class FieldEmbedding(nn.Module):
+    """One vector of several categories: the sum of an embedding each.
+
+    That is what a linear layer makes of the embeddings joined, at the cost of one field: products
+    of pairs would grow with the square of their number. Code 0 is unknown: zero, until training
+    meets it.
+
+    Argument: sizes, the number of codes of each category.
+    """
+
+    def __init__(self, sizes: Sequence[int], dim: int) -> None:
+        super().__init__()
+        offsets = torch.tensor([0, *sizes[:-1]]).cumsum(0)
+        self.register_buffer("offsets", offsets, persistent=False)
+        self.table = nn.EmbeddingBag(sum(sizes), dim, mode="sum")
+        nn.init.normal_(self.table.weight, std=0.01)
+        with torch.no_grad():
+            self.table.weight[offsets] = 0
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """The vectors, [n, dim], of codes, int [n, categories]."""
+        return self.table(codes + self.offsets)
+
+    def one(self, codes: Tensor, category: int) -> Tensor:
+        """What one category adds, [n, dim], of codes, int [n, categories]."""
+        return F.embedding(codes[:, category] + self.offsets[category], self.table.weight)
 
 
 class SENet(nn.Module):

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
@@ -38,6 +38,7 @@ class Sizes(BaseModel):
     tags_per_item: PositiveInt
     n_tags: PositiveInt
     content_width: PositiveInt | None
+    field_sizes: dict[Literal["item", "user", "context"], list[PositiveInt]] = {}  # of some data
 
 
 class Pretrained(ModelHubMixin):

@@ -45,7 +45,8 @@ def train(
     embedding = item_embeddings(dataset.catalog, strategy)
     fused = time.perf_counter()
     torch.manual_seed(train_config.seed)
-    model = DIN.for_catalog(model_config, dataset.catalog, embedding).to(device)
+    model = DIN.for_catalog(model_config, dataset.catalog, embedding, dataset.row_fields)
+    model = model.to(device)
     # The processes share weights, but each drops out on its own.
     torch.manual_seed(train_config.seed + 1_000_003 * parallel.share()[0])
     config = {
@@ -63,7 +64,7 @@ def train(
         probability = predict_together(model, rows, train_config.precision)
         if parallel.share()[0] > 0:
             return None
-        metrics = evaluate(rows.user, rows.label, probability)
+        metrics = evaluate(rows, probability)
         metrics["auc_interval"] = interval(bootstrap_auc(rows.user, rows.label, probability)[:, 0])
         summary = {
             "metrics": metrics,

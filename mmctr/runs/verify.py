@@ -72,7 +72,7 @@ def _numbers(run: Run, dataset: Dataset) -> list[str]:
             # Nothing that follows would mean anything.
             return [*found, f"Column {name} of predictions.parquet is not that of the valid split."]
     probability = predictions["probability"].to_numpy()
-    metrics = evaluate(rows.user, rows.label, probability)
+    metrics = evaluate(rows, probability)
     low, high = interval(bootstrap_auc(rows.user, rows.label, probability)[:, 0])
     stated = dict(run.summary["metrics"])
     stated["auc_low"], stated["auc_high"] = stated.pop("auc_interval")

@@ -28,13 +28,16 @@ class Batches:
         self.start, self.end = self._tensor(rows.history_start), self._tensor(rows.history_end)
         self.history_items = self._tensor(rows.history_items)
         self.label = None if rows.label is None else self._tensor(rows.label)
+        self.levels = None if rows.levels is None else self._tensor(rows.levels)
+        self.fields = None if rows.fields is None else self._tensor(rows.fields)
 
     def __len__(self) -> int:
         return len(self.target)
 
-    def show(self, target: np.ndarray) -> None:
-        """From now on the rows have other targets, int32 [n]."""
+    def show(self, target: np.ndarray, levels: np.ndarray | None) -> None:
+        """From now on the rows have other targets, int32 [n], and their levels, int8 [n, 2]."""
         self.target = self._tensor(target)
+        self.levels = None if levels is None else self._tensor(levels)
 
     def of(self, index: Tensor, clicks: int | None = None, *, one_history: bool = False) -> Batch:
         """The batch of the given rows, int64 [n].
@@ -58,6 +61,8 @@ class Batches:
             target=position[: len(target)],
             histories=Histories(position[len(target) :], offsets, rows),
             label=None if self.label is None else self.label[index],
+            levels=None if self.levels is None else self.levels[index].long(),
+            fields=None if self.fields is None else self.fields[index],
         )
 
     def count(self, size: int) -> int:

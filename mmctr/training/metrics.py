@@ -40,15 +40,24 @@ def gauc(user: np.ndarray, label: np.ndarray, score: np.ndarray) -> float:
     return float(np.average(user_auc, weights=users["rows"]))
 
 
-def calibration(label: np.ndarray, probability: np.ndarray, bins: int = 10) -> pd.DataFrame:
+def calibration(
+    label: np.ndarray,
+    probability: np.ndarray,
+    bins: int = 10,
+    weight: np.ndarray | None = None,
+) -> pd.DataFrame:
     """Mean predicted and observed click rate in bins of equally many rows.
 
-    Columns: rows, predicted, observed; the bins are ordered by predicted probability.
+    Columns: rows, predicted, observed; the bins are ordered by predicted probability. weight: how
+    many rows each stands for, where clicks were drawn more often than others.
     """
+    weight = np.ones(len(label)) if weight is None else weight
     order = np.argsort(probability, kind="stable")
     parts = [part for part in np.array_split(order, bins) if len(part)]
+    both = (probability, label)
     table = [
-        (len(part), float(probability[part].mean()), float(label[part].mean())) for part in parts
+        (len(part), *(float(np.average(v[part], weights=weight[part])) for v in both))
+        for part in parts
     ]
     return pd.DataFrame(table, columns=["rows", "predicted", "observed"])
 
@@ -59,14 +68,32 @@ def calibration_error(label: np.ndarray, probability: np.ndarray, bins: int = 10
     return float(np.average((table["predicted"] - table["observed"]).abs(), weights=table["rows"]))
 
 
-def evaluate(user: np.ndarray, label: np.ndarray, probability: np.ndarray) -> dict[str, float]:
-    """All metrics of one split: auc, logloss, gauc and calibration_error."""
-    return {
+def corrected(probability: np.ndarray, train_rate: float, click_rate: float) -> np.ndarray:
+    """Probabilities as they are where click_rate is the share of clicks, of the same shape.
+
+    A model that was trained where the share is train_rate, because negatives were drawn, is off by
+    the ratio of the odds alone (prior shift; King and Zeng, 2001, section 4.1).
+    """
+    ratio = click_rate / (1 - click_rate) / (train_rate / (1 - train_rate))
+    odds = ratio * probability.astype(np.float64)
+    return odds / (odds + 1 - probability)
+
+
+def evaluate(rows: Impressions, probability: np.ndarray) -> dict[str, float]:
+    """All metrics of one split: auc, logloss, gauc and calibration_error.
+
+    Where items were shown together also gauc_impression, the GAUC within impressions.
+    """
+    label = rows.label
+    metrics = {
         "auc": auc(label, probability),
         "logloss": logloss(label, probability),
-        "gauc": gauc(user, label, probability),
+        "gauc": gauc(rows.user, label, probability),
         "calibration_error": calibration_error(label, probability),
     }
+    if rows.impression is not None:
+        metrics["gauc_impression"] = gauc(rows.impression, label, probability)
+    return metrics
 
 
 def bootstrap_auc(
@@ -143,5 +170,5 @@ def bins(values: np.ndarray, edges: list[int]) -> pd.Series:
 
 def reference_aucs(dataset: Dataset, rows: Impressions) -> dict[str, float]:
     """AUC of popularity alone (train clicks of the target) and, if simulated, the oracle AUC."""
-    systems = {"popularity": dataset.train_clicks()[rows.target]} | rows.oracle
+    systems = {"popularity": dataset.known_clicks(rows)} | rows.oracle
     return {name: auc(rows.label, score) for name, score in systems.items()}

@@ -4,6 +4,7 @@ import numpy as np
 
 from mmctr.data.dataset import Dataset
 from mmctr.data.importing.negatives import NegativeSampler
+from mmctr.data.popularity import Popularity
 
 
 class FreshNegatives:
@@ -21,6 +22,9 @@ class FreshNegatives:
         )
         self.rows, self.negatives = rows, np.flatnonzero(~clicked)
         self.user = number[self.negatives]
+        self.popularity = None
+        if rows.levels is not None:
+            self.popularity = Popularity(rows, dataset.catalog.n_items)
 
     def targets(self, rng: np.random.Generator) -> np.ndarray:
         """The target of each row, int32 [n]: that of a click stays, a negative is another item."""
@@ -28,3 +32,7 @@ class FreshNegatives:
         drawn = self.sampler.draw(self.user, lambda rows, _: rng.random(len(rows)))
         target[self.negatives] = np.where(drawn > 0, drawn, target[self.negatives])
         return target
+
+    def levels(self, target: np.ndarray) -> np.ndarray | None:
+        """Popularity levels of targets, int8 [n, 2], at the rows' times; None for data without."""
+        return self.popularity and self.popularity.levels(target, self.rows.time)

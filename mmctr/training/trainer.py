@@ -73,7 +73,8 @@ def fit(
     with tuned(model.device), bar:
         for epoch in range(progress.epoch, config.epochs):
             if fresh and epoch > 0:
-                batches.show(fresh.targets(np.random.default_rng((config.seed, epoch))))
+                target = fresh.targets(np.random.default_rng((config.seed, epoch)))
+                batches.show(target, fresh.levels(target))
             first = progress.step if epoch == progress.epoch else 0
             progress.epoch, progress.shuffling = epoch, generator.get_state()
             shuffled = batches.shuffled(config.batch_size, generator, (number, processes), first)

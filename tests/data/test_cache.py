@@ -293,9 +293,9 @@ def test_check_reads_the_files_and_not_the_cache(folder, monkeypatch):
     Dataset.load(folder)
     read, original = [], impressions.load_impressions
 
-    def spy(path, *args):
+    def spy(path, *args, **named):
         read.append(path.stem)
-        return original(path, *args)
+        return original(path, *args, **named)
 
     monkeypatch.setattr(dataset, "load_impressions", spy)
     _, errors = check(folder)

@@ -37,7 +37,7 @@ def base() -> tuple[Dataset, Files]:
     model = DIN.for_catalog(model_config, dataset.catalog, embedding)
     rows = dataset.valid
     probability = np.linspace(0.1, 0.9, len(rows), dtype=np.float32)
-    metrics = evaluate(rows.user, rows.label, probability)
+    metrics = evaluate(rows, probability)
     summary = {
         "metrics": metrics | {"auc_interval": [0.4, 0.6]},
         "reference_auc": {"popularity": 0.5},

@@ -94,5 +94,5 @@ def import_dataset(
         facts["sources"] += [str(covers)] if covers is not None and covers.is_dir() else []
         if embeddings.encoders:
             facts["encoders"] = embeddings.encoders
-        write_json(temporary / "dataset.json", facts)
+        write_json(temporary / schema.ABOUT, facts)
     return facts

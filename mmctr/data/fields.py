@@ -1,0 +1,150 @@
+"""Fields beyond the challenge's: what else is known of an item, of a user, and of a row's context.
+
+Files hold values as they are. What a model sees are codes: a category's place in the vocabulary, or
+a number's bin, both learned from train; 0 stands for what train does not know.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pydantic import TypeAdapter, ValidationError
+
+from mmctr.data import parquet, schema
+from mmctr.errors import DataError, first_line
+
+Owner = Literal["item", "user", "context"]
+BINS = 16  # of numbers: about as many train values in each
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field with its vocabulary: the values of a category, or the borders of a number's bins.
+
+    values: code 1 is the first. borders: code 1 is below the first. One of them is None.
+    """
+
+    name: str
+    owner: Owner
+    values: tuple[str, ...] | None = None
+    borders: tuple[float, ...] | None = None
+
+    @classmethod
+    def of_categories(cls, name: str, owner: Owner, train: pd.Series) -> Self:
+        """A category with the values of train, text [n]: the most frequent first."""
+        counts = train.value_counts().rename_axis("value").reset_index(name="count")
+        counts = counts.sort_values(["count", "value"], ascending=[False, True])
+        return cls(name, owner, values=tuple(counts["value"]))
+
+    @classmethod
+    def of_numbers(cls, name: str, owner: Owner, train: np.ndarray) -> Self:
+        """A number with bins by the quantiles of train, float [n]; NaN is left out."""
+        train = train[np.isfinite(train)]
+        shares = np.arange(1, BINS) / BINS
+        borders = np.unique(np.quantile(train, shares, method="higher")) if len(train) else []
+        # A bin begins at its border, so that few different numbers get a bin each.
+        return cls(name, owner, borders=tuple(float(border) for border in borders))
+
+    @property
+    def kind(self) -> str:
+        """What its column holds, in the words of `schema`."""
+        return schema.NUMBER if self.values is None else schema.TEXT
+
+    @property
+    def size(self) -> int:
+        """How many codes there are."""
+        return 1 + (len(self.borders) + 1 if self.values is None else len(self.values))
+
+    def codes(self, values: pa.Array | pa.ChunkedArray) -> np.ndarray:
+        """The code of each value, int32 [n]."""
+        if self.values is None:
+            numbers = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+            codes = 1 + np.searchsorted(self.borders, numbers, side="right")
+            return np.where(np.isfinite(numbers), codes, 0).astype(np.int32)
+        found = pd.Index(self.values).get_indexer(values.to_pandas())
+        return (found + 1).astype(np.int32)
+
+    def labels(self) -> list[str]:
+        """What each code stands for, to be shown."""
+        if self.values is not None:
+            return [UNKNOWN, *self.values]
+        if not self.borders:
+            return [UNKNOWN, "any"]
+        shown = [f"{border:g}" for border in self.borders]
+        between = [f"{low} to {high}" for low, high in zip(shown, shown[1:], strict=False)]
+        return [UNKNOWN, f"below {shown[0]}", *between, f"from {shown[-1]}"]
+
+
+def column_of(field_name: str) -> str:
+    """The column of a context field in the files of the splits."""
+    return f"context_{field_name}"
+
+
+def write_fields(path: Path, fields: list[Field]) -> None:
+    """Write vocabularies as JSON."""
+    path.write_text(json.dumps([asdict(field) for field in fields]), encoding="utf-8")
+
+
+def load_fields(folder: Path) -> tuple[Field, ...]:
+    """The fields of a dataset: of items, users and context, in this order; mostly none."""
+    path = schema.find_file(folder, schema.FIELDS)
+    if path is None:
+        return ()
+    try:
+        return fields_of(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is damaged ({first_line(error)}): import the log again.") from error
+
+
+def fields_of(value: object) -> tuple[Field, ...]:
+    """Fields as JSON has them; ValueError for anything else."""
+    try:
+        found = TypeAdapter(tuple[Field, ...]).validate_python(value)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise ValueError(f"{where}: {problem['msg']}") from None
+    for field in found:
+        if (field.values is None) == (field.borders is None):
+            raise ValueError(f"{field.name} needs either values or borders")
+        if field.borders is not None and not np.all(np.diff(field.borders) > 0):
+            raise ValueError(f"{field.name} has borders that do not rise")
+        if field.values is not None and len(set(field.values)) < len(field.values):
+            raise ValueError(f"{field.name} has a value twice")
+    names = [(field.owner, field.name) for field in found]
+    if len(set(names)) < len(names):
+        raise ValueError("a field is there twice")
+    order = ("item", "user", "context")
+    return tuple(sorted(found, key=lambda field: order.index(field.owner)))
+
+
+def owner_codes(
+    path: Path | None, key: str, fields: list[Field], numbers: np.ndarray
+) -> np.ndarray:
+    """Codes of fields for items or users, int32 [n, fields]; 0 for numbers that a table lacks.
+
+    path: a table with the column `key` and one by the name of each field. numbers: int64 [n],
+    rising.
+    """
+    codes = np.zeros((len(numbers), len(fields)), dtype=np.int32)
+    if not fields:
+        return codes
+    if path is None:
+        raise DataError(
+            f"There is no table of the {fields[0].owner}s' fields beside {schema.FIELDS}: import "
+            "the log again."
+        )
+    kinds = {field.name: field.kind for field in fields}
+    table = parquet.read_columns(path, [key, *kinds], kinds=kinds)
+    found = parquet.integers(table[key], path, key)
+    place = np.searchsorted(numbers, found)
+    known = place < len(numbers)
+    known[known] = numbers[place[known]] == found[known]
+    for column, field in enumerate(fields):
+        codes[place[known], column] = field.codes(table[field.name])[known]
+    return codes
