@@ -3,12 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
@@ -18,11 +16,13 @@ from mmctr.data.importing.sources import (
     INTEGERS,
     Source,
     id_text,
+    progress,
     quoted,
 )
 from mmctr.errors import DataError
 
-CHUNK = 1 << 20  # clicks that are worked on at once, and at least one user's
+CHUNK = 1 << 18  # clicks that are worked on at once, or one user's: they fit a processor's cache
+BATCH = 1 << 17  # rows that are taken over from DuckDB at once
 NANOSECONDS = {"days": 86_400 * 10**9, "seconds": 10**9, "milliseconds": 10**6}
 NANOSECONDS |= {"microseconds": 10**3, "nanoseconds": 1}
 # Numbers below are taken for times of the unit: 1e5 days are 273 years.
@@ -65,7 +65,8 @@ class Log:
         with tqdm(total=self.clicks, desc=description, unit=" clicks", unit_scale=True) as bar:
             for number in range(file.num_row_groups):
                 table = file.read_row_group(number)
-                yield _clicks(*(c.to_numpy() for c in table.columns), self.simultaneous)
+                columns = (column.to_numpy().astype(np.int64) for column in table.columns)
+                yield _clicks(*columns, self.simultaneous)
                 bar.update(len(table))
 
 
@@ -106,21 +107,30 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
         "ELSE 'known' END"
     )
     joined = f"SELECT *, {kind} AS kind FROM ({rows}) LEFT JOIN items ON item_id = items.id"
+    # Users are numbered before the sort, which then moves numbers instead of text.
+    known_user = "CASE WHEN kind = 'known' THEN user_id END"
+    grouped = f"SELECT kind, {known_user} AS user_id, count(*) AS rows FROM ({joined}) GROUP BY ALL"
+    source.create("kinds", grouped, "read")
     counts, examples = _counts(source, joined, recipe)
     if not counts["known"]:
         raise DataError(
             f"{source.name} has no click on an item of the items table: check the id columns."
         )
     said += examples
-    places = "try_cast(place::VARCHAR AS DOUBLE) NULLS LAST, place::VARCHAR"
+    numbered = "SELECT user_id, row_number() OVER (ORDER BY length(user_id), user_id) AS user"
+    source.create("users", f"{numbered} FROM kinds WHERE kind = 'known'", "number users")
+    source.connection.execute("DROP TABLE kinds")
+    users = _write_users(source, workplace / "user_ids.parquet")
+    places = "try_cast(place::VARCHAR AS DOUBLE) NULLS LAST, place::VARCHAR, "
     ordered = (
-        f"SELECT user_id, number::INTEGER AS item, time FROM ({joined}) WHERE kind = 'known' "
-        f"ORDER BY length(user_id), user_id, time, {places}, item"
+        f"SELECT user::INTEGER AS user, number::INTEGER AS item, time FROM ({joined}) JOIN users "
+        f"USING (user_id) WHERE kind = 'known' ORDER BY user, time, "
+        f"{places if recipe.order_by else ''}item"
     )
-    reader = source.batches(ordered, 1 << 17)
-    known = counts.pop("known")
-    users, clicks, ties = _write_clicks(reader, workplace, known)
-    counts |= {"repeated": known - clicks, "clicks": clicks, "users": users}
+    with progress(source.connection, "sort"):
+        batches = source.batches(ordered, BATCH)
+        clicks, ties = _write_clicks(batches, workplace / "clicks.parquet")
+    counts |= {"repeated": counts.pop("known") - clicks, "clicks": clicks, "users": users}
     simultaneous = recipe.order_by is None
     counts["simultaneous"] = ties if simultaneous else 0
     return Log(workplace / "clicks.parquet", clicks, counts, said, unit, simultaneous)
@@ -128,7 +138,7 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
 
 def _counts(source: Source, joined: str, recipe: Recipe) -> tuple[dict[str, int], list[str]]:
     """How many rows are of which kind, and sentences on what was lost."""
-    by_kind = dict(source.rows(f"SELECT kind, count(*) FROM ({joined}) GROUP BY kind"))
+    by_kind = dict(source.rows("SELECT kind, sum(rows)::BIGINT FROM kinds GROUP BY kind"))
     torn = source.torn_lines()
     total = sum(by_kind.values()) + torn
     counts = {"interactions": total}
@@ -151,46 +161,49 @@ def _counts(source: Source, joined: str, recipe: Recipe) -> tuple[dict[str, int]
     return counts, said
 
 
-def _write_clicks(reader: Any, workplace: Path, rows: int) -> tuple[int, int, int]:
-    """Number users, drop repeated clicks, write both files; how many users, clicks and ties."""
-    clicks_form = pa.schema([("user", pa.int64()), ("item", pa.int64()), ("time", pa.int64())])
-    users_form = pa.schema([("user_id", pa.int64()), ("original_id", pa.string())])
-    users = clicks = ties = 0
-    with (
-        tqdm(total=rows, desc="sort", unit=" clicks", unit_scale=True) as bar,
-        pq.ParquetWriter(workplace / "clicks.parquet", clicks_form) as clicks_file,
-        pq.ParquetWriter(workplace / "user_ids.parquet", users_form) as users_file,
-    ):
-        for table in _whole_users(reader):
-            bar.update(len(table))
-            ids = table["user_id"].combine_chunks().cast(pa.string())
-            is_new = np.r_[True, pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)]
-            user, item = users + np.cumsum(is_new), table["item"].to_numpy().astype(np.int64)
-            first = ~pd.DataFrame({"user": user, "item": item}).duplicated().to_numpy()
-            kept = [column[first] for column in (user, item, table["time"].to_numpy())]
-            clicks_file.write_table(pa.table(kept, schema=clicks_form), row_group_size=1 << 62)
-            named = [user[is_new], ids.filter(pa.array(is_new))]
-            users_file.write_table(pa.table(named, schema=users_form))
-            as_before = (np.diff(kept[0]) == 0) & (np.diff(kept[2]) == 0)
+def _write_users(source: Source, path: Path) -> int:
+    """Write the users' numbers and their own ids; how many there are."""
+    form = pa.schema([("user_id", pa.int64()), ("original_id", pa.string())])
+    users = 0
+    with pq.ParquetWriter(path, form) as file:
+        for batch in source.batches("SELECT user, user_id FROM users ORDER BY user", BATCH):
+            file.write_batch(pa.record_batch(batch.columns, names=form.names).cast(form), BATCH)
+            users += len(batch)
+    return users
+
+
+def _write_clicks(batches: Iterator[pa.RecordBatch], path: Path) -> tuple[int, int]:
+    """Write sorted clicks without repeated ones; how many there are, and how many are ties."""
+    clicks = ties = 0
+    form = pa.schema([("user", pa.int32()), ("item", pa.int32()), ("time", pa.int64())])
+    with pq.ParquetWriter(path, form, use_dictionary=False) as file:
+        for table in _whole_users(batches):
+            user, item, time = (column.to_numpy() for column in table.columns)
+            first = ~pd.Series((user.astype(np.int64) << 32) | item).duplicated().to_numpy()
+            user, item, time = user[first], item[first], time[first]
+            file.write_table(pa.table([user, item, time], schema=form), row_group_size=1 << 62)
+            as_before = (np.diff(user) == 0) & (np.diff(time) == 0)
             ties += int((np.r_[False, as_before] | np.r_[as_before, False]).sum())
-            users, clicks = int(user[-1]), clicks + len(kept[0])
-    return users, clicks, ties
+            clicks += len(user)
+    return clicks, ties
 
 
-def _whole_users(reader: Any) -> Iterator[pa.Table]:
-    """Batches that are sorted by user joined to tables that end where a user ends."""
-    waiting: list[pa.RecordBatch] = []
-    for batch in reader:
-        waiting.append(batch)
-        if sum(map(len, waiting)) >= CHUNK:
-            table = pa.Table.from_batches(waiting)
-            ids = table["user_id"].combine_chunks()
-            # The last user may go on in the next batch.
-            stop = pc.index(pc.equal(ids, ids[-1]), True).as_py()
-            if stop:
-                yield table.slice(0, stop)
-                waiting = table.slice(stop).to_batches()
-    yield pa.Table.from_batches(waiting)
+def _whole_users(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """CHUNK clicks at a time, less those of the last user, who may go on, but one user at least.
+
+    Where a table ends depends on the clicks alone, not on the batches they come in.
+    """
+    waiting, wanted = None, CHUNK
+    for batch in batches:
+        table = pa.Table.from_batches([batch])
+        waiting = pa.concat_tables([waiting, table]) if waiting else table
+        while len(waiting) >= wanted:
+            user = waiting["user"][:wanted].to_numpy()
+            if stop := int(np.searchsorted(user, user[-1])):
+                yield waiting[:stop]
+                waiting = waiting[stop:]
+            wanted = CHUNK if stop else 2 * wanted
+    yield waiting
 
 
 def _clicks(user: np.ndarray, item: np.ndarray, time: np.ndarray, simultaneous: bool) -> Clicks:

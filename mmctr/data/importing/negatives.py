@@ -9,7 +9,7 @@ from mmctr.data.importing.events import Clicks
 from mmctr.data.importing.recipe import Recipe
 from mmctr.errors import ConfigError
 
-BLOCK = 1 << 22  # negatives that are drawn at once
+BLOCK = 1 << 20  # negatives that are drawn at once
 ATTEMPTS = 30
 # Numbers in 0..1, one for each of the rows named, at an attempt that counts from 0.
 Points = Callable[[np.ndarray, int], np.ndarray]

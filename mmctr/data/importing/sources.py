@@ -3,17 +3,22 @@
 Nothing is read that the user did not name, and no extension is fetched.
 """
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+from tqdm.auto import tqdm
 
 from mmctr.data.importing.recipe import Recipe
 from mmctr.data.parquet import listed
 from mmctr.errors import DataError, first_line
+from mmctr.files import FULL
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -63,6 +68,11 @@ class Source:
         with readable(self.name):
             yield from self.connection.sql(sql.replace("{source}", self.sql)).to_arrow_reader(size)
 
+    def create(self, name: str, sql: str, description: str) -> None:
+        """Keep what SQL gives as a table of DuckDB; description: of the bar."""
+        with progress(self.connection, description), readable(self.name):
+            self.connection.execute(f"CREATE TABLE {name} AS " + sql.replace("{source}", self.sql))
+
     def require(self, *columns: str) -> None:
         """Raise DataError unless the table has these columns, once each."""
         if repeated := [column for column in columns if self.header.count(column) > 1]:
@@ -93,7 +103,7 @@ class Source:
         if self.sql.startswith("read_parquet"):
             return self
         chosen, file = ", ".join(map(quoted, names)), literal(str(path))
-        with readable(self.name):
+        with progress(self.connection, "parse"), readable(self.name):
             self.connection.execute(
                 f"COPY (SELECT {chosen} FROM {self.sql}) TO {file} (FORMAT parquet)"
             )
@@ -109,16 +119,18 @@ class Source:
 def engine(files: list[Path], workplace: Path, memory: float) -> "Iterator[DuckDBPyConnection]":
     """A DuckDB that reads these files alone, and spills into the workplace.
 
-    memory: GB, of which it takes half.
+    memory: GB, of which it takes a quarter, and somewhat more while it sorts.
     """
     import duckdb
 
     settings = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
     settings |= {"python_enable_replacements": False}
-    settings |= {"temp_directory": str(workplace), "memory_limit": f"{memory / 2:.2f}GB"}
+    settings |= {"temp_directory": str(workplace), "memory_limit": f"{memory / 4:.2f}GB"}
     settings |= {"preserve_insertion_order": False}
     with duckdb.connect(config=settings) as connection:
         connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET enable_progress_bar = true")
+        connection.execute("SET enable_progress_bar_print = false")  # `progress` shows it
         # A Parquet file's statistics leave NaN out, and isnan would be false for all of its rows.
         connection.execute("SET disabled_optimizers = 'statistics_propagation'")
         connection.execute(f"SET allowed_directories = {literal([str(workplace)])}")
@@ -129,18 +141,45 @@ def engine(files: list[Path], workplace: Path, memory: float) -> "Iterator[DuckD
 
 
 @contextmanager
+def progress(connection: "DuckDBPyConnection", description: str) -> Iterator[None]:
+    """A bar of how much DuckDB has done of a query, which a thread asks it for."""
+    done = Event()
+    form = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
+    with tqdm(total=100, desc=description, bar_format=form) as bar, ThreadPoolExecutor(1) as pool:
+
+        def watch() -> None:
+            while not done.wait(0.2):
+                bar.update(max(0, connection.query_progress() - bar.n))
+
+        watching = pool.submit(watch)
+        try:
+            yield
+        finally:
+            done.set()
+            watching.result()
+        bar.update(100 - bar.n)
+
+
+@contextmanager
 def readable(name: str) -> Iterator[None]:
-    """Turn what DuckDB says of a file into a sentence."""
+    """Turn what DuckDB says of a file into a sentence, or into what Python says of the same."""
     import duckdb
 
     try:
         yield
+    except RuntimeError as error:
+        if "interrupted" in str(error):
+            raise KeyboardInterrupt from None
+        raise
     except duckdb.OutOfMemoryException as error:
         raise DataError(
             f"{name} needs more memory or disk than there is ({first_line(error)}): free some "
             "space, or raise it with -p memory=8 (GB)."
         ) from error
     except duckdb.Error as error:
+        # A full disk is no matter of the table that was read.
+        if full := next((n for n in FULL if os.strerror(n) in str(error)), None):
+            raise OSError(full, os.strerror(full)) from error
         raise DataError(
             f"{name} is not a readable table ({first_line(error)}): write it again, or set -p "
             "delimiter=... or -p encoding=latin-1 if it is CSV of another kind."

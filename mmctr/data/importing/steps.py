@@ -67,26 +67,28 @@ def import_dataset(
             if features:
                 embeddings = read_embeddings(sources["features"], listed, recipe)
             split = splitter(log, recipe, sources["interactions"])
-            rows = np.zeros(len(schema.SPLITS), dtype=np.int64)
-            train_clicks = np.zeros(len(listed) + 1, dtype=np.int64)
-            for clicks in log.chunks("count"):
-                number = split(clicks)
-                rows += np.bincount(number, minlength=len(rows))
-                train_clicks += np.bincount(clicks.item[number == 0], minlength=len(train_clicks))
-            require_all(rows, recipe)
-            counts = log.counts | {"items": len(listed)}
-            levels = popularity_levels(train_clicks)
-            counts["tags"] = write_items(temporary, listed, levels, embeddings)
-            write_splits(nested, log, split, train_clicks, levels, recipe)
-            counts |= dict(zip(schema.SPLITS, rows.tolist(), strict=True))
+            joined = {}
             if covers is not None:
                 pictures = sources.get("covers", covers)
-                counts |= copy_covers(pictures, listed, recipe, temporary / "item_images")
-            counts |= embeddings.counts
+                joined |= copy_covers(pictures, listed, recipe, temporary / "item_images")
+            joined |= embeddings.counts
             for kind in ("items", "features", "covers"):
                 if kind in sources and (torn := sources[kind].torn_lines()):
-                    counts[f"unreadable_{kind}"] = torn
+                    joined[f"unreadable_{kind}"] = torn
                     say(f"{torn:,} lines of {sources[kind].name} could not be read.")
+        # DuckDB has given its memory back: what is written next has it all.
+        rows = np.zeros(len(schema.SPLITS), dtype=np.int64)
+        train_clicks = np.zeros(len(listed) + 1, dtype=np.int64)
+        for clicks in log.chunks("count"):
+            number = split(clicks)
+            rows += np.bincount(number, minlength=len(rows))
+            train_clicks += np.bincount(clicks.item[number == 0], minlength=len(train_clicks))
+        require_all(rows, recipe)
+        counts = log.counts | {"items": len(listed)}
+        levels = popularity_levels(train_clicks)
+        counts["tags"] = write_items(temporary, listed, levels, embeddings)
+        write_splits(nested, log, split, train_clicks, levels, recipe)
+        counts |= dict(zip(schema.SPLITS, rows.tolist(), strict=True)) | joined
         (work / "user_ids.parquet").rename(temporary / schema.USER_IDS)
         shutil.rmtree(work)
         facts = {"recipe": recipe.model_dump(), "counts": counts}

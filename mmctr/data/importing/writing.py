@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from mmctr.data.impressions import slice_positions
 # Histories without a dictionary are smaller, and quicker to write and read.
 FLAT = ["user_id", "item_id", "likes_level", "views_level", "label"]
 TAGS = 5  # tags an item keeps
-CHUNK = 100_000  # impression groups written at once
+VALUES = 1 << 23  # clicks of histories that are written at once; a row weighs as ten more
 EMBEDDING_ROWS = 1 << 14  # items whose embeddings are written at once
 
 
@@ -59,6 +60,7 @@ def write_splits(
     types += [("likes_level", pa.int8()), ("views_level", pa.int8()), ("label", pa.int8())]
     drawn = {schema.NEGATIVES: recipe.sampling.encode()} if recipe.negatives else None
     form = pa.schema(types, metadata=drawn)
+    levels = levels.astype(np.int8)
     users = log.path.with_name("user_ids.parquet")
 
     def original(user: int) -> str:
@@ -99,16 +101,18 @@ def _groups(
 ) -> Iterator[pa.Table]:
     shown = 1 + negatives.shape[1]
     label = np.arange(shown) == 0
-    for start in range(0, len(rows), CHUNK):
-        part = rows[start : start + CHUNK]
-        first = np.maximum(clicks.start[part], clicks.before[part] - recipe.max_history)
-        lengths = np.repeat(clicks.before[part] - first, shown)
-        offsets = np.r_[0, np.cumsum(lengths)]
-        history = clicks.item[slice_positions(np.repeat(first, shown), lengths)].astype(np.int32)
+    first = np.maximum(clicks.start, clicks.before - recipe.max_history)[rows]
+    lengths = clicks.before[rows] - first
+    weight = np.cumsum(shown * (lengths + 10))
+    bounds = np.r_[0, np.flatnonzero(np.diff(weight // VALUES)) + 1, len(rows)]
+    for start, stop in pairwise(bounds if len(rows) else []):
+        part, width = rows[start:stop], lengths[start:stop]
+        seen = clicks.item[slice_positions(first[start:stop], width)].astype(np.int32)
+        history = pa.ListArray.from_arrays(np.r_[0, np.cumsum(width)].astype(np.int32), seen)
         item = np.column_stack([clicks.item[part], negatives[part]]).ravel()
         columns = [
             np.repeat(clicks.user[part], shown),
-            pa.ListArray.from_arrays(offsets.astype(np.int32), history),
+            history.take(np.repeat(np.arange(len(part)), shown)),
             item,
             *levels[:, item],
             np.tile(label, len(part)),
