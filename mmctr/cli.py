@@ -119,7 +119,31 @@ def data_import(
     features: Annotated[
         list[Path] | None, typer.Option(help=f"Ready-made embeddings by item id: {TABLE}.")
     ] = None,
-    split: Annotated[str, typer.Option(help="last-two (per user) or date.")] = "last-two",
+    users: Annotated[list[Path] | None, typer.Option(help=f"Users with fields: {TABLE}.")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Column that says which rows are clicks; others were shown.")
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option(help="Rows to keep, in SQL: \"event IN ('view', 'click')\".")
+    ] = None,
+    item_fields: Annotated[
+        str | None, typer.Option(help="Further columns of items, by comma: brand,price.")
+    ] = None,
+    user_fields: Annotated[
+        str | None, typer.Option(help="Columns of --users, by comma: country,age.")
+    ] = None,
+    context_fields: Annotated[
+        str | None, typer.Option(help="Further columns of the log, by comma: device,timestamp.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="last-two (per user), date or new-items.")
+    ] = "last-two",
+    new_share: Annotated[
+        float, typer.Option(help="Of new-items: share of the items for valid, and for test.")
+    ] = 0.1,
+    new_by: Annotated[
+        str, typer.Option(help="Of new-items: random, or first-click for the latest items.")
+    ] = "random",
     negatives: Annotated[int, typer.Option(help="Items not clicked, for each click.")] = 3,
     min_rating: Annotated[float | None, typer.Option(help="Lowest rating of a click.")] = None,
     parameter: Annotated[
@@ -130,11 +154,14 @@ def data_import(
     ] = None,
 ) -> None:
     """Make a dataset of your own click log; -p sets columns (user_column=...) and the rest."""
-    chosen = {"split": split, "negatives": negatives, "min_rating": min_rating}
+    chosen = {"split": split, "new_share": new_share, "new_by": new_by, "negatives": negatives}
+    chosen |= {"min_rating": min_rating, "label_column": label, "where": where}
+    chosen |= {"item_fields": item_fields, "user_fields": user_fields}
+    chosen |= {"context_fields": context_fields}
     recipe, out = Recipe.of(**chosen | parse_pairs(parameter)), place(out)
     from mmctr.data.importing.steps import import_dataset
 
-    facts = import_dataset(interactions, items, covers, out, recipe, features, say=print)
+    facts = import_dataset(interactions, items, covers, out, recipe, features, users, say=print)
     print("\n".join(f"{name:<26} {count:>12,}" for name, count in facts["counts"].items()))
     print(out)
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from mmctr.data import cache, names, parquet, schema
 from mmctr.data.catalog import Catalog, catalog_of, item_arrays, load_catalog
-from mmctr.data.fields import Field, load_fields
+from mmctr.data.fields import Field, load_fields, owner_codes
 from mmctr.data.impressions import Impressions, history_hashes, load_impressions
 from mmctr.data.popularity import Popularity
 from mmctr.errors import DataError, first_line

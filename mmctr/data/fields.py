@@ -6,8 +6,9 @@ a number's bin, both learned from train; 0 stands for what train does not know.
 
 import json
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -33,22 +34,6 @@ class Field:
     owner: Owner
     values: tuple[str, ...] | None = None
     borders: tuple[float, ...] | None = None
-
-    @classmethod
-    def of_categories(cls, name: str, owner: Owner, train: pd.Series) -> Self:
-        """A category with the values of train, text [n]: the most frequent first."""
-        counts = train.value_counts().rename_axis("value").reset_index(name="count")
-        counts = counts.sort_values(["count", "value"], ascending=[False, True])
-        return cls(name, owner, values=tuple(counts["value"]))
-
-    @classmethod
-    def of_numbers(cls, name: str, owner: Owner, train: np.ndarray) -> Self:
-        """A number with bins by the quantiles of train, float [n]; NaN is left out."""
-        train = train[np.isfinite(train)]
-        shares = np.arange(1, BINS) / BINS
-        borders = np.unique(np.quantile(train, shares, method="higher")) if len(train) else []
-        # A bin begins at its border, so that few different numbers get a bin each.
-        return cls(name, owner, borders=tuple(float(border) for border in borders))
 
     @property
     def kind(self) -> str:
@@ -76,7 +61,7 @@ class Field:
         if not self.borders:
             return [UNKNOWN, "any"]
         shown = [f"{border:g}" for border in self.borders]
-        between = [f"{low} to {high}" for low, high in zip(shown, shown[1:], strict=False)]
+        between = [f"{low} to {high}" for low, high in pairwise(shown)]
         return [UNKNOWN, f"below {shown[0]}", *between, f"from {shown[-1]}"]
 
 
@@ -98,7 +83,9 @@ def load_fields(folder: Path) -> tuple[Field, ...]:
     try:
         return fields_of(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} is damaged ({first_line(error)}): import the log again.") from error
+        raise DataError(
+            f"{path} is damaged ({first_line(error)}): import the log again."
+        ) from error
 
 
 def fields_of(value: object) -> tuple[Field, ...]:

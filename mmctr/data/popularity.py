@@ -33,9 +33,7 @@ class Popularity:
         return popularity_levels(self.clicks(item, time), all_clicks, self.n_items)
 
 
-def popularity_levels(
-    clicks: np.ndarray, all_clicks: np.ndarray | int, n_items: int
-) -> np.ndarray:
+def popularity_levels(clicks: np.ndarray, all_clicks: np.ndarray | int, n_items: int) -> np.ndarray:
     """likes_level and views_level of items by their clicks, int8 [n, 2]; 0 for items never clicked.
 
     likes_level says how much is known: 1, 2, 3 to 4, 5 to 8 clicks and so on. views_level says how

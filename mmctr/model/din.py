@@ -27,12 +27,11 @@ from mmctr.model.layers import (
 )
 from mmctr.model.pretrained import Pretrained
 
-
 FieldSizes = dict[str, list[int]]  # how many codes each field has, by owner
 
 
 def field_sizes(*fields: Field) -> FieldSizes:
-    """How many codes each field has, by owner: of items, users and the context, if they have any."""
+    """How many codes each field has, by owner, of those that have any."""
     sizes: FieldSizes = {}
     for field in fields:
         sizes.setdefault(field.owner, []).append(field.size)

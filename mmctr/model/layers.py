@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
 ITEM_FIELDS, USER_FIELDS, CONTEXT = "item fields", "user fields", "context"
 
 

@@ -14,17 +14,18 @@ class FreshNegatives:
         rows = dataset.train
         number = np.unique(rows.user, return_inverse=True)[1]
         clicked = rows.label == 1
-        self.sampler = NegativeSampler(
-            dataset.negative_sampling,
-            dataset.train_clicks(),
-            number[clicked],
-            rows.target[clicked].astype(np.int64),
-        )
+        catalog = dataset.catalog
+        by_clicks = dataset.negative_sampling == "popularity"
+        weight = dataset.train_clicks() if by_clicks else np.ones(catalog.n_items + 1)
+        if catalog.held_out is not None:
+            weight = weight * (catalog.held_out == 0)
+        items = rows.target[clicked].astype(np.int64)
+        self.sampler = NegativeSampler(weight, number[clicked], items)
         self.rows, self.negatives = rows, np.flatnonzero(~clicked)
         self.user = number[self.negatives]
         self.popularity = None
         if rows.levels is not None:
-            self.popularity = Popularity(rows, dataset.catalog.n_items)
+            self.popularity = Popularity(rows, catalog.n_items)
 
     def targets(self, rng: np.random.Generator) -> np.ndarray:
         """The target of each row, int32 [n]: that of a click stays, a negative is another item."""

@@ -1,15 +1,19 @@
-"""A log as clicks, sorted by user and time: read, joined to the items, and sorted by DuckDB."""
+"""A log as events, sorted by user and time: read, joined to the items, and sorted by DuckDB."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
+from mmctr.data.importing.fields import Column, asked, field_names
+from mmctr.data.importing.labels import KEPT, filtered, label, number, unnested
 from mmctr.data.importing.recipe import Recipe
 from mmctr.data.importing.sources import (
     FRACTIONS,
@@ -30,19 +34,24 @@ UNITS = ((1e5, "days"), (1e11, "seconds"), (1e14, "milliseconds"), (1e17, "micro
 
 
 @dataclass(frozen=True)
-class Clicks:
-    """Clicks of whole users, sorted by user and time: int64 arrays, one entry a click.
+class Events:
+    """Events of whole users, sorted by user and time: int64 arrays, one entry an event.
 
-    user: numbered from 1. item: new ids. time: nanoseconds since 1970. start: where the user's
-    clicks begin. before: the first click at the same time, so that start..before are the clicks
-    that happened earlier.
+    An event is a click, or, in a log with labels, an item that was shown. user: numbered from 1.
+    item: new ids. time: nanoseconds since 1970. label: 1 for a click. start: where the user's
+    events begin. before: the first event at the same time, so that start..before are those that
+    happened earlier. impression: alike for items shown together, or None. context: values of
+    fields, a column each.
     """
 
     user: np.ndarray
     item: np.ndarray
     time: np.ndarray
+    label: np.ndarray
     start: np.ndarray
     before: np.ndarray
+    impression: np.ndarray | None
+    context: pa.Table
 
     def __len__(self) -> int:
         return len(self.user)
@@ -50,61 +59,68 @@ class Clicks:
 
 @dataclass(frozen=True)
 class Log:
-    """The clicks of a log in a file, in order. counts: of rows; said: what was understood."""
+    """The events of a log in a file, in order. counts: of rows; said: what was understood."""
 
     path: Path
-    clicks: int
+    events: int
     counts: dict[str, int]
     said: list[str]
     unit: int | None  # nanoseconds of the log's own numbers; None for dates
-    simultaneous: bool  # whether clicks of equal time are
+    simultaneous: bool  # whether events of equal time are
+    impressions: bool  # whether what was shown together is known
+    context: list[Column]
 
-    def chunks(self, description: str) -> Iterator[Clicks]:
-        """The clicks in order, whole users at a time."""
+    def chunks(self, description: str) -> Iterator[Events]:
+        """The events in order, whole users at a time."""
         file = pq.ParquetFile(self.path)
-        with tqdm(total=self.clicks, desc=description, unit=" clicks", unit_scale=True) as bar:
+        with tqdm(total=self.events, desc=description, unit=" events", unit_scale=True) as bar:
             for number in range(file.num_row_groups):
                 table = file.read_row_group(number)
-                columns = (column.to_numpy().astype(np.int64) for column in table.columns)
-                yield _clicks(*columns, self.simultaneous)
+                yield _events(table, self.simultaneous)
                 bar.update(len(table))
 
 
 def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
-    """Sort a log's clicks on the items of the table `items` into a file.
+    """Sort a log's events on the items of the table `items` into a file.
 
-    A user clicks an item once: only the first time tells of a choice among unseen items. Writes
-    clicks.parquet and user_ids.parquet. Raises DataError for columns that cannot be used, or if
-    no click is left.
+    In a log of clicks a user clicks an item once: only the first time tells of a choice among
+    unseen items. One with labels is kept whole, but for an item that one impression repeats.
+    Writes events.parquet and user_ids.parquet. Raises DataError for columns that cannot be used, or
+    if no click is left.
     """
+    source = filtered(source, recipe.where)
+    source, recipe, empty = unnested(source, recipe)
     needed = [recipe.user_column, recipe.item_column, recipe.time_column]
-    needed += [recipe.order_by] if recipe.order_by else []
+    needed += filter(None, (recipe.order_by, recipe.label_column, recipe.impression_column))
     source.require(*needed)
-    if recipe.rating_column in source.columns:
+    if recipe.label_column is None and recipe.rating_column in source.columns:
         source.require(recipe.rating_column)
-    elif recipe.min_rating is not None:
+    elif recipe.label_column is None and recipe.min_rating is not None:
         raise DataError(
             f"{source.name} has no column {recipe.rating_column}, which min_rating needs: name the "
             "rating column or leave min_rating out."
         )
-    source = source.kept([*needed, recipe.rating_column], workplace / "log.parquet")
+    needed += [KEPT, recipe.rating_column, *field_names(recipe.context_fields, source)]
+    source = source.kept(needed, workplace / "log.parquet")
     time, unit, said = _time(source, recipe.time_column)
-    user, item = (id_text(source, c) for c in (recipe.user_column, recipe.item_column))
-    filtered = "false"
-    if recipe.min_rating is not None:
-        rating = _number(source, recipe.rating_column)
-        # NaN, which careless exports have for nothing, counts as the largest number in SQL.
-        low = f"{rating} < {recipe.min_rating!r} OR isnan({rating})"
-        filtered = f"coalesce({low}, true)"
-    order = f"{quoted(recipe.order_by)}" if recipe.order_by else "NULL"
-    rows = (
-        f"SELECT {user} AS user_id, {item} AS item_id, {time} AS time, {order} AS place, "
-        f"{filtered} AS filtered FROM {{source}}"
-    )
+    context = asked(source, recipe.context_fields, {recipe.time_column: time})
+    columns = {
+        "user_id": id_text(source, recipe.user_column),
+        "item_id": id_text(source, recipe.item_column),
+        "time": time,
+        "place": quoted(recipe.order_by) if recipe.order_by else "NULL",
+        "label": label(source, recipe) if recipe.label_column else "1",
+        "impression": _impression(source, recipe),
+        "dropped": f"NOT {quoted(KEPT)}" if KEPT in source.columns else "false",
+        "low": _too_low(source, recipe),
+    }
+    columns |= {f"context{place}": column.sql for place, column in enumerate(context)}
+    listed = ", ".join(f"{sql} AS {name}" for name, sql in columns.items())
+    rows = f"SELECT {listed} FROM {{source}}"
     kind = (
-        "CASE WHEN filtered THEN 'below_min_rating' WHEN user_id IS NULL OR item_id IS NULL OR "
-        "time IS NULL THEN 'unreadable' WHEN number IS NULL THEN 'of_unknown_items' "
-        "ELSE 'known' END"
+        "CASE WHEN dropped THEN 'left_out_by_where' WHEN low THEN 'below_min_rating' WHEN user_id "
+        "IS NULL OR item_id IS NULL OR time IS NULL OR label IS NULL THEN 'unreadable' WHEN number "
+        "IS NULL THEN 'of_unknown_items' ELSE 'known' END"
     )
     joined = f"SELECT *, {kind} AS kind FROM ({rows}) LEFT JOIN items ON item_id = items.id"
     # Users are numbered before the sort, which then moves numbers instead of text.
@@ -114,26 +130,67 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
     counts, examples = _counts(source, joined, recipe)
     if not counts["known"]:
         raise DataError(
-            f"{source.name} has no click on an item of the items table: check the id columns."
+            f"{source.name} has no row on an item of the items table: check the id columns."
         )
     said += examples
     numbered = "SELECT user_id, row_number() OVER (ORDER BY length(user_id), user_id) AS user"
     source.create("users", f"{numbered} FROM kinds WHERE kind = 'known'", "number users")
     source.connection.execute("DROP TABLE kinds")
     users = _write_users(source, workplace / "user_ids.parquet")
-    places = "try_cast(place::VARCHAR AS DOUBLE) NULLS LAST, place::VARCHAR, "
+    wanted = ["user::INTEGER AS user", "number::INTEGER AS item", "time"]
+    order = ["user", "time"]
+    if recipe.label_column:
+        wanted.append("label::TINYINT AS label")
+    if recipe.label_column and columns["impression"] != "NULL":
+        # What was shown together happened at once.
+        wanted[2] = (
+            "min(time) OVER (PARTITION BY user, coalesce(impression, time::VARCHAR)) AS time"
+        )
+        wanted.append("coalesce(impression, time::VARCHAR) AS impression")
+        order.append("impression")
+    if recipe.order_by:
+        order += ["try_cast(place::VARCHAR AS DOUBLE) NULLS LAST", "place::VARCHAR"]
+    fields = [f"context{place}" for place in range(len(context))]
+    order += ["item", *(["label DESC"] if recipe.label_column else []), *fields]
     ordered = (
-        f"SELECT user::INTEGER AS user, number::INTEGER AS item, time FROM ({joined}) JOIN users "
-        f"USING (user_id) WHERE kind = 'known' ORDER BY user, time, "
-        f"{places if recipe.order_by else ''}item"
+        f"SELECT {', '.join([*wanted, *fields])} FROM (SELECT * FROM ({joined}) JOIN users "
+        f"USING (user_id) WHERE kind = 'known') ORDER BY {', '.join(order)}"
     )
+    path = workplace / "events.parquet"
     with progress(source.connection, "sort"):
-        batches = source.batches(ordered, BATCH)
-        clicks, ties = _write_clicks(batches, workplace / "clicks.parquet")
-    counts |= {"repeated": counts.pop("known") - clicks, "clicks": clicks, "users": users}
+        found = _write_events(source.batches(ordered, BATCH), path)
+    kept = found.pop("events")
+    if not found["clicks"]:
+        raise DataError(
+            f"{source.name} has no click among its {kept:,} rows: check the label column, or name "
+            "what is a click with -p click=..."
+        )
+    counts |= {"repeated": counts.pop("known") - kept}
+    counts |= {"clicks": found["clicks"]}
+    if recipe.label_column:
+        counts |= {"not_clicked": kept - found["clicks"]}
+        counts |= {"impressions": found["impressions"]} if found["impressions"] else {}
+        counts |= {"empty_impressions": empty} if recipe.shown_column else {}
     simultaneous = recipe.order_by is None
-    counts["simultaneous"] = ties if simultaneous else 0
-    return Log(workplace / "clicks.parquet", clicks, counts, said, unit, simultaneous)
+    counts |= {"users": users, "simultaneous": found["ties"] if simultaneous else 0}
+    return Log(path, kept, counts, said, unit, simultaneous, bool(found["impressions"]), context)
+
+
+def _impression(source: Source, recipe: Recipe) -> str:
+    """SQL of what tells impressions of a user apart, as text."""
+    if recipe.impression_column:
+        return id_text(source, recipe.impression_column)
+    # Rows that held several items are one impression each.
+    return "''" if recipe.shown_column else "NULL"
+
+
+def _too_low(source: Source, recipe: Recipe) -> str:
+    """SQL of whether a row is no click for its rating, and nothing else."""
+    if recipe.min_rating is None or recipe.label_column:
+        return "false"
+    rating = number(source, recipe.rating_column)
+    # NaN, which careless exports have for nothing, counts as the largest number in SQL.
+    return f"coalesce({rating} < {recipe.min_rating!r} OR isnan({rating}), true)"
 
 
 def _counts(source: Source, joined: str, recipe: Recipe) -> tuple[dict[str, int], list[str]]:
@@ -142,7 +199,9 @@ def _counts(source: Source, joined: str, recipe: Recipe) -> tuple[dict[str, int]
     torn = source.torn_lines()
     total = sum(by_kind.values()) + torn
     counts = {"interactions": total}
-    if recipe.min_rating is not None:
+    if recipe.where is not None:
+        counts["left_out_by_where"] = by_kind.get("left_out_by_where", 0)
+    if recipe.min_rating is not None and recipe.label_column is None:
         counts["below_min_rating"] = by_kind.get("below_min_rating", 0)
     counts["unreadable"] = by_kind.get("unreadable", 0) + torn
     counts["of_unknown_items"] = by_kind.get("of_unknown_items", 0)
@@ -172,20 +231,49 @@ def _write_users(source: Source, path: Path) -> int:
     return users
 
 
-def _write_clicks(batches: Iterator[pa.RecordBatch], path: Path) -> tuple[int, int]:
-    """Write sorted clicks without repeated ones; how many there are, and how many are ties."""
-    clicks = ties = 0
-    form = pa.schema([("user", pa.int32()), ("item", pa.int32()), ("time", pa.int64())])
-    with pq.ParquetWriter(path, form, use_dictionary=False) as file:
+def _write_events(batches: Iterator[pa.RecordBatch], path: Path) -> dict[str, int]:
+    """Write sorted events without repeated ones; how many events, clicks, ties, impressions."""
+    counts = dict.fromkeys(("events", "clicks", "ties", "impressions"), 0)
+    with ExitStack() as stack:
+        file = None
         for table in _whole_users(batches):
-            user, item, time = (column.to_numpy() for column in table.columns)
-            first = ~pd.Series((user.astype(np.int64) << 32) | item).duplicated().to_numpy()
-            user, item, time = user[first], item[first], time[first]
-            file.write_table(pa.table([user, item, time], schema=form), row_group_size=1 << 62)
+            user, item, time = (table[name].to_numpy() for name in ("user", "item", "time"))
+            label = table["label"].to_numpy() if "label" in table.column_names else None
+            # A log of clicks counts an item once a user, one with labels once an impression.
+            moment = np.zeros(len(user), dtype=np.int64) if label is None else _runs(table)
+            pairs = pd.DataFrame({"user": user, "moment": moment, "item": item})
+            first = ~pairs.duplicated().to_numpy()
+            if "impression" in table.column_names:
+                place = table.column_names.index("impression")
+                shown = pa.array(counts["impressions"] + moment)
+                table = table.set_column(place, "impression", shown)
+                counts["impressions"] += int(moment[-1])
+            table = table.filter(pa.array(first))
+            if file is None:
+                writer = pq.ParquetWriter(path, table.schema, use_dictionary=_texts(table.schema))
+                file = stack.enter_context(writer)
+            file.write_table(table, row_group_size=1 << 62)
+            user, time = user[first], time[first]
             as_before = (np.diff(user) == 0) & (np.diff(time) == 0)
-            ties += int((np.r_[False, as_before] | np.r_[as_before, False]).sum())
-            clicks += len(user)
-    return clicks, ties
+            counts["ties"] += int((np.r_[False, as_before] | np.r_[as_before, False]).sum())
+            counts["events"] += len(user)
+            counts["clicks"] += len(user) if label is None else int(label[first].sum())
+    return counts
+
+
+def _runs(table: pa.Table) -> np.ndarray:
+    """The number of each event's impression, from 1: of user, time and what tells them apart."""
+    columns = [
+        table[name].combine_chunks()
+        for name in ("user", "time", "impression")
+        if name in table.column_names
+    ]
+    differs = [pc.not_equal(c[1:], c[:-1]).to_numpy(zero_copy_only=False) for c in columns]
+    return np.cumsum(np.r_[True, np.any(differs, axis=0)])
+
+
+def _texts(form: pa.Schema) -> list[str]:
+    return [field.name for field in form if pa.types.is_string(field.type)]
 
 
 def _whole_users(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
@@ -206,12 +294,27 @@ def _whole_users(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
     yield waiting
 
 
-def _clicks(user: np.ndarray, item: np.ndarray, time: np.ndarray, simultaneous: bool) -> Clicks:
+def _events(table: pa.Table, simultaneous: bool) -> Events:
+    user, item, time = (table[c].to_numpy().astype(np.int64) for c in ("user", "item", "time"))
+    further = {
+        name: table[name].to_numpy().astype(np.int64)
+        for name in ("label", "impression")
+        if name in table.column_names
+    }
     at, new_user = np.arange(len(user)), np.r_[True, user[1:] != user[:-1]]
     new_time = new_user | np.r_[True, time[1:] != time[:-1]]
     start = np.maximum.accumulate(np.where(new_user, at, 0))
     before = np.maximum.accumulate(np.where(new_time, at, 0)) if simultaneous else at
-    return Clicks(user, item, time, start, before)
+    return Events(
+        user=user,
+        item=item,
+        time=time,
+        label=further.get("label", np.ones_like(user)),
+        start=start,
+        before=before,
+        impression=further.get("impression"),
+        context=table.select([c for c in table.column_names if c.startswith("context")]),
+    )
 
 
 def _time(source: Source, column: str) -> tuple[str, int | None, list[str]]:
@@ -266,23 +369,6 @@ def _time(source: Source, column: str) -> tuple[str, int | None, list[str]]:
             f"Warning: {column} lies before 1990 or in the future: is it the time of the click?"
         )
     return time, unit, said
-
-
-def _number(source: Source, column: str) -> str:
-    """SQL of a column of numbers; DataError if a value is none."""
-    name, kind = quoted(column), source.kind(column)
-    if kind in ("VARCHAR", "JSON"):
-        text = f"({name} ->> '$')" if kind == "JSON" else name
-        wrong = f"{text} IS NOT NULL AND try_cast({text} AS DOUBLE) IS NULL"
-        if found := source.rows(f"SELECT {text} FROM {{source}} WHERE {wrong} LIMIT 1"):
-            raise DataError(
-                f"{source.name}, column {column}: found {found[0][0]!r}, expected numbers."
-            )
-        return f"try_cast({text} AS DOUBLE)"
-    if kind not in (*INTEGERS, *FRACTIONS):
-        found = source.columns[column].lower()
-        raise DataError(f"{source.name}, column {column}: found {found}, expected numbers.")
-    return f"{name}::DOUBLE"
 
 
 def _all(source: Source, value: str, condition: str) -> bool:

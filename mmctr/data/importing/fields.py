@@ -1,15 +1,20 @@
-"""Fields of items, users and the context: read as they are, with vocabularies learned from train."""
+"""Fields of items, users and the context, read as they are; train gives them vocabularies."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
 from mmctr.data import schema
 from mmctr.data.fields import BINS, Field, Owner, column_of
 from mmctr.data.importing.labels import number, text
+from mmctr.data.importing.recipe import Recipe
 from mmctr.data.importing.sources import FRACTIONS, INTEGERS, Source, id_text, literal, quoted
 from mmctr.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 KINDS = ("category", "number", "time")
 WEEKDAYS = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"]
@@ -55,21 +60,10 @@ def asked(source: Source, names: str | None, times: dict[str, str]) -> list[Colu
     return columns
 
 
-def learned(column: Column, owner: Owner, train: str, connection) -> Field:
-    """The field of a column with what train, SQL of a table, knows of it."""
-    name = quoted(column_of(column.name) if owner == "context" else column.name)
-    if column.is_number:
-        shares = [step / BINS for step in range(1, BINS)]
-        sql = f"SELECT quantile_disc({name}, {shares}) FROM ({train}) WHERE isfinite({name})"
-        found = connection.execute(sql).fetchone()[0]
-        # A bin begins at its border, so that a few different numbers get a bin each.
-        lowest = connection.execute(f"SELECT min({name}) FROM ({train})").fetchone()[0]
-        borders = tuple(sorted({float(border) for border in found or () if border > lowest}))
-        return Field(column.name, owner, borders=borders)
-    rows = connection.execute(
-        f"SELECT {name} FROM ({train}) WHERE {name} IS NOT NULL GROUP BY 1 ORDER BY count(*) DESC, 1"
-    ).fetchall()
-    return Field(column.name, owner, values=tuple(value for (value,) in rows))
+def field_names(names: str | None, source: Source) -> list[str]:
+    """The columns of a table that names by comma ask for, whatever kinds they are."""
+    words = [word.strip() for word in (names or "").split(",")]
+    return [word if word in source.columns else word.rpartition(":")[0] for word in words if word]
 
 
 def in_words(field: Field) -> str:
@@ -82,34 +76,91 @@ def in_words(field: Field) -> str:
 OWNERS = {"item": "items", "user": "users", "context": "the context"}
 
 
-def write_owner(
-    source: Source, key: str, columns: list[Column], numbers: str, name: str, path: Path
-) -> dict[str, int]:
-    """Write a table of fields by number; how many were found and how many were not.
+def owner_tables(
+    sources: dict[str, Source], recipe: Recipe, folder: Path
+) -> dict[Owner, list[Column]]:
+    """Write the fields of items and users, by number, and say which there are.
 
-    numbers: a table of id and number. name: of the column that holds numbers.
+    The tables `items` and `users` tell the number of an id. Raises ConfigError for fields of users
+    without their table, DataError for one that has an id twice.
     """
-    identity = id_text(source, key)
+    if bool(recipe.user_fields) != ("users" in sources):
+        raise ConfigError(
+            "Fields of users need their table, and the other way round: give both --users FILE and "
+            "--user-fields NAMES, or neither."
+        )
+    found: dict[Owner, list[Column]] = {}
+    items_key = recipe.items_id_column or recipe.item_column
+    wanted = (
+        ("item", "items", items_key, recipe.item_fields, schema.ITEM_FIELDS),
+        (
+            "user",
+            "users",
+            recipe.users_id_column or recipe.user_column,
+            recipe.user_fields,
+            schema.USER_FIELDS,
+        ),
+    )
+    for owner, kind, key, names, file in wanted:
+        if names:
+            sources[kind].require(key)
+            found[owner] = asked(sources[kind], names, {})
+            _write_owner(sources[kind], key, found[owner], owner, folder / file)
+    return found
+
+
+def _write_owner(source: Source, key: str, columns: list[Column], owner: Owner, path: Path) -> None:
+    number = "number" if owner == "item" else "user"
+    own_id = "id" if owner == "item" else "user_id"
     values = ", ".join(f"{column.sql} AS {quoted(column.name)}" for column in columns)
-    own = f"SELECT {identity} AS own_id, {values} FROM {{source}}"
+    own = f"SELECT {id_text(source, key)} AS own_id, {values} FROM {{source}}"
     twice = source.rows(f"SELECT own_id FROM ({own}) GROUP BY 1 HAVING count(own_id) > 1 LIMIT 1")
     if twice:
-        raise DataError(f"{source.name}, column {key}: found {twice[0][0]} again, expected it once.")
-    known = ", ".join(quoted(column.name) for column in columns)
+        raise DataError(
+            f"{source.name}, column {key}: found {twice[0][0]} again, expected it once."
+        )
+    names = ", ".join(quoted(column.name) for column in columns)
     table = source.table(
-        f"SELECT number::BIGINT AS {name}, {known} FROM ({own}) JOIN {numbers} AS n "
-        "ON own_id = n.id ORDER BY number"
+        f"SELECT known.{number}::BIGINT AS {owner}_id, {names} FROM ({own}) JOIN {owner}s AS known "
+        f"ON own_id = known.{own_id} ORDER BY 1"
     )
     pq.write_table(table, path)
-    ((total, asked_for),) = source.rows(
-        f"SELECT (SELECT count(*) FROM ({own})), (SELECT count(*) FROM {numbers})"
-    )
-    return {"known": len(table), "unknown": asked_for - len(table), "others": total - len(table)}
 
 
-def train_rows(folder: Path) -> str:
-    """SQL of the train split below a folder."""
-    return f"SELECT * FROM read_parquet({literal(str(folder / schema.NESTED_FOLDER / 'train.parquet'))})"
+def learn_fields(
+    connection: "DuckDBPyConnection", folder: Path, columns: dict[Owner, list[Column]]
+) -> list[Field]:
+    """The fields with what train knows of them: its rows, the items and the users in it."""
+    train = _file(folder / schema.NESTED_FOLDER / "train.parquet")
+    fields = []
+    for owner, wanted in columns.items():
+        known = train
+        if owner != "context":
+            table = _file(folder / (schema.ITEM_FIELDS if owner == "item" else schema.USER_FIELDS))
+            known = f"(FROM {table} SEMI JOIN {train} USING ({owner}_id))"
+        fields += [_learned(connection, known, column, owner) for column in wanted]
+    return fields
+
+
+def _file(path: Path) -> str:
+    return f"read_parquet({literal(str(path))})"
+
+
+def _learned(connection: "DuckDBPyConnection", train: str, column: Column, owner: Owner) -> Field:
+    name = quoted(column_of(column.name) if owner == "context" else column.name)
+    if not column.is_number:
+        rows = connection.execute(
+            f"SELECT {name} FROM {train} WHERE {name} IS NOT NULL GROUP BY 1 "
+            "ORDER BY count(*) DESC, 1"
+        ).fetchall()
+        return Field(column.name, owner, values=tuple(value for (value,) in rows))
+    shares = [step / BINS for step in range(1, BINS)]
+    found, lowest = connection.execute(
+        f"SELECT quantile_disc({name}, {shares}), min({name}) FROM {train} WHERE isfinite({name})"
+    ).fetchone()
+    # A bin begins at its border, so that a few different numbers get a bin each.
+    borders = sorted({float(border) for border in found or () if border > lowest})
+    return Field(column.name, owner, borders=tuple(borders))
 
 
 def _kind(source: Source, name: str) -> str:

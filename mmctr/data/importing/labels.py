@@ -1,4 +1,4 @@
-"""What a log says beyond clicks: which rows are clicks, which were shown together, which to leave out.
+"""What a log says beyond clicks: what else was shown, what together, and which rows to leave out.
 
 Each step turns a table into another one, in SQL.
 """
@@ -57,7 +57,9 @@ def unnested(source: Source, recipe: Recipe) -> tuple[Source, Recipe, int]:
         pair = f"{{'item': x, 'clicked': list_contains({clicked}, x)}}"
     else:
         wrong = f"list_filter({shown}, lambda x: NOT regexp_matches(x, '.-[01]$'))"
-        if found := source.rows(f"SELECT {wrong}[1] FROM {{source}} WHERE len({wrong}) > 0 LIMIT 1"):
+        if found := source.rows(
+            f"SELECT {wrong}[1] FROM {{source}} WHERE len({wrong}) > 0 LIMIT 1"
+        ):
             raise DataError(
                 f"{source.name}, column {recipe.shown_column}: found {found[0][0]!r}, expected "
                 "items that end in their label, such as N1-1 N2-0: or name the column of those "
@@ -88,12 +90,14 @@ def label(source: Source, recipe: Recipe) -> str:
     if recipe.min_rating is not None:
         rating = number(source, column)
         # NaN, which careless exports have for nothing, counts as the largest number in SQL.
-        return f"CASE WHEN NOT isnan({rating}) THEN ({rating} >= {recipe.min_rating!r})::INTEGER END"
+        return (
+            f"CASE WHEN NOT isnan({rating}) THEN ({rating} >= {recipe.min_rating!r})::INTEGER END"
+        )
     value = f"lower(trim({text(source, column)}))"
     if source.kind(column) in FRACTIONS:
         value = f"CASE WHEN NOT isnan({quoted(column)}) THEN {value} END"
     if recipe.click is not None:
-        names = [name.strip().lower() for name in recipe.click.split(",")]
+        names = [name.strip().lower() for name in str(recipe.click).split(",")]
         if not source.rows(f"SELECT 1 FROM {{source}} WHERE {_among(value, names)} LIMIT 1"):
             found = source.rows(f"SELECT DISTINCT {value} FROM {{source}} ORDER BY 1 LIMIT 9")
             raise ConfigError(

@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mmctr.data import schema
-from mmctr.data.importing.events import Clicks
+from mmctr.data.importing.events import Events
 from mmctr.data.importing.recipe import Recipe
 from mmctr.errors import ConfigError
 
@@ -18,20 +17,16 @@ Points = Callable[[np.ndarray, int], np.ndarray]
 class NegativeSampler:
     """Draws items that a user never clicked, each as likely as any other or as popular as it is.
 
-    train_clicks: int64 [n_items + 1], which sampling "popularity" draws by. user, item: the users'
-    numbers and the items of all clicks, int64 [clicks].
+    weight: of each item, [n_items + 1], how likely it is drawn. user, item: the users' numbers and
+    the items of all clicks, int64 [clicks].
     """
 
-    def __init__(
-        self,
-        sampling: schema.Sampling,
-        train_clicks: np.ndarray,
-        user: np.ndarray,
-        item: np.ndarray,
-    ) -> None:
-        self.is_uniform = sampling == "uniform"
-        self.weight = np.ones(len(train_clicks)) if sampling == "uniform" else train_clicks.copy()
+    def __init__(self, weight: np.ndarray, user: np.ndarray, item: np.ndarray) -> None:
+        self.weight = weight.copy()
         self.weight[0] = 0  # padding
+        found = np.flatnonzero(self.weight)
+        # Items of equal weight, in their order: the place is the number itself.
+        self.equal = found if len(np.unique(self.weight[found])) == 1 else None
         # A key of each click, to be searched.
         self.clicked = np.sort(user * len(self.weight) + item)
 
@@ -48,10 +43,9 @@ class NegativeSampler:
         result, open_rows = np.zeros(len(user), dtype=np.int64), np.arange(len(user))
         for attempt in range(ATTEMPTS):
             point = points(open_rows, attempt) * cumulated[-1]
-            # Of equal weights the place is the number itself: the search would take longest.
             drawn = (
-                point.astype(np.int64) + 1
-                if self.is_uniform
+                self.equal[(point / self.weight[self.equal[0]]).astype(np.int64)]
+                if self.equal is not None
                 else np.searchsorted(cumulated, point, "right")
             )
             result[open_rows] = drawn
@@ -73,29 +67,41 @@ class NegativeSampler:
 
 
 def sample_negatives(
-    clicks: Clicks, train_clicks: np.ndarray, recipe: Recipe, original: Callable[[int], str]
+    clicks: Events,
+    train_clicks: np.ndarray,
+    held_out: np.ndarray,
+    recipe: Recipe,
+    original: Callable[[int], str],
 ) -> np.ndarray:
     """Items that each click's user never clicked, int64 [clicks, negatives].
 
-    train_clicks: int64 [items + 1]. What is drawn is a hash of seed, user, item and draw, so that
-    neither the order nor the parts in which clicks come matter. original: a user's own id. Raises
-    ConfigError for a user who clicked every item that could be drawn.
+    train_clicks: int64 [items + 1]. held_out: int8 [items + 1]; clicks of new items are set against
+    others of their own share, each as likely, because none of these has train clicks. What is drawn
+    is a hash of seed, user, item and draw, so that neither the order nor the parts in which clicks
+    come matter. original: a user's own id. Raises ConfigError for a user who clicked every item
+    that could be drawn.
     """
-    sampler = NegativeSampler(recipe.sampling, train_clicks, clicks.user, clicks.item)
-    user = np.repeat(clicks.user, recipe.negatives)
     click = mixed(np.uint64(recipe.seed), clicks.user, clicks.item)
+    drawn = np.zeros((len(clicks), recipe.negatives), dtype=np.int64)
+    share = held_out[clicks.item]
+    for number in np.unique(share):
+        by_clicks = recipe.sampling == "popularity" and number == 0
+        weight = (train_clicks if by_clicks else np.ones(len(held_out))) * (held_out == number)
+        sampler = NegativeSampler(weight, clicks.user, clicks.item)
+        asked = np.flatnonzero(share == number)
 
-    def points(rows: np.ndarray, attempt: int) -> np.ndarray:
-        place, draw = np.divmod(rows, recipe.negatives)
-        state = mixed(click[place], draw * (ATTEMPTS + 1) + attempt)
-        return (state >> np.uint64(11)) * 2.0**-53
+        def points(rows: np.ndarray, attempt: int, asked: np.ndarray = asked) -> np.ndarray:
+            place, draw = np.divmod(rows, recipe.negatives)
+            state = mixed(click[asked[place]], draw * (ATTEMPTS + 1) + attempt)
+            return (state >> np.uint64(11)) * 2.0**-53
 
-    drawn = sampler.draw(user, points).reshape(len(clicks), recipe.negatives)
+        user = np.repeat(clicks.user[asked], recipe.negatives)
+        drawn[asked] = sampler.draw(user, points).reshape(-1, recipe.negatives)
     nothing_left = np.flatnonzero((drawn == 0).any(axis=1))
     if len(nothing_left):
         raise ConfigError(
-            f"User {original(clicks.user[nothing_left[0]])} clicked every item, so there are no "
-            "negatives to draw: leave the user out, or import with --negatives 0."
+            f"User {original(clicks.user[nothing_left[0]])} clicked every item "
+            "that could be drawn as a negative: leave the user out, or import with --negatives 0."
         )
     return drawn
 

@@ -18,10 +18,21 @@ class Recipe(Config):
     otherwise count as simultaneous and follow the item id. split: "last-two" takes each user's last
     click for test and the one before for valid; "date" takes clicks from test_from on for test and
     from valid_from on for valid (dates, or numbers as in the log; by default the times that 90% and
-    80% of the clicks precede). text_embedding_column, image_embedding_column: of the features
-    table, which strategies v1 to v4 fuse; every other embedding there is for a strategy
-    provided:COLUMN. delimiter, encoding: of CSV files, found out if not given. memory: GB to stay
-    within; what does not fit is spilled beside the output.
+    80% of the events precede); "new-items" takes new_share of the clicked items for valid and as
+    many for test, by chance or those first clicked last (new_by), and never shows them to train;
+    what else their users clicked is split as by "last-two".
+    label_column: says of each row whether it is a click, so that the others are the negatives: 1
+    and 0 or yes and no; with min_rating rows from that value on are clicks, with click those of
+    these values (by comma). negatives_are: what the others were, "shown" or "outcome" (tried and
+    not liked), which min_rating means. where: a condition in SQL; other rows are left out.
+    impression_column: alike for items that were shown together. shown_column, clicked_column:
+    lists of items, for logs with a row for each impression, or words such as "N1-1 N2-0".
+    item_fields, user_fields, context_fields: further columns of the items, the users' table and the
+    log, by comma, as name or name:kind (category, number or time).
+    text_embedding_column, image_embedding_column: of the features table, which strategies v1 to v4
+    fuse; every other embedding there is for a strategy provided:COLUMN. delimiter, encoding: of CSV
+    files, found out if not given. memory: GB to stay within; what does not fit is spilled beside
+    the output.
     """
 
     user_column: str = "user_id"
@@ -37,7 +48,20 @@ class Recipe(Config):
     text_embedding_column: str = "txt_emb"
     image_embedding_column: str = "img_emb"
     min_rating: float | None = None
-    split: Literal["last-two", "date"] = "last-two"
+    label_column: str | None = None
+    click: Text | None = None
+    negatives_are: Literal["shown", "outcome"] | None = None
+    where: str | None = None
+    impression_column: str | None = None
+    shown_column: str | None = None
+    clicked_column: str | None = None
+    item_fields: str | None = None
+    user_fields: str | None = None
+    users_id_column: str | None = None
+    context_fields: str | None = None
+    split: Literal["last-two", "date", "new-items"] = "last-two"
+    new_share: float = Field(0.1, gt=0, lt=0.5)
+    new_by: Literal["random", "first-click"] = "random"
     valid_from: Text | None = None
     test_from: Text | None = None
     negatives: NonNegativeInt = 3

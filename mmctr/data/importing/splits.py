@@ -1,31 +1,79 @@
-"""Which clicks are for train, valid and test: time runs one way."""
+"""Which events are for train, valid and test: time runs one way, and new items stay new."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from mmctr.data import schema
-from mmctr.data.importing.events import Clicks, Log
+from mmctr.data.importing.events import Events, Log
+from mmctr.data.importing.negatives import mixed
 from mmctr.data.importing.recipe import Recipe
 from mmctr.data.importing.sources import Source, literal
 from mmctr.errors import ConfigError
 
-Splitter = Callable[[Clicks], np.ndarray]  # the number of each click's split in schema.SPLITS
+
+@dataclass(frozen=True)
+class Splitter:
+    """How to split events.
+
+    borders: of valid and test, in nanoseconds, or None for each user's last two steps. A step is a
+    click, or in a log with labels all that happened at one time. held_out: int8 [items + 1], 1
+    for items that valid alone knows, 2 for those of test.
+    """
+
+    borders: tuple[int, int] | None
+    labelled: bool
+    held_out: np.ndarray
+
+    def __call__(self, events: Events) -> np.ndarray:
+        """The number of each event's split in schema.SPLITS, int64 [n]."""
+        if self.borders is None:
+            number = self._last_two(events)
+        else:
+            valid_from, test_from = self.borders
+            number = np.where(events.time >= test_from, 2, events.time >= valid_from)
+        held_out = self.held_out[events.item]
+        return np.where(held_out > 0, held_out, number)
+
+    def history(self, events: Events) -> np.ndarray:
+        """Whether an event may stand in the histories of later ones, bool [n]."""
+        return (events.label == 1) & (self.held_out[events.item] == 0)
+
+    def _last_two(self, events: Events) -> np.ndarray:
+        step = events.before if self.labelled else np.arange(len(events))
+        clicks = np.flatnonzero(self.history(events))
+        steps, first = np.unique(step[clicks], return_index=True)
+        # How many of its user's steps with a click come before an event, and how many there are.
+        user_of_step = events.start[clicks[first]]
+        users, begin, count = np.unique(user_of_step, return_index=True, return_counts=True)
+        user = np.searchsorted(users, events.start)
+        known = user < len(users)
+        known[known] = users[user[known]] == events.start[known]
+        user = np.where(known, user, 0)
+        before = np.searchsorted(steps, step) - begin[user]
+        from_last = count[user] - before  # 1: at the last step, or after the one before it
+        # Someone with fewer than three steps is there to learn from.
+        enough = known & (count[user] >= 3)
+        return np.where(enough & (from_last <= 2), 3 - np.maximum(from_last, 1), 0)
 
 
-def splitter(log: Log, recipe: Recipe, source: Source) -> Splitter:
-    """How to split clicks; ConfigError for dates that leave a split empty."""
-    if recipe.split == "last-two":
-        return _last_two
-    valid_from = _border(recipe.valid_from, "valid_from", 0.8, log, source)
-    test_from = _border(recipe.test_from, "test_from", 0.9, log, source)
-    return lambda clicks: np.where(clicks.time >= test_from, 2, clicks.time >= valid_from)
+def splitter(log: Log, recipe: Recipe, source: Source, n_items: int) -> Splitter:
+    """How to split a log; ConfigError for dates or shares that leave nothing."""
+    held_out, borders = np.zeros(n_items + 1, dtype=np.int8), None
+    if recipe.split == "date":
+        borders = (
+            _border(recipe.valid_from, "valid_from", 0.8, log, source),
+            _border(recipe.test_from, "test_from", 0.9, log, source),
+        )
+    elif recipe.split == "new-items":
+        held_out = _new_items(log, recipe, n_items)
+    return Splitter(borders, recipe.label_column is not None, held_out)
 
 
 def require_all(rows: np.ndarray, recipe: Recipe) -> None:
     """Raise ConfigError unless every split has rows, int64 [splits]."""
     empty = [name for name, count in zip(schema.SPLITS, rows, strict=True) if not count]
-    if empty and recipe.split == "last-two":
+    if empty and recipe.split != "date":
         raise ConfigError(
             "No user has three clicks, so valid and test would be empty: import with --split date."
         )
@@ -36,18 +84,30 @@ def require_all(rows: np.ndarray, recipe: Recipe) -> None:
         )
 
 
-def _last_two(clicks: Clicks) -> np.ndarray:
-    last = np.r_[clicks.start[1:] != clicks.start[:-1], True].nonzero()[0]
-    last = last[np.searchsorted(last, np.arange(len(clicks)))]
-    from_last = last - np.arange(len(clicks))
-    enough = last - clicks.start >= 2  # someone with fewer clicks is there to learn from
-    return np.where(enough & (from_last < 2), 2 - from_last, 0)
+def _new_items(log: Log, recipe: Recipe, n_items: int) -> np.ndarray:
+    """Which items train never sees: int8 [items + 1], 1 for those of valid, 2 for those of test."""
+    first = np.full(n_items + 1, np.iinfo(np.int64).max)
+    for events in log.chunks("items"):
+        clicked = events.label == 1
+        np.minimum.at(first, events.item[clicked], events.time[clicked])
+    items = np.flatnonzero(first < np.iinfo(np.int64).max)
+    share = round(recipe.new_share * len(items))
+    if not share or 2 * share >= len(items):
+        raise ConfigError(
+            f"Parameter 'new_share' is {recipe.new_share:g}, which is {share} of {len(items)} "
+            "clicked items: choose one that leaves some for train, valid and test."
+        )
+    place = mixed(np.uint64(recipe.seed), items) if recipe.new_by == "random" else first[items]
+    items = items[np.lexsort((items, place))]
+    held_out = np.zeros(n_items + 1, dtype=np.int8)
+    held_out[items[-2 * share : -share]], held_out[items[-share:]] = 1, 2
+    return held_out
 
 
 def _border(given: object, name: str, share: float, log: Log, source: Source) -> int:
-    """A time in nanoseconds: a date, a number as in the log, or what a share of clicks precede."""
+    """A time in nanoseconds: a date, a number as in the log, or what a share of events precede."""
     if given is None:
-        path, place = literal(str(log.path)), int(share * log.clicks)
+        path, place = literal(str(log.path)), int(share * log.events)
         times = f"SELECT time FROM read_parquet({path}) ORDER BY time LIMIT 1 OFFSET {place}"
         return int(source.rows(times)[0][0])
     if not isinstance(given, str) and log.unit is not None:

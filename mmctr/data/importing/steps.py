@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 
 from mmctr.data import schema
+from mmctr.data.fields import write_fields
 from mmctr.data.importing.covers import copy_covers
 from mmctr.data.importing.events import read_log
+from mmctr.data.importing.fields import in_words, learn_fields, owner_tables
 from mmctr.data.importing.items import Embeddings, read_embeddings, read_items
 from mmctr.data.importing.recipe import Recipe
 from mmctr.data.importing.sources import engine, files_of, open_source
 from mmctr.data.importing.splits import require_all, splitter
-from mmctr.data.importing.writing import popularity_levels, write_items, write_splits
+from mmctr.data.importing.writing import write_items, write_splits
 from mmctr.errors import DataError
 from mmctr.files import atomic_folder, write_json
 
@@ -33,19 +35,21 @@ def import_dataset(
     out: Path,
     recipe: Recipe,
     features: list[Path] | None = None,
+    users: list[Path] | None = None,
     say: Callable[[str], object] = lambda text: None,
 ) -> dict[str, Any]:
     """Write a dataset folder, whole or not at all; returns what dataset.json says.
 
-    interactions, items, features: a table each, of one or more files, a pattern or a folder of
-    parts. covers: a folder or a table. say: is told what was understood. Raises DataError for
+    interactions, items, features, users: a table each, of one or more files, a pattern or a folder
+    of parts. covers: a folder or a table. say: is told what was understood. Raises DataError for
     tables that cannot be used or a folder that exists already.
     """
     if out.exists():
         raise DataError(f"{out} exists already: delete it or choose another folder.")
-    if not recipe.negatives:
+    if not recipe.negatives and recipe.label_column is None and recipe.shown_column is None:
         say("Warning: without negatives there are clicks only, on which no model can be trained.")
     named = {"interactions": interactions, "items": items, "features": features or []}
+    named["users"] = users or []
     if covers is not None and not covers.is_dir():
         named["covers"] = [covers]
     files = [file for names in named.values() for name in names for file in files_of(name)]
@@ -66,7 +70,9 @@ def import_dataset(
             embeddings = Embeddings()
             if features:
                 embeddings = read_embeddings(sources["features"], listed, recipe)
-            split = splitter(log, recipe, sources["interactions"])
+            columns = {"context": log.context}
+            columns |= owner_tables(sources, recipe, temporary)
+            split = splitter(log, recipe, sources["interactions"], len(listed))
             joined = {}
             if covers is not None:
                 pictures = sources.get("covers", covers)
@@ -79,22 +85,36 @@ def import_dataset(
         # DuckDB has given its memory back: what is written next has it all.
         rows = np.zeros(len(schema.SPLITS), dtype=np.int64)
         train_clicks = np.zeros(len(listed) + 1, dtype=np.int64)
-        for clicks in log.chunks("count"):
-            number = split(clicks)
+        for events in log.chunks("count"):
+            number, clicked = split(events), events.label == 1
             rows += np.bincount(number, minlength=len(rows))
-            train_clicks += np.bincount(clicks.item[number == 0], minlength=len(train_clicks))
+            learned = events.item[clicked & (number == 0)]
+            train_clicks += np.bincount(learned, minlength=len(train_clicks))
         require_all(rows, recipe)
         counts = log.counts | {"items": len(listed)}
-        levels = popularity_levels(train_clicks)
-        counts["tags"] = write_items(temporary, listed, levels, embeddings)
-        write_splits(nested, log, split, train_clicks, levels, recipe)
+        counts["tags"] = write_items(temporary, listed, train_clicks, split.held_out, embeddings)
+        write_splits(nested, log, split, train_clicks, recipe)
         counts |= dict(zip(schema.SPLITS, rows.tolist(), strict=True)) | joined
         (work / "user_ids.parquet").rename(temporary / schema.USER_IDS)
+        if any(columns.values()):
+            with engine([], temporary, recipe.memory) as connection:
+                fields = learn_fields(connection, temporary, columns)
+            write_fields(temporary / schema.FIELDS, fields)
+            for one in fields:
+                say(in_words(one))
         shutil.rmtree(work)
         facts = {"recipe": recipe.model_dump(), "counts": counts}
+        facts["negatives"] = negatives_from(recipe)
         facts["sources"] = [str(name) for names in named.values() for name in names]
         facts["sources"] += [str(covers)] if covers is not None and covers.is_dir() else []
         if embeddings.encoders:
             facts["encoders"] = embeddings.encoders
         write_json(temporary / schema.ABOUT, facts)
     return facts
+
+
+def negatives_from(recipe: Recipe) -> schema.NegativesFrom:
+    """Where the negatives of a dataset come from."""
+    if recipe.label_column is None and recipe.shown_column is None:
+        return "sampled"
+    return recipe.negatives_are or ("shown" if recipe.min_rating is None else "outcome")

@@ -14,53 +14,39 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmctr.data import schema
-from mmctr.data.importing.events import Clicks, Log
+from mmctr.data.fields import column_of
+from mmctr.data.importing.events import Events, Log
 from mmctr.data.importing.items import Embeddings, Items, embedding_columns
 from mmctr.data.importing.negatives import sample_negatives
 from mmctr.data.importing.recipe import Recipe
 from mmctr.data.importing.splits import Splitter
 from mmctr.data.impressions import slice_positions
+from mmctr.data.popularity import popularity_levels
 
-# Histories without a dictionary are smaller, and quicker to write and read.
-FLAT = ["user_id", "item_id", "likes_level", "views_level", "label"]
+HISTORY = "item_seq"
 TAGS = 5  # tags an item keeps
 VALUES = 1 << 23  # clicks of histories that are written at once; a row weighs as ten more
 EMBEDDING_ROWS = 1 << 14  # items whose embeddings are written at once
 
 
-def popularity_levels(clicks: np.ndarray) -> np.ndarray:
-    """likes_level and views_level of items by their clicks, of which a log knows no finer kinds.
-
-    int64 [2, items]: 0 for items never clicked, 1..10 for others, the same for equally many clicks.
-    likes_level cuts the clicked items into tenths, the unpopular ones finely; views_level cuts the
-    clicks into tenths, which tells apart the few items that most of them go to.
-    """
-    levels = np.zeros((2, len(clicks)), dtype=np.int64)
-    clicked = clicks > 0
-    amounts, place, items = np.unique(clicks[clicked], return_inverse=True, return_counts=True)
-    for level, mass in zip(levels, (items, items * amounts.astype(np.int64)), strict=True):
-        upto = mass.cumsum()
-        level[clicked] = -(-10 * upto // upto[-1:])[place]
-    return levels
-
-
 def write_splits(
-    folder: Path,
-    log: Log,
-    split: Splitter,
-    train_clicks: np.ndarray,
-    levels: np.ndarray,
-    recipe: Recipe,
+    folder: Path, log: Log, split: Splitter, train_clicks: np.ndarray, recipe: Recipe
 ) -> None:
-    """Write train, valid and test, group after group: the click first, then its negatives.
+    """Write train, valid and test: events in their order, then the negatives drawn for each.
 
-    train_clicks: int64 [items + 1]. levels: int64 [2, items + 1].
+    train_clicks: int64 [items + 1].
     """
-    types = [("user_id", pa.int64()), ("item_seq", pa.list_(pa.int32())), ("item_id", pa.int64())]
-    types += [("likes_level", pa.int8()), ("views_level", pa.int8()), ("label", pa.int8())]
-    drawn = {schema.NEGATIVES: recipe.sampling.encode()} if recipe.negatives else None
+    draws = recipe.negatives if recipe.label_column is None else 0
+    types = [("user_id", pa.int64()), (HISTORY, pa.list_(pa.int32())), ("item_id", pa.int64())]
+    types += [("label", pa.int8()), ("time", pa.int64())]
+    types += [("impression_id", pa.int64())] if log.impressions else []
+    types += [
+        (column_of(c.name), pa.float64() if c.is_number else pa.string()) for c in log.context
+    ]
+    drawn = {schema.NEGATIVES: recipe.sampling.encode()} if draws else None
     form = pa.schema(types, metadata=drawn)
-    levels = levels.astype(np.int8)
+    # Histories without a dictionary are smaller, and quicker to write and read.
+    flat = [name for name in form.names if name != HISTORY]
     users = log.path.with_name("user_ids.parquet")
 
     def original(user: int) -> str:
@@ -71,19 +57,23 @@ def write_splits(
         files = [
             stack.enter_context(
                 pq.ParquetWriter(
-                    folder / f"{name}.parquet", form, compression="zstd", use_dictionary=FLAT
+                    folder / f"{name}.parquet", form, compression="zstd", use_dictionary=flat
                 )
             )
             for name in schema.SPLITS
         ]
         # Packing takes as long as drawing: both cores have work, and few tables wait in memory.
         writer, waiting = stack.enter_context(ThreadPoolExecutor(1)), deque()
-        for clicks in log.chunks("write"):
-            negatives = sample_negatives(clicks, train_clicks, recipe, original)
-            number = split(clicks)
+        for events in log.chunks("write"):
+            items = events.item[:, None]
+            if draws:
+                held_out = split.held_out
+                negatives = sample_negatives(events, train_clicks, held_out, recipe, original)
+                items = np.hstack([items, negatives])
+            number = split(events)
             for place, file in enumerate(files):
                 rows = np.flatnonzero(number == place)
-                for table in _groups(clicks, rows, negatives, levels, recipe, form):
+                for table in _rows(events, rows, items, split.history(events), recipe, form):
                     waiting.append(writer.submit(file.write_table, table))
                     if len(waiting) > 2:
                         waiting.popleft().result()
@@ -91,38 +81,57 @@ def write_splits(
             last.result()
 
 
-def _groups(
-    clicks: Clicks,
+def _rows(
+    events: Events,
     rows: np.ndarray,
-    negatives: np.ndarray,
-    levels: np.ndarray,
+    items: np.ndarray,
+    in_history: np.ndarray,
     recipe: Recipe,
     form: pa.Schema,
 ) -> Iterator[pa.Table]:
-    shown = 1 + negatives.shape[1]
-    label = np.arange(shown) == 0
-    first = np.maximum(clicks.start, clicks.before - recipe.max_history)[rows]
-    lengths = clicks.before[rows] - first
+    """Tables of some events: of each as many rows as items has columns, int64 [events, columns]."""
+    shown = items.shape[1]
+    clicks = events.item[in_history]
+    earlier = np.r_[0, np.cumsum(in_history)]
+    stop = earlier[events.before][rows]
+    first = np.maximum(earlier[events.start][rows], stop - recipe.max_history)
+    lengths = stop - first
     weight = np.cumsum(shown * (lengths + 10))
     bounds = np.r_[0, np.flatnonzero(np.diff(weight // VALUES)) + 1, len(rows)]
-    for start, stop in pairwise(bounds if len(rows) else []):
-        part, width = rows[start:stop], lengths[start:stop]
-        seen = clicks.item[slice_positions(first[start:stop], width)].astype(np.int32)
+    for start, end in pairwise(bounds if len(rows) else []):
+        part, width = rows[start:end], lengths[start:end]
+        seen = clicks[slice_positions(first[start:end], width)].astype(np.int32)
         history = pa.ListArray.from_arrays(np.r_[0, np.cumsum(width)].astype(np.int32), seen)
-        item = np.column_stack([clicks.item[part], negatives[part]]).ravel()
+        label = np.zeros((len(part), shown), dtype=np.int8)
+        label[:, 0] = events.label[part]
+        again = np.repeat(np.arange(len(part)), shown)
+        further = [events.impression[part]] if events.impression is not None else []
         columns = [
-            np.repeat(clicks.user[part], shown),
-            history.take(np.repeat(np.arange(len(part)), shown)),
-            item,
-            *levels[:, item],
-            np.tile(label, len(part)),
+            events.user[part][again],
+            history.take(again),
+            items[part].ravel(),
+            label.ravel(),
+            events.time[part][again],
+            *(column[again] for column in further),
+            *(c.combine_chunks().take(part[again]) for c in events.context.columns),
         ]
         arrays = [pa.array(c).cast(t) for c, t in zip(columns, form.types, strict=True)]
         yield pa.Table.from_arrays(arrays, schema=form)
 
 
-def write_items(folder: Path, items: Items, levels: np.ndarray, embeddings: Embeddings) -> int:
-    """Write the tables of items, of their own ids and of tags; how many tags there are."""
+def write_items(
+    folder: Path,
+    items: Items,
+    train_clicks: np.ndarray,
+    held_out: np.ndarray,
+    embeddings: Embeddings,
+) -> int:
+    """Write the tables of items, of their own ids and of tags; how many tags there are.
+
+    train_clicks: int64 [items + 1], whose levels are those of the end of train. held_out: int8
+    [items + 1].
+    """
+    levels = popularity_levels(train_clicks, train_clicks.sum(), len(items))
     words = pd.Series(items.tags, dtype=object).explode().dropna()
     # The most frequent tag has number 1; tags of equal frequency follow the alphabet.
     counts = words.value_counts().rename_axis("name").reset_index()
@@ -137,8 +146,9 @@ def write_items(folder: Path, items: Items, levels: np.ndarray, embeddings: Embe
         "item_id": ids[1:],
         "item_title": items.titles,
         "item_tags": list(tags[1:]),
-        "likes_level": levels[0, 1:],
-        "views_level": levels[1, 1:],
+        "likes_level": levels[1:, 0],
+        "views_level": levels[1:, 1],
+        **({"held_out": held_out[1:]} if held_out.any() else {}),
     }
     written = pa.table(feature | embedding_columns(embeddings.features, EMBEDDING_ROWS))
     if embeddings.encoders:
