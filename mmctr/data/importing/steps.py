@@ -36,6 +36,7 @@ def import_dataset(
     recipe: Recipe,
     features: list[Path] | None = None,
     users: list[Path] | None = None,
+    *,
     say: Callable[[str], object] = lambda text: None,
 ) -> dict[str, Any]:
     """Write a dataset folder, whole or not at all; returns what dataset.json says.

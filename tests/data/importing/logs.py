@@ -35,7 +35,7 @@ def imported(folder, log, items=ITEMS, covers=None, features=None, say=print, **
         pq.write_table(pa.table(features), tables[0])
     recipe = Recipe.of(**options)
     paths = [folder / "log.csv"], [folder / "items.parquet"]
-    return out, import_dataset(*paths, covers, out, recipe, tables, say)
+    return out, import_dataset(*paths, covers, out, recipe, tables, say=say)
 
 
 LOG = [("a", number % 7, number) for number in range(9)] + [("b", 1, 3), ("b", 9, 4)]
