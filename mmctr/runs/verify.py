@@ -9,8 +9,8 @@ import torch
 
 from mmctr.content.fusion import available_strategies, embedding_hash, item_embeddings
 from mmctr.data.dataset import Dataset
-from mmctr.errors import RunError
 from mmctr.model.config import DINConfig
+from mmctr.runs.provenance import require_same
 from mmctr.runs.run import Run
 from mmctr.runs.train import train
 from mmctr.training.config import TrainConfig
@@ -94,12 +94,7 @@ def rerun(run: Run, dataset: Dataset, runs: Path) -> tuple[Run, str]:
     On one machine, CPU and number of threads, weights are identical bit for bit. Raises RunError
     for other data than the run's.
     """
-    stated = run.summary["dataset"]["fingerprint"]
-    if stated != dataset.fingerprint:
-        raise RunError(
-            f"{run.folder} was trained on data with fingerprint {stated}, but {dataset.folder} has "
-            f"{dataset.fingerprint}: choose the run's own dataset."
-        )
+    require_same(run.summary["dataset"], dataset, run.folder)
     model = DINConfig.of(**run.config["model"])
     training = TrainConfig.of(**run.config["training"])
     again = train(dataset, run.strategy, model, training, runs)

@@ -17,6 +17,7 @@ from mmctr.errors import RunError
 from mmctr.runs import verify as verification
 from mmctr.runs.run import Run
 from mmctr.runs.verify import rerun, verify
+from tests.runs.conftest import with_other_ids
 
 
 @pytest.fixture
@@ -135,3 +136,12 @@ def test_other_data_are_not_trained_on(tiny_run, tiny, tmp_path):
     other.__dict__["fingerprint"] = "0" * 16
     with pytest.raises(RunError, match="choose the run's own dataset"):
         rerun(tiny_run, other, tmp_path)
+
+
+def test_items_with_other_own_ids_are_not_trained_on(named_run, named, tmp_path):
+    other = with_other_ids(named)
+    assert other.fingerprint == named.fingerprint
+    with pytest.raises(RunError, match="was trained on items with other ids than") as caught:
+        rerun(named_run, other, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
