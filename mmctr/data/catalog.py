@@ -72,7 +72,8 @@ class Catalog:
     def provided_embedding(self, column: str) -> np.ndarray:
         """A ready-made item embedding, float32 [n_items + 1, width]; DataError if it is unfit."""
         path = self.provided[column]
-        table = parquet.read_columns(path, ["item_id"], vectors=column)
+        kinds = schema.KINDS | {column: schema.FLOAT_LIST}  # whatever its name means elsewhere
+        table = parquet.read_columns(path, ["item_id", column], kinds=kinds)
         return _vectors(table, _item_ids(table, path, self.n_items), path, column, self.n_items)
 
 

@@ -110,6 +110,11 @@ class Dataset:
         """What the user's own tables call users, int [n]: text, object [n]."""
         return names.plain(users) if self._user_ids is None else self._user_ids.of(users)
 
+    def ids(self, rows: Impressions) -> dict[str, np.ndarray]:
+        """What the user calls the users and targets of rows: user_id, item_id, text, object [n]."""
+        users, place = np.unique(rows.user, return_inverse=True)  # one text a user, not a row
+        return {"user_id": self.user_names(users)[place], "item_id": self.catalog.ids[rows.target]}
+
     @cached_property
     def _user_ids(self) -> names.Names | None:
         # Read when somebody asks: there may be millions.

@@ -3,7 +3,7 @@
 Every check raises DataError with file, column and row (counted from 0).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,27 +56,33 @@ def metadata(path: Path | None, key: bytes, default: bytes = b"") -> bytes:
 
 
 def read_columns(
-    path: Path, required: list[str], optional: Sequence[str] = (), vectors: str | None = None
+    path: Path,
+    required: list[str],
+    optional: Sequence[str] = (),
+    kinds: Mapping[str, str] = schema.KINDS,
 ) -> pa.Table:
     """Read the required columns and those optional ones that exist, checking their types.
 
-    An optional column that holds nothing but missing values counts as absent. vectors: a required
-    column that somebody named as they liked, and that holds lists of numbers.
+    An optional column that holds nothing but missing values counts as absent. kinds: what columns
+    hold, by name; of other names it is lists of numbers, of which people name theirs as they like.
     """
-    batches = [batch for _, batch in iterate_columns(path, required, optional, vectors)]
+    batches = [batch for _, batch in iterate_columns(path, required, optional, kinds)]
     # What pandas notes beside a table, such as an index, may be damaged or hide a column.
     return pa.Table.from_batches(batches).replace_schema_metadata(None)
 
 
 def iterate_columns(
-    path: Path, required: list[str], optional: Sequence[str] = (), vectors: str | None = None
+    path: Path,
+    required: list[str],
+    optional: Sequence[str] = (),
+    kinds: Mapping[str, str] = schema.KINDS,
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yield the columns in record batches, at least one, each with the number of its first row.
 
     So no file must fit in memory. The columns are those of `read_columns`.
     """
     file, first_row = open_parquet(path), 0
-    columns = _present_columns(path, file.schema_arrow, required, optional, vectors)
+    columns = _present_columns(path, file.schema_arrow, required, optional, kinds)
     try:
         for batch in file.iter_batches(BATCH, columns=columns):
             _require_text(batch, path, first_row)
@@ -209,9 +215,12 @@ def listed(names: list[str]) -> str:
 
 
 def _present_columns(
-    path: Path, form: pa.Schema, required: list[str], optional: Sequence[str], vectors: str | None
+    path: Path,
+    form: pa.Schema,
+    required: list[str],
+    optional: Sequence[str],
+    kinds: Mapping[str, str],
 ) -> list[str]:
-    required = [*required, vectors] if vectors else required
     missing = [column for column in required if column not in form.names]
     if missing:
         raise DataError(
@@ -228,8 +237,7 @@ def _present_columns(
     typed = {field.name for field in form if not pa.types.is_null(field.type)}
     present = [*required, *(column for column in optional if column in typed)]
     for column in present:
-        known = schema.FLOAT_LIST if column == vectors else schema.KINDS.get(column)
-        kind, found = known or schema.FLOAT_LIST, form.field(column).type
+        kind, found = kinds.get(column, schema.FLOAT_LIST), form.field(column).type
         if not is_kind(found, kind):
             raise unfit(path, column, None, found, kind)
     return present

@@ -10,6 +10,7 @@ import torch
 from mmctr.content.fusion import available_strategies, embedding_hash, item_embeddings
 from mmctr.data.dataset import Dataset
 from mmctr.model.config import DINConfig
+from mmctr.runs.forms import PREDICTIONS, read_own_ids
 from mmctr.runs.provenance import require_same
 from mmctr.runs.run import Run
 from mmctr.runs.train import train
@@ -17,6 +18,7 @@ from mmctr.training.config import TrainConfig
 from mmctr.training.metrics import bootstrap_auc, evaluate, interval
 from mmctr.training.prediction import predict
 
+OTHER_COLUMN = "Column {} of predictions.parquet is not that of the valid split."
 TOLERANCE = 1e-4  # of a probability: other machines, threads and precisions round otherwise
 
 
@@ -70,7 +72,11 @@ def _numbers(run: Run, dataset: Dataset) -> list[str]:
     for name in ("user", "target", "label"):
         if not np.array_equal(predictions[name].to_numpy(), getattr(rows, name)):
             # Nothing that follows would mean anything.
-            return [*found, f"Column {name} of predictions.parquet is not that of the valid split."]
+            return [*found, OTHER_COLUMN.format(name)]
+    own = read_own_ids(run.folder / PREDICTIONS)
+    for name, ids in dataset.ids(rows).items():
+        if name in own and not np.array_equal(own[name].to_numpy(), ids):
+            found.append(OTHER_COLUMN.format(name))
     probability = predictions["probability"].to_numpy()
     metrics = evaluate(rows.user, rows.label, probability)
     low, high = interval(bootstrap_auc(rows.user, rows.label, probability)[:, 0])

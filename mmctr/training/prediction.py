@@ -133,8 +133,7 @@ def write_predictions(
             f"The probability of row {wrong[0]} is {probability[wrong[0]]}, expected 0 to 1: the "
             "run's weights are unusable, train the model again."
         )
-    own = {"user_id": dataset.user_names(rows.user), "item_id": dataset.catalog.ids[rows.target]}
-    table = pd.DataFrame(own | {"probability": probability})
+    table = pd.DataFrame(dataset.ids(rows) | {"probability": probability})
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index_label="ID")
 

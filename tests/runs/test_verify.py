@@ -55,6 +55,18 @@ def test_predictions_of_other_rows_are_told(copy, tiny):
     assert "is not that of the valid split" in sentence
 
 
+def test_other_own_ids_are_told(named_run, named, tmp_path):
+    copy = shutil.copytree(named_run.folder, tmp_path / "run")
+    path = copy / "predictions.parquet"
+    sound = pd.read_parquet(path)
+    for name in ("user_id", "item_id"):
+        sound.assign(**{name: sound[name].to_numpy()[::-1]}).to_parquet(path)
+        (sentence,) = verify(Run.load(copy), named).differing
+        assert sentence == f"Column {name} of predictions.parquet is not that of the valid split."
+    sound.drop(columns=["user_id", "item_id"]).to_parquet(path)  # as older runs have it
+    assert verify(Run.load(copy), named).differing == []
+
+
 def test_other_weights_are_told(copy, tiny):
     weights = load_file(copy / "model.safetensors")
     weights["output.bias"] = weights["output.bias"] + 1
