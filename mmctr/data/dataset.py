@@ -176,6 +176,8 @@ def check(folder: Path | str) -> tuple[Dataset | None, list[str]]:
     if dataset is not None:
         users = [np.unique(rows.user) for rows in dataset.splits.values()]
         attempt(dataset.user_names, np.unique(np.concatenate(users)))
+    if not errors:
+        attempt(names.user_ids, folder, True)
     return None if errors else dataset, errors
 
 
