@@ -117,7 +117,7 @@ def data_import(
         Path | None, typer.Option(help="Pictures named by item id, or a table of them.")
     ] = None,
     features: Annotated[
-        list[Path] | None, typer.Option(help=f"Ready-made embeddings by item id: {TABLE}.")
+        list[Path] | None, typer.Option(help=f"Ready-made embeddings by item id: {TABLE}; or .npy.")
     ] = None,
     split: Annotated[str, typer.Option(help="last-two (per user) or date.")] = "last-two",
     negatives: Annotated[int, typer.Option(help="Items not clicked, for each click.")] = 3,
