@@ -117,7 +117,7 @@ def data_import(
         Path | None, typer.Option(help="Pictures named by item id, or a table of them.")
     ] = None,
     features: Annotated[
-        list[Path] | None, typer.Option(help=f"Ready-made embeddings by item id: {TABLE}.")
+        list[Path] | None, typer.Option(help=f"Ready-made embeddings by item id: {TABLE}; or .npy.")
     ] = None,
     users: Annotated[list[Path] | None, typer.Option(help=f"Users with fields: {TABLE}.")] = None,
     label: Annotated[

@@ -5,12 +5,14 @@ for people has the items' own ids.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from mmctr.data import names, parquet, schema
@@ -61,6 +63,24 @@ class Catalog:
         ids[0] = ""
         return ids
 
+    def numbers(self, ids: Iterable[str]) -> np.ndarray:
+        """The row numbers of items by what the user calls them, int64 [n]; DataError for unknown
+        ones."""
+        own = [str(one) for one in ids]
+        found = self._numbers.get_indexer(pd.Index(own, dtype=object)) + 1
+        if not found.all():
+            unknown = own[int(found.argmin())]
+            known = parquet.listed(self.ids[1:4].tolist())
+            raise DataError(
+                f"Found item {unknown!r}, expected one of the {self.n_items:,} items of the "
+                f"catalog, such as {known}: leave it out."
+            )
+        return found
+
+    @cached_property
+    def _numbers(self) -> pd.Index:
+        return pd.Index(self.ids[1:], dtype=object)
+
     @property
     def ids_hash(self) -> str | None:
         """SHA-256 of the items' own ids in their order; None if they have none."""
@@ -78,7 +98,8 @@ class Catalog:
     def provided_embedding(self, column: str) -> np.ndarray:
         """A ready-made item embedding, float32 [n_items + 1, width]; DataError if it is unfit."""
         path = self.provided[column]
-        table = parquet.read_columns(path, ["item_id", column], kinds={column: schema.FLOAT_LIST})
+        kinds = schema.KINDS | {column: schema.FLOAT_LIST}  # whatever its name means elsewhere
+        table = parquet.read_columns(path, ["item_id", column], kinds=kinds)
         return _vectors(table, _item_ids(table, path, self.n_items), path, column, self.n_items)
 
 

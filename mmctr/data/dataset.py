@@ -137,6 +137,11 @@ class Dataset:
         """What the user's own tables call users, int [n]: text, object [n]."""
         return names.plain(users) if self._user_ids is None else self._user_ids.of(users)
 
+    def ids(self, rows: Impressions) -> dict[str, np.ndarray]:
+        """What the user calls the users and targets of rows: user_id, item_id, text, object [n]."""
+        users, place = np.unique(rows.user, return_inverse=True)  # one text a user, not a row
+        return {"user_id": self.user_names(users)[place], "item_id": self.catalog.ids[rows.target]}
+
     @cached_property
     def _user_ids(self) -> names.Names | None:
         # Read when somebody asks: there may be millions.
@@ -204,6 +209,8 @@ def check(folder: Path | str) -> tuple[Dataset | None, list[str]]:
     if dataset is not None:
         users = [np.unique(rows.user) for rows in dataset.splits.values()]
         attempt(dataset.user_names, np.unique(np.concatenate(users)))
+    if not errors:
+        attempt(names.user_ids, folder, True)
     return None if errors else dataset, errors
 
 

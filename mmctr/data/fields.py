@@ -127,7 +127,7 @@ def owner_codes(
             "the log again."
         )
     kinds = {field.name: field.kind for field in fields}
-    table = parquet.read_columns(path, [key, *kinds], kinds=kinds)
+    table = parquet.read_columns(path, [key, *kinds], kinds=schema.KINDS | kinds)
     found = parquet.integers(table[key], path, key)
     place = np.searchsorted(numbers, found)
     known = place < len(numbers)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mmctr.data import parquet
+from mmctr.data import parquet, schema
 from mmctr.data.fields import Field, column_of
 from mmctr.errors import DataError
 
@@ -83,7 +83,7 @@ def load_impressions(
     user, target, label, history, items, lengths = [], [], [], [], [], []
     time, impression, fields = [], [], []
     n_histories = 0
-    for first_row, batch in parquet.iterate_columns(path, required, optional, kinds):
+    for first_row, batch in parquet.iterate_columns(path, required, optional, schema.KINDS | kinds):
         at = {"first_row": first_row}
         user.append(parquet.integers(batch["user_id"], path, "user_id", **at))
         shown = parquet.integers(batch["item_id"], path, "item_id", low=1, high=n_items, **at)

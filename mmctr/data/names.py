@@ -10,8 +10,11 @@ from typing import Self
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from pandas.util import hash_array
 
 from mmctr.data import parquet, schema
+
+PART = 1 << 18  # texts that are Python's objects at once
 
 
 @dataclass(frozen=True)
@@ -26,22 +29,25 @@ class Names:
 
     @classmethod
     def read(
-        cls, path: Path, column: str, name: str, *, high: int | None = None, many: bool = False
+        cls,
+        path: Path,
+        column: str,
+        name: str,
+        *,
+        low: int | None = 1,
+        high: int | None = None,
+        distinct: bool = True,
     ) -> Self:
         """Numbers of one column and names of another; DataError names file, column and row.
 
-        many: whether there are too many to look for two that have one name.
+        distinct: look for two that have one name, which takes a second for millions.
         """
         table = parquet.read_columns(path, [column, name])
-        low = None if many else 1
         numbers = parquet.integers(table[column], path, column, low=low, high=high)
         texts = parquet.texts(table[name], path, name)
-        if not many:
-            own = texts.to_numpy(zero_copy_only=False)
-            again = pd.Index(own).duplicated()
-            if again.any():
-                row = int(again.argmax())
-                raise parquet.unfit(path, name, row, f"{own[row]!r} again", "each name once")
+        again = _repeated(texts) if distinct else None
+        if again is not None:
+            raise parquet.unfit(path, name, again, f"{texts[again].as_py()!r} again", "it once")
         order = np.argsort(numbers, kind="stable")
         twice = order[1:][np.diff(numbers[order]) == 0]
         if len(twice):
@@ -57,6 +63,18 @@ class Names:
             missing = numbers[known.argmin()]
             raise parquet.unfit(self.path, self.column, None, f"no {missing}", "each that is used")
         return self.texts.take(pa.array(place)).to_numpy(zero_copy_only=False)
+
+
+def _repeated(texts: pa.Array) -> int | None:
+    """The first place of a text that an earlier place has too; None if there is none."""
+    # Eight bytes a text, because as Python's objects millions would not fit in memory.
+    parts = (texts.slice(start, PART) for start in range(0, len(texts), PART))
+    hashes = [hash_array(part.to_numpy(zero_copy_only=False), categorize=False) for part in parts]
+    every = np.concatenate([np.zeros(0, dtype=np.uint64), *hashes])
+    alike = np.flatnonzero(pd.Index(every).duplicated(keep=False))
+    own = texts.take(pa.array(alike)).to_numpy(zero_copy_only=False)
+    again = alike[pd.Index(own, dtype=object).duplicated()]
+    return int(again[0]) if len(again) else None
 
 
 def plain(numbers: np.ndarray) -> np.ndarray:
@@ -82,7 +100,9 @@ def tag_names(folder: Path) -> dict[int, str]:
     return dict(zip(found.numbers.tolist(), found.texts.to_pylist(), strict=True))
 
 
-def user_ids(folder: Path) -> Names | None:
-    """The users' own ids; None if no file has them."""
+def user_ids(folder: Path, distinct: bool = False) -> Names | None:
+    """The users' own ids; None if no file has them. distinct: look for two users with one id."""
     path = schema.find_file(folder, schema.USER_IDS)
-    return Names.read(path, "user_id", "original_id", many=True) if path else None
+    if path is None:
+        return None
+    return Names.read(path, "user_id", "original_id", low=None, distinct=distinct)

@@ -5,7 +5,6 @@ Every check raises DataError with file, column and row (counted from 0).
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -60,12 +59,12 @@ def read_columns(
     path: Path,
     required: list[str],
     optional: Sequence[str] = (),
-    kinds: Mapping[str, str] = MappingProxyType({}),
+    kinds: Mapping[str, str] = schema.KINDS,
 ) -> pa.Table:
     """Read the required columns and those optional ones that exist, checking their types.
 
     An optional column that holds nothing but missing values counts as absent. kinds: what columns
-    hold that somebody named as they liked.
+    hold, by name; of other names it is lists of numbers, of which people name theirs as they like.
     """
     batches = [batch for _, batch in iterate_columns(path, required, optional, kinds)]
     # What pandas notes beside a table, such as an index, may be damaged or hide a column.
@@ -76,7 +75,7 @@ def iterate_columns(
     path: Path,
     required: list[str],
     optional: Sequence[str] = (),
-    kinds: Mapping[str, str] = MappingProxyType({}),
+    kinds: Mapping[str, str] = schema.KINDS,
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yield the columns in record batches, at least one, each with the number of its first row.
 
@@ -238,8 +237,7 @@ def _present_columns(
     typed = {field.name for field in form if not pa.types.is_null(field.type)}
     present = [*required, *(column for column in optional if column in typed)]
     for column in present:
-        known = kinds.get(column) or schema.KINDS.get(column)
-        kind, found = known or schema.FLOAT_LIST, form.field(column).type
+        kind, found = kinds.get(column, schema.FLOAT_LIST), form.field(column).type
         if not is_kind(found, kind):
             raise unfit(path, column, None, found, kind)
     return present

@@ -74,6 +74,7 @@ ITEM_COLUMNS = {
     "held_out": INTEGER,
 }
 PREDICTION_COLUMNS = {"user": INTEGER, "target": INTEGER, "label": NUMBER, "probability": NUMBER}
+OWN_ID_COLUMNS = {"user_id": TEXT, "item_id": TEXT}  # beside them, in the user's words
 TRUTH_COLUMNS = {"split": TEXT, "row": INTEGER, "probability": NUMBER}
 TOPIC_COLUMNS = {"theme": TEXT, "format": TEXT, "look": TEXT}  # and vectors; simulated data only
 ERROR_COLUMNS = {"item": INTEGER, "medium": TEXT, "reason": TEXT}

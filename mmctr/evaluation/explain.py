@@ -169,6 +169,13 @@ def leave_one_out(model: DIN, rows: Impressions) -> pd.DataFrame:
     return clicks.assign(logit=logit, effect=logit - without)
 
 
+def tenths(values: pd.Series) -> pd.Series:
+    """The middle of the tenth of all values that each falls in; itself where all are equal."""
+    if values.nunique() < 2:
+        return values
+    return pd.qcut(values, 10, duplicates="drop").map(lambda part: part.mid).astype(float)
+
+
 def removal_effects(clicks: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """How a prediction changes when one click is taken out of the history.
 

@@ -115,6 +115,15 @@ def read_history(path: Path) -> pd.DataFrame:
     )
 
 
+def read_own_ids(path: Path) -> pd.DataFrame:
+    """Columns user_id and item_id, text; older runs have none. RunError if the file is damaged."""
+    kinds = schema.OWN_ID_COLUMNS
+    try:
+        return parquet.read_columns(path, [], list(kinds), kinds).to_pandas()
+    except DataError as error:
+        raise RunError(f"{path} is damaged ({error}): train the model again.") from error
+
+
 def read_predictions(path: Path) -> pd.DataFrame:
     """Columns user, target, label, probability; RunError if the file is damaged."""
     try:

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 
 import mmctr
+from mmctr.data.catalog import Catalog
 from mmctr.data.dataset import Dataset
+from mmctr.errors import RunError
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
@@ -30,6 +32,28 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "rows": {name: len(rows) for name, rows in dataset.splits.items()},
         **{name: value for name, value in hashes.items() if value is not None},
     }
+
+
+def has_other_ids(stated: dict[str, Any], catalog: Catalog) -> bool:
+    """Whether items have other own ids than a dataset had that `describe` stated.
+
+    One of which no own ids are known passes.
+    """
+    return stated.get("item_ids_sha256") not in (None, catalog.ids_hash)
+
+
+def require_same(stated: dict[str, Any], dataset: Dataset, folder: Path) -> None:
+    """Raise RunError unless a dataset is the very one that was stated when `folder` was begun."""
+    own = f"choose the run's own dataset, {stated['folder']}."
+    if stated["fingerprint"] != dataset.fingerprint:
+        raise RunError(
+            f"{folder} was trained on data with fingerprint {stated['fingerprint']}, but "
+            f"{dataset.folder} has {dataset.fingerprint}: {own}"
+        )
+    if has_other_ids(stated, dataset.catalog):
+        raise RunError(
+            f"{folder} was trained on items with other ids than those of {dataset.folder}: {own}"
+        )
 
 
 def provenance() -> dict[str, Any]:

@@ -19,6 +19,7 @@ from mmctr.model.din import DIN
 from mmctr.model.pretrained import CONFIG, WEIGHTS
 from mmctr.runs import forms
 from mmctr.runs.card import run_card
+from mmctr.runs.provenance import has_other_ids
 
 CONTENT_TOLERANCE = 1e-2  # share of the mean square by which the same embedding may differ
 
@@ -114,12 +115,8 @@ class Run:
             )
 
     def has_other_ids(self, catalog: Catalog) -> bool:
-        """Whether items have other own ids than the run's: their row numbers then mean others.
-
-        Runs that know of no own ids pass.
-        """
-        stated = self.summary["dataset"].get("item_ids_sha256")
-        return stated is not None and stated != catalog.ids_hash
+        """Whether items have other own ids than the run's: their row numbers then mean others."""
+        return has_other_ids(self.summary["dataset"], catalog)
 
     def has_other_content(self, catalog: Catalog) -> bool:
         """Whether the run's strategy makes other item embeddings of a catalog than the run has.

@@ -19,7 +19,7 @@ from mmctr.errors import ConfigError, MMCTRError, RunError, first_line
 from mmctr.files import LOCK, alone, atomic_path, temporary_folder, write_json, writing
 from mmctr.model.pretrained import CONFIG
 from mmctr.runs.forms import SUMMARY, BegunForm, read_json
-from mmctr.runs.provenance import describe, provenance, source_hash
+from mmctr.runs.provenance import describe, provenance, require_same, source_hash
 from mmctr.runs.writing import move_to_free_name, run_folder
 from mmctr.training.progress import State
 
@@ -74,13 +74,7 @@ class UnfinishedRun:
 
     def require_same(self, dataset: Dataset) -> None:
         """Raise RunError unless the dataset is the very one that training began with."""
-        stated = self.config["dataset"]
-        if stated["fingerprint"] != dataset.fingerprint:
-            raise RunError(
-                f"{self.folder} was trained on data with fingerprint {stated['fingerprint']}, but "
-                f"{dataset.folder} has {dataset.fingerprint}: choose the run's own dataset, "
-                f"{stated['folder']}."
-            )
+        require_same(self.config["dataset"], dataset, self.folder)
 
     def save(self, state: State) -> None:
         """Put this state in place of the last one, whole or not at all."""

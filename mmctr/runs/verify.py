@@ -9,14 +9,16 @@ import torch
 
 from mmctr.content.fusion import available_strategies, embedding_hash, item_embeddings
 from mmctr.data.dataset import Dataset
-from mmctr.errors import RunError
 from mmctr.model.config import DINConfig
+from mmctr.runs.forms import PREDICTIONS, read_own_ids
+from mmctr.runs.provenance import require_same
 from mmctr.runs.run import Run
 from mmctr.runs.train import train
 from mmctr.training.config import TrainConfig
 from mmctr.training.metrics import bootstrap_auc, evaluate, interval
 from mmctr.training.prediction import predict
 
+OTHER_COLUMN = "Column {} of predictions.parquet is not that of the valid split."
 TOLERANCE = 1e-4  # of a probability: other machines, threads and precisions round otherwise
 
 
@@ -70,7 +72,11 @@ def _numbers(run: Run, dataset: Dataset) -> list[str]:
     for name in ("user", "target", "label"):
         if not np.array_equal(predictions[name].to_numpy(), getattr(rows, name)):
             # Nothing that follows would mean anything.
-            return [*found, f"Column {name} of predictions.parquet is not that of the valid split."]
+            return [*found, OTHER_COLUMN.format(name)]
+    own = read_own_ids(run.folder / PREDICTIONS)
+    for name, ids in dataset.ids(rows).items():
+        if name in own and not np.array_equal(own[name].to_numpy(), ids):
+            found.append(OTHER_COLUMN.format(name))
     probability = predictions["probability"].to_numpy()
     metrics = evaluate(rows, probability)
     low, high = interval(bootstrap_auc(rows.user, rows.label, probability)[:, 0])
@@ -94,12 +100,7 @@ def rerun(run: Run, dataset: Dataset, runs: Path) -> tuple[Run, str]:
     On one machine, CPU and number of threads, weights are identical bit for bit. Raises RunError
     for other data than the run's.
     """
-    stated = run.summary["dataset"]["fingerprint"]
-    if stated != dataset.fingerprint:
-        raise RunError(
-            f"{run.folder} was trained on data with fingerprint {stated}, but {dataset.folder} has "
-            f"{dataset.fingerprint}: choose the run's own dataset."
-        )
+    require_same(run.summary["dataset"], dataset, run.folder)
     model = DINConfig.of(**run.config["model"])
     training = TrainConfig.of(**run.config["training"])
     again = train(dataset, run.strategy, model, training, runs)

@@ -43,12 +43,11 @@ def save_run(
         **provenance(),
     }
     rows = dataset.valid
-    predictions = pd.DataFrame(
-        {"user": rows.user, "target": rows.target, "label": rows.label, "probability": probability}
-    )
+    numbers = {"user": rows.user, "target": rows.target, "label": rows.label}
+    predictions = pd.DataFrame(numbers | {"probability": probability} | dataset.ids(rows))
     with writing(folder, kind=RunError), temporary_folder(folder) as temporary:
         model.save_weights(temporary / WEIGHTS)
-        predictions.to_parquet(temporary / PREDICTIONS, index=False)
+        predictions.to_parquet(temporary / PREDICTIONS, index=False, compression="zstd")
         pd.DataFrame(records).to_json(temporary / HISTORY, orient="records", lines=True)
         write_json(temporary / CONFIG, config)
         write_json(temporary / SUMMARY, summary)

@@ -74,9 +74,10 @@ class Scorer:
     def __call__(self, history: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """Click probabilities of the candidates, float32 [n], for one user.
 
-        history: item ids, int [clicks], the latest last, of which max_history are read;
-        candidates: item ids, int [n]. Raises DataError for an id that is not in the catalog,
-        ConfigError if the compiler that compiled=True needs is not there.
+        history: numbers of items, int [clicks], the latest last, of which max_history are read;
+        candidates: those to score, int [n]. `catalog.numbers` has the numbers of own ids. Raises
+        DataError for what is not in the catalog, ConfigError if the compiler that compiled=True
+        needs is not there.
         """
         if not len(candidates):
             return np.zeros(0, dtype=np.float32)
@@ -91,9 +92,14 @@ class Scorer:
         return self.model.score(torch.cat([vectors, interest], dim=1))
 
     def _ids(self, ids: np.ndarray) -> torch.Tensor:
-        ids = np.asarray(ids, dtype=np.int64)
+        ids = np.asarray(ids)
+        if len(ids) and ids.dtype.kind not in "iu":  # the id 0007 is not the number 7
+            raise DataError(
+                f"Found item {ids.tolist()[0]!r}, expected its number: catalog.numbers gives those "
+                "of own ids."
+            )
         _require_known(ids, self.n_items)
-        return torch.from_numpy(ids).to(self.device)
+        return torch.from_numpy(ids.astype(np.int64)).to(self.device)
 
 
 def _compiled(logits: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -133,8 +139,7 @@ def write_predictions(
             f"The probability of row {wrong[0]} is {probability[wrong[0]]}, expected 0 to 1: the "
             "run's weights are unusable, train the model again."
         )
-    own = {"user_id": dataset.user_names(rows.user), "item_id": dataset.catalog.ids[rows.target]}
-    table = pd.DataFrame(own | {"probability": probability})
+    table = pd.DataFrame(dataset.ids(rows) | {"probability": probability})
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index_label="ID")
 
@@ -147,11 +152,11 @@ def write_submission(path: Path, probability: np.ndarray) -> None:
 
 
 def _require_known(ids: np.ndarray, n_items: int) -> None:
-    """Raise DataError for an id outside 1 to n_items."""
+    """Raise DataError for a number outside 1 to n_items."""
     if len(ids) and not 1 <= ids.min() <= ids.max() <= n_items:
         wrong = ids.min() if ids.min() < 1 else ids.max()
         raise DataError(
-            f"Found item id {wrong}, expected 1 to {n_items}, the rows of the catalog that the "
+            f"Found item number {wrong}, expected 1 to {n_items}, the rows of the catalog that the "
             "model was trained on: leave out the others."
         )
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mmctr.data import names
 from mmctr.data.catalog import load_catalog
 from mmctr.data.dataset import Dataset, check
 from mmctr.errors import DataError
@@ -29,6 +30,26 @@ def test_without_their_files_ids_and_names_are_the_numbers(tmp_path):
     assert data.catalog.ids.tolist() == ["", "1", "2", "3", "4"]
     assert data.catalog.tag_name(np.int32(3)) == "3"
     assert data.user_names(data.valid.user).tolist() == ["7", "9"]
+
+
+def test_numbers_are_the_rows_of_own_ids(tmp_path):
+    named = load_changed(tmp_path / "named", NAMES).catalog
+    assert named.numbers(["x-2", "9007199254740993", "x-2"]).tolist() == [2, 4, 2]
+    assert named.numbers([]).tolist() == []
+    plain = load_changed(tmp_path / "plain", {}).catalog
+    assert plain.numbers(["4", 1]).tolist() == [4, 1]
+    for catalog, unknown in ((named, "7"), (named, ""), (named, "1"), (plain, "0"), (plain, "01")):
+        with pytest.raises(DataError, match=f"Found item {unknown!r}, expected .* leave it out"):
+            catalog.numbers([catalog.ids[3], unknown])
+
+
+def test_two_users_with_one_own_id_are_told(tmp_path):
+    folder = write_folder(tmp_path, NAMES)
+    assert check(folder)[1] == []
+    change = {"user_id": [9, 7, 8, 4], "original_id": ["ann", "x", "0008", "ann"]}
+    _, (sentence,) = check(write_folder(tmp_path, NAMES | {"user_ids": change}))
+    assert "user_ids.parquet, column original_id, row 3: found 'ann' again" in sentence
+    assert "\n" not in sentence
 
 
 def test_names_are_not_part_of_the_fingerprint(tmp_path):
@@ -113,6 +134,8 @@ def test_millions_of_users_are_read_quickly(tmp_path):
     started = time.perf_counter()
     assert data.user_names(np.array([1_999_999, 3])).tolist() == ["1999999", "3"]
     assert time.perf_counter() - started < 5
+    assert len(names.user_ids(tmp_path, distinct=True).numbers) == 2_000_000
+    assert time.perf_counter() - started < 10
 
 
 def test_names_that_an_import_writes_are_read(tmp_path):

@@ -19,7 +19,7 @@ from mmctr.runs.run import Run
 from mmctr.runs.train import train
 from mmctr.training.config import configs
 from mmctr.training.metrics import auc
-from tests.data.folders import write_folder
+from tests.data.folders import FILES, write_folder
 from tests.runs.test_unfinished import require_equal, stop_at
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
@@ -173,6 +173,23 @@ def test_attention_to_short_histories(workplace, tiny_folder, tiny, tmp_path, lo
     assert "No history has three clicks" in said(notebook)
     assert "do not say what drove a click" in said(notebook)
     assert ("No history has two clicks" in said(notebook)) == (longest < 2)
+
+
+def test_attention_to_a_single_item(workplace):
+    """Nothing is more similar than anything else: one point a head, at the only similarity."""
+    ones = {"item_id": [1] * 4, "likes_level": [1] * 4, "views_level": [1] * 4}
+    one = {
+        "item_info": {"item_id": [0, 1], "item_tags": [[0], [1]], "item_emb_d128": None},
+        "item_feature": {name: values[2:3] for name, values in FILES["item_feature"].items()}
+        | {"item_tags": [[1]]},
+        "train": ones | {"item_seq": [[0, 1, 1], [0, 0, 1], [0, 1, 1], [0, 0, 0]]},
+        "valid": {name: values[:2] for name, values in ones.items()} | {"item_seq": [[1, 1]] * 2},
+        "test": None,
+    }
+    write_folder(workplace / "single", one)
+    notebook, values = execute("04_attention", workplace, data="single")
+    assert figures(notebook) == 6
+    assert values["most_attended"] >= 0
 
 
 def test_ablation_trains_what_is_named_and_takes_finished_runs_as_they_are(workplace, tiny_folder):

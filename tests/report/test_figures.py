@@ -59,7 +59,7 @@ EXAMPLES = {
     ),
     "auc_by_group": lambda: figures.training.auc_by_group(GROUPS, "Clicks"),
     "attention_heads": lambda: figures.attention.attention_heads(
-        HEADS, np.array(["", ATTACK, "two"])
+        HEADS, np.array(["", ATTACK, ""]), np.array(["", "<0007>", "x-2"])
     ),
     "lines_by_head": lambda: figures.attention.lines_by_head(
         HEADS, "age", "weight", x_title="Age", y_title="Weight"
@@ -171,6 +171,8 @@ def test_values_survive():
     assert (list(ranks.x), list(ranks.y)) == ([1, 2, 3], [9, 5, 1])
     heat = EXAMPLES["attention_heads"]().data[0]
     assert np.asarray(heat.z).tolist() == [[0.1, 0.9], [0.7, 0.3]]
+    older, latest = np.asarray(heat.text)[0]
+    assert older.endswith("<br>item &lt;0007&gt;") and latest == "item x-2"
     error = EXAMPLES["differences"]().data[0].error_x
     assert (error.array[0], error.arrayminus[0]) == pytest.approx((0.05, 0.1))
     strategies = [bar.base + bar.y[0] for bar in EXAMPLES["by_strategy"]().data]

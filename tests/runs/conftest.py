@@ -1,8 +1,29 @@
 """Runs to be written, and trainings to be interrupted."""
 
+from dataclasses import replace
+
 import pytest
 
+from mmctr.data.dataset import Dataset
 from mmctr.runs import writing
+from mmctr.runs.train import train
+from mmctr.training.config import configs
+
+
+@pytest.fixture(scope="session")
+def named_run(tmp_path_factory, named):
+    """A small run on the dataset whose items and users have own ids."""
+    small = configs(epochs=1, embedding_dim=8, heads=2, hidden=(16,), batch_size=256)
+    return train(named, "v4", *small, tmp_path_factory.mktemp("runs"))
+
+
+def with_other_ids(dataset):
+    """The same files but for item_ids.parquet, in which two items have changed places."""
+    ids = dataset.catalog.ids.copy()
+    ids[[1, 2]] = ids[[2, 1]]
+    other = Dataset(dataset.folder, replace(dataset.catalog, own_ids=ids), dataset.splits)
+    vars(other)["fingerprint"] = dataset.fingerprint
+    return other
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from mmctr.runs.unfinished import CHECKPOINT, UnfinishedRun
 from mmctr.training import trainer
 from mmctr.training.batches import Batches
 from mmctr.training.config import configs
+from tests.runs.conftest import with_other_ids
 
 # Dropout, batch normalisation and the cut of the learning rate within the run are all in it.
 PARAMETERS = {
@@ -234,6 +235,14 @@ def test_what_cannot_be_resumed(monkeypatch, tiny, tiny_run, tmp_path):
         with pytest.raises(MMCTRError, match="is damaged"):
             resume(left, tiny)
     assert UnfinishedRun.load(left).config["strategy"] == "v1"
+
+
+def test_items_with_other_own_ids_are_not_gone_on_with(named_run, named, tmp_path):
+    left = UnfinishedRun.begin(tmp_path, named, named_run.config).folder
+    with pytest.raises(RunError, match="was trained on items with other ids than") as caught:
+        resume(left, with_other_ids(named))
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == [left]
 
 
 def test_seconds_add_up(monkeypatch, tiny, tmp_path):

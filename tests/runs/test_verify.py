@@ -17,6 +17,7 @@ from mmctr.errors import RunError
 from mmctr.runs import verify as verification
 from mmctr.runs.run import Run
 from mmctr.runs.verify import rerun, verify
+from tests.runs.conftest import with_other_ids
 
 
 @pytest.fixture
@@ -52,6 +53,18 @@ def test_predictions_of_other_rows_are_told(copy, tiny):
     pd.read_parquet(path).iloc[::-1].to_parquet(path)
     (sentence,) = verify(Run.load(copy), tiny).differing
     assert "is not that of the valid split" in sentence
+
+
+def test_other_own_ids_are_told(named_run, named, tmp_path):
+    copy = shutil.copytree(named_run.folder, tmp_path / "run")
+    path = copy / "predictions.parquet"
+    sound = pd.read_parquet(path)
+    for name in ("user_id", "item_id"):
+        sound.assign(**{name: sound[name].to_numpy()[::-1]}).to_parquet(path)
+        (sentence,) = verify(Run.load(copy), named).differing
+        assert sentence == f"Column {name} of predictions.parquet is not that of the valid split."
+    sound.drop(columns=["user_id", "item_id"]).to_parquet(path)  # as older runs have it
+    assert verify(Run.load(copy), named).differing == []
 
 
 def test_other_weights_are_told(copy, tiny):
@@ -135,3 +148,12 @@ def test_other_data_are_not_trained_on(tiny_run, tiny, tmp_path):
     other.__dict__["fingerprint"] = "0" * 16
     with pytest.raises(RunError, match="choose the run's own dataset"):
         rerun(tiny_run, other, tmp_path)
+
+
+def test_items_with_other_own_ids_are_not_trained_on(named_run, named, tmp_path):
+    other = with_other_ids(named)
+    assert other.fingerprint == named.fingerprint
+    with pytest.raises(RunError, match="was trained on items with other ids than") as caught:
+        rerun(named_run, other, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())

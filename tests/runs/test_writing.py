@@ -3,6 +3,7 @@
 import re
 from datetime import datetime
 
+import pandas as pd
 import pytest
 from safetensors import SafetensorError
 
@@ -91,3 +92,18 @@ def test_earlier_runs_stay_readable_when_the_disk_is_full(tmp_path, monkeypatch,
             save()
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [first.name]
     assert use_all_of(Run.load(first.folder))
+
+
+def test_predictions_have_the_own_ids_of_users_and_items(named_run, named):
+    table = pd.read_parquet(named_run.folder / "predictions.parquet")
+    for name, number, own in (("user", "user_id", "user_id"), ("target", "item_id", "item_id")):
+        file = named.folder / f"{own}s.parquet"
+        expected = table[name].map(pd.read_parquet(file).set_index(number)["original_id"])
+        assert table[own].tolist() == expected.tolist()
+    assert {"user", "target", "label", "probability"} <= set(named_run.predictions)
+
+
+def test_where_there_are_no_own_ids_the_numbers_stand_as_text(tiny_run):
+    table = pd.read_parquet(tiny_run.folder / "predictions.parquet")
+    assert table["user_id"].tolist() == [str(number) for number in table["user"]]
+    assert table["item_id"].tolist() == [str(number) for number in table["target"]]

@@ -189,13 +189,25 @@ def test_a_compiled_scorer_says_that_there_is_no_compiler(tiny):
 @pytest.mark.parametrize("wrong", [0, -1, 2**40])
 def test_a_scorer_refuses_items_that_are_not_in_the_catalog(tiny, wrong):
     scorer = prediction.Scorer(DIN.for_catalog(DINConfig(), tiny.catalog, None))
-    with pytest.raises(DataError, match=f"item id {wrong}, expected 1 to {tiny.catalog.n_items}"):
+    with pytest.raises(
+        DataError, match=f"item number {wrong}, expected 1 to {tiny.catalog.n_items}"
+    ):
         scorer(np.array([1]), np.array([wrong, 1]))
+
+
+def test_a_scorer_takes_numbers_of_own_ids_and_refuses_the_ids_themselves(tmp_path):
+    catalog = load_changed(tmp_path, NAMES).catalog  # 0007 is row 1, x-2 is row 2
+    scorer = prediction.Scorer(DIN.for_catalog(DINConfig(), catalog, None))
+    scores = scorer(catalog.numbers(["x-2"]), catalog.numbers(["0007", "<b>"]))
+    assert np.array_equal(scores, scorer(np.array([2]), np.array([1, 3])))
+    for history, candidates in ((["x-2"], [1]), ([2], ["0003"]), ([2], np.array([1.0]))):
+        with pytest.raises(DataError, match=r"expected its number.*catalog\.numbers"):
+            scorer(history, candidates)
 
 
 @pytest.mark.parametrize("field", ["target", "history_items"])
 def test_rows_of_another_catalog_are_refused(tiny, tiny_run, field):
     items = getattr(tiny.valid, field).copy()
     items[-1] = tiny.catalog.n_items + 1
-    with pytest.raises(DataError, match=f"item id {items[-1]}, expected 1 to {items[-1] - 1}"):
+    with pytest.raises(DataError, match=f"item number {items[-1]}, expected 1 to {items[-1] - 1}"):
         prediction.predict(tiny_run.model(), replace(tiny.valid, **{field: items}))

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -17,18 +18,25 @@ from mmctr.data.importing.sources import Source, id_text, quoted
 from mmctr.data.parquet import float_lists, listed, matrix
 from mmctr.errors import DataError
 
+SIGNS = "|;,"  # that join tags in one text
+EMBEDDINGS = {  # the options that name them, and what strategies v1 to v4 call them
+    "text_embedding_column": schema.TEXT_COLUMN,
+    "image_embedding_column": schema.IMAGE_COLUMN,
+}
+
 
 @dataclass(frozen=True)
 class Items:
     """Items numbered from 1 by their ids: shorter ones first, then by the alphabet.
 
-    ids, titles: text [items]. tags: a list of words each. Whatever order or file they come in, an
-    id has the same number.
+    ids, titles: text [items]. tags: a list of words each. said: sentences on what was understood.
+    Whatever order or file they come in, an id has the same number.
     """
 
     ids: pa.Array
     titles: pa.Array
     tags: list[list[str]]
+    said: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -84,22 +92,31 @@ def read_items(source: Source, recipe: Recipe) -> Items:
     source.connection.execute("CREATE TABLE items AS SELECT * FROM numbered")
     source.connection.unregister("numbered")
     titles = table["title"].combine_chunks().cast(pa.string()).fill_null("")
-    return Items(ids, titles, tag_lists(table["tags"].to_pylist()))
+    values = table["tags"].to_pylist()
+    sign = joining_sign(values)
+    words = tag_lists(values, sign)
+    wanted = f"{recipe.tags_column} or genres"
+    said = [
+        f"titles: column {title}" if title else _missing("titles", recipe.title_column),
+        _tags_said(tags, sign, words) if tags else _missing("tags", wanted),
+    ]
+    return Items(ids, titles, words, said)
 
 
-def tag_lists(values: list[Any]) -> list[list[str]]:
-    """Words of each value: a list, a list as JSON or Python writes it, or words joined by | ; or ,.
+def joining_sign(values: list[Any]) -> str:
+    """What joins words in texts: the first of | ; , that any of them has, or else nothing."""
+    texts = [value for value in values if isinstance(value, str) and not _is_list(value)]
+    return next((sign for sign in SIGNS if any(sign in text for text in texts)), "")
 
-    The sign that joins is the first of these that any value has.
-    """
-    texts = [value for value in values if isinstance(value, str)]
-    sign = next((s for s in "|;," if any(s in t for t in texts if not _is_list(t))), ",")
+
+def tag_lists(values: list[Any], sign: str) -> list[list[str]]:
+    """Words of each value: a list, a list as JSON or Python writes it, or joined by a sign."""
     lists = [
         value
         if isinstance(value, list)
         else _parsed(value)
         if isinstance(value, str) and _is_list(value)
-        else value.split(sign)
+        else value.split(sign or ",")
         if isinstance(value, str)
         else []
         for value in values
@@ -118,9 +135,7 @@ def read_embeddings(source: Source, items: Items, recipe: Recipe) -> Embeddings:
         name: vector for name in source.columns if name != key and (vector := _vector(source, name))
     }
     columns |= _wide(source, key)
-    names = {}
-    for option, name in (("text", schema.TEXT_COLUMN), ("image", schema.IMAGE_COLUMN)):
-        option += "_embedding_column"
+    for option in EMBEDDINGS:
         wanted = getattr(recipe, option)
         if wanted not in columns and option in recipe.model_fields_set:
             found = f"found {source.columns[wanted].lower()}" if wanted in source.columns else ""
@@ -130,10 +145,7 @@ def read_embeddings(source: Source, items: Items, recipe: Recipe) -> Embeddings:
                 else f"{source.name} has no column {wanted}, only {listed(list(source.columns))}: "
                 f"set {option} to one of them, or leave it out."
             )
-        # The challenge's own name is known too.
-        column = next((column for column in (wanted, name) if column in columns), None)
-        if column:
-            names[name] = column
+    names = fused_columns(columns, recipe)
     others = [name for name in columns if name not in names.values()]
     if not columns:
         raise DataError(
@@ -165,6 +177,14 @@ def read_embeddings(source: Source, items: Items, recipe: Recipe) -> Embeddings:
     return Embeddings(features, provided, encoders, counts)
 
 
+def fused_columns(found: Collection[str], recipe: Recipe) -> dict[str, str]:
+    """Which of the embeddings that were found strategies v1 to v4 fuse, by what they call them."""
+    # The challenge's own name is known too.
+    wanted = {name: (getattr(recipe, option), name) for option, name in EMBEDDINGS.items()}
+    chosen = {name: [own for own in names if own in found] for name, names in wanted.items()}
+    return {name: owns[0] for name, owns in chosen.items() if owns}
+
+
 def _join_counts(source: Source, identity: str, items: Items, key: str) -> dict[str, int]:
     own = f"SELECT {identity} AS own_id FROM {{source}}"
     if twice := source.rows(
@@ -190,8 +210,10 @@ def _join_counts(source: Source, identity: str, items: Items, key: str) -> dict[
 def _vector(source: Source, column: str) -> str:
     """SQL of a column as lists of floats; empty if it holds none."""
     form, name = source.columns[column], quoted(column)
-    if re.fullmatch(r"(FLOAT|DOUBLE|DECIMAL\(.*\)|U?\w*INT\w*)(\[\d*\])", form):
-        return f"{name}::FLOAT[]"
+    number, lists = r"(?:FLOAT|DOUBLE|DECIMAL\(.*\)|U?\w*INT\w*)", r"((?:\[\d*\]){1,2})"
+    if depth := re.fullmatch(number + lists, form):
+        # A matrix an item, which many models give, is one vector as in Arrow's tensors.
+        return f"{name}::FLOAT[]" if depth[1].count("[") == 1 else f"flatten({name}::FLOAT[][])"
     if form in ("VARCHAR", "JSON"):
         text = f"({name}::VARCHAR)"
         wrong = f"{text} IS NOT NULL AND try_cast({text} AS FLOAT[]) IS NULL"
@@ -219,6 +241,18 @@ def _wide(source: Source, key: str) -> dict[str, str]:
 def _text(source: Source, column: str) -> str:
     name = quoted(column)
     return f"({name} ->> '$')" if source.kind(column) == "JSON" else f"{name}::VARCHAR"
+
+
+def _missing(what: str, column: str) -> str:
+    return f"{what}: none, there is no column {column}"
+
+
+def _tags_said(column: str, sign: str, words: list[list[str]]) -> str:
+    names = sorted({word for one in words for word in one})
+    odd = [name for name in names if sign and any(other in name for other in SIGNS)]
+    joined = f", joined by {sign!r}" if sign else ""
+    within = f", {len(odd):,} of them with another sign within, such as {odd[0]!r}" if odd else ""
+    return f"tags: column {column}{joined}, {len(names):,} names{within}"
 
 
 def _is_list(text: str) -> bool:

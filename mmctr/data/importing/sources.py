@@ -116,17 +116,20 @@ class Source:
 
 
 @contextmanager
-def engine(files: list[Path], workplace: Path, memory: float) -> "Iterator[DuckDBPyConnection]":
+def engine(
+    files: list[Path], workplace: Path, memory: float, ordered: bool = False
+) -> "Iterator[DuckDBPyConnection]":
     """A DuckDB that reads these files alone, and spills into the workplace.
 
-    memory: GB, of which it takes a quarter, and somewhat more while it sorts.
+    memory: GB, of which it takes a quarter, and somewhat more while it sorts. ordered: rows come
+    in the order of their file.
     """
     import duckdb
 
     settings = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
     settings |= {"python_enable_replacements": False}
     settings |= {"temp_directory": str(workplace), "memory_limit": f"{memory / 4:.2f}GB"}
-    settings |= {"preserve_insertion_order": False}
+    settings |= {"preserve_insertion_order": ordered}
     with duckdb.connect(config=settings) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET enable_progress_bar = true")

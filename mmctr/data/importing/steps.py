@@ -14,6 +14,7 @@ import numpy as np
 
 from mmctr.data import schema
 from mmctr.data.fields import write_fields
+from mmctr.data.importing.arrays import array_files, read_arrays
 from mmctr.data.importing.covers import copy_covers
 from mmctr.data.importing.events import read_log
 from mmctr.data.importing.fields import in_words, learn_fields, owner_tables
@@ -42,14 +43,17 @@ def import_dataset(
     """Write a dataset folder, whole or not at all; returns what dataset.json says.
 
     interactions, items, features, users: a table each, of one or more files, a pattern or a folder
-    of parts. covers: a folder or a table. say: is told what was understood. Raises DataError for
-    tables that cannot be used or a folder that exists already.
+    of parts; or features: arrays, whose rows are those of the items table. covers: a folder or a
+    table. say: is told what was understood. Raises DataError for tables that cannot be used or a
+    folder that exists already.
     """
     if out.exists():
         raise DataError(f"{out} exists already: delete it or choose another folder.")
     if not recipe.negatives and recipe.label_column is None and recipe.shown_column is None:
         say("Warning: without negatives there are clicks only, on which no model can be trained.")
-    named = {"interactions": interactions, "items": items, "features": features or []}
+    arrays = array_files(features or [])
+    tables = [] if arrays else features or []
+    named = {"interactions": interactions, "items": items, "features": tables}
     named["users"] = users or []
     if covers is not None and not covers.is_dir():
         named["covers"] = [covers]
@@ -66,10 +70,13 @@ def import_dataset(
                     say(f"{kind}: {sources[kind].name} ({sources[kind].detected})")
             listed = read_items(sources["items"], recipe)
             log = read_log(sources["interactions"], recipe, work)
-            for sentence in log.said:
+            for sentence in (*listed.said, *log.said):
                 say(sentence)
             embeddings = Embeddings()
-            if features:
+            if arrays:
+                say(f"features: {', '.join(map(str, arrays))} (NumPy, rows as of the items table)")
+                embeddings = read_arrays(arrays, items, listed, recipe, work)
+            elif features:
                 embeddings = read_embeddings(sources["features"], listed, recipe)
             columns = {"context": log.context}
             columns |= owner_tables(sources, recipe, temporary)
@@ -107,6 +114,7 @@ def import_dataset(
         facts = {"recipe": recipe.model_dump(), "counts": counts}
         facts["negatives"] = negatives_from(recipe)
         facts["sources"] = [str(name) for names in named.values() for name in names]
+        facts["sources"] += map(str, arrays)
         facts["sources"] += [str(covers)] if covers is not None and covers.is_dir() else []
         if embeddings.encoders:
             facts["encoders"] = embeddings.encoders

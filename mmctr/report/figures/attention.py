@@ -7,11 +7,15 @@ import plotly.graph_objects as go
 from mmctr.report.figures.style import DOTTED, MAIN, as_text, error_bars, new_figure
 
 
-def attention_heads(table: pd.DataFrame, titles: np.ndarray) -> go.Figure:
-    """Attention of every head over one row's history. Columns: age, item, head, weight."""
+def attention_heads(table: pd.DataFrame, titles: np.ndarray, ids: np.ndarray) -> go.Figure:
+    """Attention of every head over one row's history. Columns: age, item, head, weight.
+
+    titles, ids (the items' own): text by item number, to hover over.
+    """
     weights = table.pivot(index="head", columns="age", values="weight").iloc[:, ::-1]
     items = table.drop_duplicates("age").set_index("age")["item"][weights.columns]
-    hover = np.tile([as_text(titles[item]) for item in items], (len(weights), 1))
+    told = [f"{as_text(titles[one])}<br>item {as_text(ids[one])}" for one in items]
+    hover = np.tile([words.removeprefix("<br>") for words in told], (len(weights), 1))
     figure = new_figure("Click of the history (1 = the latest)", "Head")
     figure.add_heatmap(
         z=weights.to_numpy(),

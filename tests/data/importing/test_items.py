@@ -10,7 +10,7 @@ import pytest
 from mmctr.content.fusion import available_strategies, item_embeddings
 from mmctr.data.dataset import Dataset
 from mmctr.data.importing import writing
-from mmctr.data.importing.items import tag_lists
+from mmctr.data.importing.items import joining_sign, tag_lists
 from mmctr.data.importing.recipe import Recipe
 from mmctr.data.importing.steps import import_dataset
 from mmctr.errors import DataError
@@ -110,6 +110,34 @@ def test_fixed_size_lists_and_other_number_types_are_embeddings_too(tmp_path):
     assert catalog.provided_embedding("counts")[12].tolist() == [11, -11]
 
 
+@pytest.mark.parametrize("inner", [(3,), (1, 3), (3, 1)])
+def test_tensors_and_nested_lists_are_one_vector_an_item(tmp_path, inner):
+    values = np.arange(36, dtype=np.float32).reshape(12, 3) + 0.25
+    shaped = values.reshape(12, *inner)
+    nested = pa.array(shaped.tolist())
+    forms = {
+        "tensor": pa.FixedShapeTensorArray.from_numpy_ndarray(shaped),
+        "half": pa.FixedShapeTensorArray.from_numpy_ndarray(shaped.astype(np.float16)),
+        "lists": nested,
+        "large": nested.cast(pa.large_list(nested.type.value_type)),
+    }
+    names = {"item_id": [f"i{number}" for number in range(12)]}
+    out, _ = imported(tmp_path, LOG, features=pa.table(names | forms), negatives=1)
+    catalog = Dataset.load(out).catalog
+    order = [int(own[1:]) for own in catalog.ids[1:]]
+    for name in forms:
+        assert np.array_equal(catalog.provided_embedding(name)[1:], values[order]), name
+
+
+def test_arrays_of_pandas_are_vectors(tmp_path):
+    values = np.arange(36).reshape(12, 3) / 4
+    frame = pd.DataFrame({"item_id": ITEMS["item_id"], "txt_emb": list(values)})
+    out, _ = imported(tmp_path, LOG, features=pa.Table.from_pandas(frame), negatives=1)
+    catalog = Dataset.load(out).catalog
+    order = [int(own[1:]) for own in catalog.ids[1:]]
+    assert np.array_equal(catalog.text_features[1:], values[order])
+
+
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
@@ -192,7 +220,32 @@ def test_vectors_come_as_lists_json_text_or_columns_and_may_be_missing(tmp_path)
     ],
 )
 def test_tags_are_lists_or_text_of_lists_or_joined_words(values, expected):
-    assert tag_lists(values) == expected
+    assert tag_lists(values, joining_sign(values)) == expected
+
+
+def words_of(folder, items):
+    """What an import of these items says of their columns."""
+    folder.mkdir()
+    told = []
+    imported(folder, LOG, items, say=told.append, negatives=1)
+    return [words for words in told if words.startswith(("titles", "tags"))]
+
+
+def test_what_was_taken_as_titles_and_tags_is_said(tmp_path):
+    assert words_of(tmp_path / "signs", ITEMS) == [
+        "titles: column title",
+        "tags: column genres, joined by '|', 3 names, 1 of them with another sign within, such as "
+        "'Sci-Fi, Noir'",
+    ]
+    lists = ITEMS.assign(tags=[["a", "b"]] * 12).drop(columns="title")
+    assert words_of(tmp_path / "lists", lists) == [
+        "titles: none, there is no column title",
+        "tags: column tags, 2 names",
+    ]
+    assert words_of(tmp_path / "none", ITEMS[["item_id"]]) == [
+        "titles: none, there is no column title",
+        "tags: none, there is no column tags or genres",
+    ]
 
 
 def test_items_are_numbered_by_their_ids_and_titles_and_tags_may_be_missing(tmp_path):
