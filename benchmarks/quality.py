@@ -141,7 +141,9 @@ def fuxictr_by_mmctr(**settings: Any) -> System:
         from benchmarks import fuxictr_din as din
 
         original, model_config, config = _original(task, settings)
-        model = DIN.for_catalog(model_config, task.dataset.catalog, task.item_embedding)
+        model = DIN.for_catalog(
+            model_config, task.dataset.catalog, task.item_embedding, task.dataset.row_fields
+        )
         din.copy_weights(original, model)
         original.optimizer = make_optimizer(model, config)
         batches = Batches(task.dataset.train, model)
@@ -165,7 +167,9 @@ def mmctr_model(*, content: bool = True, **parameters: Any) -> System:
         )
         torch.manual_seed(task.seed)
         embedding = task.item_embedding if content else None
-        model = DIN.for_catalog(model_config, task.dataset.catalog, embedding)
+        model = DIN.for_catalog(
+            model_config, task.dataset.catalog, embedding, task.dataset.row_fields
+        )
         records = fit(model, task.dataset, config).records
         curve = [(record["seconds"], record["auc"]) for record in records]
         scores = (predict(model, rows) for rows in (task.dataset.valid, task.dataset.split("test")))
@@ -215,9 +219,7 @@ def summary(dataset: Dataset, folder: Path, seeds: list[int], split: str) -> pd.
     names = np.array(names)
     draws = bootstrap_auc(rows.user, rows.label, np.stack(scores), resamples=RESAMPLES)
     # Clicks are no probabilities: they have an order, and no logloss.
-    metrics = pd.DataFrame(
-        [evaluate(rows.user, rows.label, score / max(1, score.max())) for score in scores]
-    )
+    metrics = pd.DataFrame([evaluate(rows, score / max(1, score.max())) for score in scores])
     cold = dataset.train_clicks()[rows.target] < COLD
     metrics["cold"] = [auc(rows.label[cold], score[cold]) for score in scores]
     mean, lines = metrics.groupby(names).mean(), []

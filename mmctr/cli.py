@@ -55,6 +55,10 @@ OwnData = Annotated[
     Path | None, typer.Option("--data", help="Folder of a dataset; the run's own if not given.")
 ]
 Strategy = Annotated[str, typer.Option(help=f"One of {strategies.choices()}.")]
+ClickRate = Annotated[
+    float | None,
+    typer.Option(help="Known share of clicks in what is shown, where negatives were drawn."),
+]
 RunFolder = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
 Parameters = Annotated[
     list[str] | None,
@@ -231,6 +235,7 @@ def train_command(
     data: Data = DEMO,
     strategy: Strategy = "v4",
     seed: Annotated[int, typer.Option(min=0, help="Seed of training.")] = 1,
+    click_rate: ClickRate = None,
     parameter: Parameters = None,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with this unfinished run, as it was begun.")
@@ -245,12 +250,13 @@ def train_command(
     def given(name: str) -> bool:
         return context.get_parameter_source(name).name != "DEFAULT"
 
-    model, training = configs(**{"seed": seed, **parse_pairs(parameter)})
+    chosen = {"seed": seed, "click_rate": click_rate}
+    model, training = configs(**chosen | parse_pairs(parameter))
     strategies.require_known(strategy)
-    if resume is not None and any(map(given, ("strategy", "seed", "parameter"))):
+    if resume is not None and any(map(given, ("strategy", "seed", "click_rate", "parameter"))):
         raise ConfigError(
             f"Found --resume {resume} with parameters, expected none, because a run goes on "
-            "with those it began with: leave out --strategy, --seed and -p."
+            "with those it began with: leave out --strategy, --seed, --click-rate and -p."
         )
     folder = _existing_data(data) if resume is None or given("data") else None
     from mmctr import parallel
@@ -285,19 +291,26 @@ def predict_command(
     submission: Annotated[
         Path | None, typer.Option(help="Also write the challenge's zip (ID, Task2) here.")
     ] = None,
+    click_rate: ClickRate = None,
 ) -> None:
     """Score a split with a trained model; with labels, print AUC and logloss too."""
     _require_one_of("split", split, SPLITS)
+    configs(click_rate=click_rate)
     found, dataset = _run_with_data(run, data)
     from mmctr.devices import find_device
     from mmctr.training import prediction
     from mmctr.training.metrics import auc, logloss, reference_aucs
+    from mmctr.training.trainer import require_drawn
 
     found.require_fit(dataset)
     rows = dataset.split(split)
     probability = prediction.predict(found.model().to(find_device("auto")), rows)
-    prediction.write_predictions(out, dataset, rows, probability)
+    require_drawn(dataset, click_rate)
+    corrected = found.corrected(probability, click_rate)
+    prediction.write_predictions(out, dataset, rows, corrected)
     print(f"{out}: {len(rows):,} rows")
+    if corrected is not probability:
+        print(f"mean probability {corrected.mean():.4g}, corrected from {probability.mean():.4g}")
     if submission:
         prediction.write_submission(submission, probability)
         print(submission)

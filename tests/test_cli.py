@@ -272,7 +272,10 @@ def test_the_demo_is_made_where_it_is_asked_for(monkeypatch, capsys, home):
         (["train", "--data", "nowhere"], "nowhere is not a folder"),
         (["train", "-p", "heads=many"], "Parameter 'heads' is 'many'"),
         (["train", "-p", "preset=big"], "Preset 'big' is unknown: choose one of default"),
-        (["train", "--resume", "x", "--seed", "2"], "leave out --strategy, --seed and -p"),
+        (
+            ["train", "--resume", "x", "--seed", "2"],
+            "leave out --strategy, --seed, --click-rate and -p",
+        ),
         (["search", "--strategy", "v9"], "Strategy 'v9' is unknown"),
         (["search", "--data", "nowhere"], "nowhere is not a folder"),
         (["report", "--strategies", "v1,v9"], "Strategy 'v9' is unknown"),

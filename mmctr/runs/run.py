@@ -20,6 +20,7 @@ from mmctr.model.pretrained import CONFIG, WEIGHTS
 from mmctr.runs import forms
 from mmctr.runs.card import run_card
 from mmctr.runs.provenance import has_other_ids
+from mmctr.training.metrics import corrected
 
 CONTENT_TOLERANCE = 1e-2  # share of the mean square by which the same embedding may differ
 
@@ -86,6 +87,23 @@ class Run:
         model = DIN.load(self.folder, self.config["model"], self.config["sizes"])
         model.card = run_card(self.config, self.summary)
         return model
+
+    def corrected(self, probability: np.ndarray, click_rate: float | None = None) -> np.ndarray:
+        """Probabilities where a share of clicks is known, or the one that the run was trained with.
+
+        As they are if none is known. Raises RunError for a run that does not say what share it
+        learned from.
+        """
+        rates = self.summary.get("click_rate", {})
+        known = click_rate or rates.get("known")
+        if known is None:
+            return probability
+        if rates.get("train") is None:
+            raise RunError(
+                f"{self.folder} does not say what share of clicks it learned from, which a click "
+                "rate is compared with: train the model again."
+            )
+        return corrected(probability, rates["train"], known)
 
     def require_fit(self, dataset: Dataset) -> None:
         """Raise RunError unless the dataset has the very items that the run was trained on.

@@ -18,7 +18,7 @@ from mmctr.runs.unfinished import UnfinishedRun
 from mmctr.runs.writing import save_run
 from mmctr.training.config import TrainConfig
 from mmctr.training.metrics import bootstrap_auc, evaluate, interval, reference_aucs
-from mmctr.training.trainer import fit, predict_together, require_both_labels
+from mmctr.training.trainer import fit, predict_together, require_both_labels, require_drawn
 
 
 def train(
@@ -40,6 +40,7 @@ def train(
     until the run is finished.
     """
     require_both_labels(dataset)
+    require_drawn(dataset, train_config.click_rate)
     device = find_device(train_config.device)
     started = time.perf_counter()
     embedding = item_embeddings(dataset.catalog, strategy)
@@ -69,6 +70,10 @@ def train(
         summary = {
             "metrics": metrics,
             "reference_auc": reference_aucs(dataset, rows),
+            "click_rate": {
+                "train": float(dataset.train.label.mean()),
+                "known": train_config.click_rate,
+            },
             "item_embedding_sha256": embedding_hash(embedding),
             "best_epoch": max(progress.records, key=lambda record: record["auc"])["epoch"],
             "seconds": {"fusion": fused - started, "training": training},

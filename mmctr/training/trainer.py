@@ -184,3 +184,13 @@ def require_both_labels(dataset: Dataset) -> None:
                 f"{dataset.folder}, split {name}: found only labels {label[0]:g}, expected both 0 "
                 "and 1: training needs clicks and non-clicks."
             )
+
+
+def require_drawn(dataset: Dataset, click_rate: float | None) -> None:
+    """Raise ConfigError for a click rate that is to correct data whose negatives were not drawn."""
+    if click_rate is not None and dataset.negatives_from != "sampled":
+        raise ConfigError(
+            f"Parameter 'click_rate' is {click_rate:g}, but no negatives of {dataset.folder} were "
+            f"drawn (they are: {dataset.negatives_from}), so that its share of clicks is its own: "
+            "leave click_rate out."
+        )

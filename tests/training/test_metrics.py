@@ -1,13 +1,17 @@
 """Metrics against scikit-learn, naive loops and hand-computed cases."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
+from mmctr.data.impressions import Impressions
 from mmctr.training import metrics
 from mmctr.training.metrics import reference_aucs
 
@@ -143,7 +147,13 @@ def test_evaluate_agrees_with_scikit_learn():
     rng = np.random.default_rng(0)
     probability = rng.random(500).astype(np.float32)
     label = (rng.random(500) < probability).astype(np.float32)
-    found = metrics.evaluate(rng.integers(0, 50, 500), label, probability)
+    user, zeros = rng.integers(0, 50, 500), np.zeros(500, dtype=np.int64)
+    rows = Impressions(user, zeros, label, zeros, zeros, zeros)
+    found = metrics.evaluate(rows, probability)
+    assert set(found) == {"auc", "logloss", "gauc", "calibration_error"}
+    shown = rng.integers(0, 90, 500)
+    together = metrics.evaluate(replace(rows, impression=shown), probability)
+    assert together == found | {"gauc_impression": metrics.gauc(shown, label, probability)}
     assert found["auc"] == pytest.approx(roc_auc_score(label, probability))
     assert found["logloss"] == pytest.approx(log_loss(label, probability.astype(float)))
     assert found["calibration_error"] < 0.1
@@ -208,3 +218,32 @@ def test_references_are_popularity_and_the_true_probability(tiny, easy):
     expected = roc_auc_score(tiny.valid.label, tiny.valid.probability)
     assert found["oracle"] == pytest.approx(expected)
     assert set(reference_aucs(easy, easy.valid)) == {"popularity"}
+
+
+def test_probabilities_learned_from_drawn_negatives_are_right_for_the_rate_that_is_known():
+    # A logistic population with 2% of clicks, of whose negatives a few are drawn: what scikit-learn
+    # learns from these is wrong for the population until it is corrected.
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(200_000, 3))
+    logit = features @ [1.0, -0.5, 0.8] - 4.8
+    label = (rng.random(len(logit)) < 1 / (1 + np.exp(-logit))).astype(np.float32)
+    clicks, others = np.flatnonzero(label == 1), np.flatnonzero(label == 0)
+    drawn = np.r_[clicks, rng.choice(others, 3 * len(clicks), replace=False)]
+    model = LogisticRegression(C=1e6).fit(features[drawn], label[drawn])
+    artificial = model.predict_proba(features)[:, 1]
+    corrected = metrics.corrected(artificial, label[drawn].mean(), label.mean())
+    assert abs(artificial.mean() - label.mean()) > 0.1
+    assert corrected.mean() == pytest.approx(label.mean(), rel=0.03)
+    assert metrics.calibration_error(label, corrected) < 0.002
+    assert corrected == pytest.approx(1 / (1 + np.exp(-logit)), rel=0.25, abs=0.01)
+    # The rate that it was trained with changes nothing.
+    assert metrics.corrected(artificial, 0.25, 0.25) == pytest.approx(artificial)
+
+
+def test_weights_of_calibration_count_a_row_as_many():
+    label, probability = np.array([1, 0, 0, 1]), np.array([0.1, 0.2, 0.6, 0.8])
+    weight = np.array([1, 3, 2, 1])
+    weighted = metrics.calibration(label, probability, 1, weight)
+    repeated = metrics.calibration(label.repeat(weight), probability.repeat(weight), 1)
+    names = ["predicted", "observed"]
+    pd.testing.assert_frame_equal(weighted[names], repeated[names])
