@@ -128,7 +128,7 @@ def engine(
 
     settings = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
     settings |= {"python_enable_replacements": False}
-    settings |= {"temp_directory": str(workplace), "memory_limit": f"{memory / 4:.2f}GB"}
+    settings |= {"temp_directory": str(workplace), "memory_limit": f"{memory * 250:.0f}MB"}
     settings |= {"preserve_insertion_order": ordered}
     with duckdb.connect(config=settings) as connection:
         connection.execute("SET TimeZone = 'UTC'")
