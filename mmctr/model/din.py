@@ -253,11 +253,11 @@ class DIN(Pretrained, nn.Module):
 
     def _targets(self, table: Tensor, batch: Batch) -> Tensor:
         """Vectors of the targets, [n, width], with what was known of them at the time."""
+        target = gather(table, batch.target)
         if batch.levels is None:
-            return gather(table, batch.target)
-        levels = self.embedding.of_levels(batch.levels)
-        lasting = gather(table[:, : table.shape[1] - levels.shape[1]], batch.target)
-        return torch.cat([lasting, levels.to(lasting.dtype)], dim=1)
+            return target
+        levels = self.embedding.of_levels(batch.levels).to(target.dtype)
+        return torch.cat([target[:, : -levels.shape[1]], levels], dim=1)
 
     def attention_weights(self, batch: Batch) -> Tensor:
         """Weights of the target attention, [clicks, heads]."""
