@@ -243,13 +243,17 @@ class DIN(Pretrained, nn.Module):
         table = self.embedding(batch.items)
         target, clicked = self._targets(table, batch), table[:, : self.history_width]
         interest = self.attention(target[:, : self.history_width], clicked, batch.histories)
-        return torch.cat([target, interest.to(target.dtype), *self._of_rows(batch)], dim=1)
+        fields = [target, interest.to(target.dtype)]
+        if self.user_fields or self.context:
+            fields.append(self.row_vectors(batch.fields))
+        return torch.cat(fields, dim=1)
 
-    def _of_rows(self, batch: Batch) -> list[Tensor]:
-        """The fields that belong to neither target nor history, [n, dim] each."""
+    def row_vectors(self, codes: Tensor) -> Tensor:
+        """What is known of the users and the context of rows, [n, width], of codes [n, fields]."""
         users = len(self.field_sizes.get("user", ()))
         known = ((self.user_fields, slice(users)), (self.context, slice(users, None)))
-        return [embed(batch.fields[:, own]) for embed, own in known if embed is not None]
+        vectors = [embed(codes[:, own]) for embed, own in known if embed is not None]
+        return torch.cat([self.output.weight.new_empty(len(codes), 0), *vectors], dim=1)
 
     def _targets(self, table: Tensor, batch: Batch) -> Tensor:
         """Vectors of the targets, [n, width], with what was known of them at the time."""

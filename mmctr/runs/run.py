@@ -1,8 +1,9 @@
 """A run: the folder that keeps a trained model, its parameters, its metrics and its predictions."""
 
+import json
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,13 @@ class Run:
                     f"{self.folder} was trained with {name} = {sizes[name]}, but {dataset.folder} "
                     f"has {value}: {own}"
                 )
+        fields = (*catalog.fields, *dataset.row_fields)
+        stated = json.loads(json.dumps([asdict(field) for field in fields]))
+        if stated != self.config.get("fields", []):
+            raise RunError(
+                f"{self.folder} was trained with other fields, or other values of them, than "
+                f"{dataset.folder} has: {own}"
+            )
         other = None
         if self.has_other_ids(catalog):
             other = "ids"

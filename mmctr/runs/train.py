@@ -2,6 +2,7 @@
 
 import time
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -56,6 +57,8 @@ def train(
         "training": train_config.model_dump(),
         "sizes": model.sizes,
     }
+    if fields := [asdict(field) for field in (*dataset.catalog.fields, *dataset.row_fields)]:
+        config["fields"] = fields
     if unfinished is None and parallel.share()[1] == 1:
         unfinished = UnfinishedRun.begin(runs, dataset, config)
     with nullcontext() if unfinished is None else unfinished.in_training():

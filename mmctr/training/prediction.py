@@ -71,11 +71,14 @@ class Scorer:
         self.logits = _compiled(self._logits) if compiled else self._logits
 
     @torch.inference_mode()
-    def __call__(self, history: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    def __call__(
+        self, history: np.ndarray, candidates: np.ndarray, fields: np.ndarray | None = None
+    ) -> np.ndarray:
         """Click probabilities of the candidates, float32 [n], for one user.
 
         history: numbers of items, int [clicks], the latest last, of which max_history are read;
-        candidates: those to score, int [n]. `catalog.numbers` has the numbers of own ids. Raises
+        candidates: those to score, int [n]. `catalog.numbers` has the numbers of own ids. fields:
+        codes of the user's and the context's fields, int [fields], unknown if not given. Raises
         DataError for what is not in the catalog, ConfigError if the compiler that compiled=True
         needs is not there.
         """
@@ -84,12 +87,24 @@ class Scorer:
         ids, clicked = self._ids(candidates), self._ids(history[-self.model.config.max_history :])
         vectors, targets = self.vectors.index_select(0, ids), self.targets.index_select(0, ids)
         with tuned(self.device), autocast(self.device, self.precision):
-            logits = self.logits(vectors, targets, self.clicks.index_select(0, clicked))
+            known = self.model.row_vectors(self._codes(fields)).expand(len(ids), -1)
+            logits = self.logits(vectors, targets, self.clicks.index_select(0, clicked), known)
         return logits.float().sigmoid().cpu().numpy()
 
-    def _logits(self, vectors: Tensor, targets: Tensor, clicks: Tensor) -> Tensor:
+    def _logits(self, vectors: Tensor, targets: Tensor, clicks: Tensor, known: Tensor) -> Tensor:
         interest = self.model.attention.of_one_history(targets, clicks)
-        return self.model.score(torch.cat([vectors, interest], dim=1))
+        return self.model.score(torch.cat([vectors, interest, known], dim=1))
+
+    def _codes(self, fields: np.ndarray | None) -> Tensor:
+        sizes = self.model.field_sizes
+        sizes = np.array([*sizes.get("user", ()), *sizes.get("context", ())], dtype=np.int64)
+        codes = np.zeros(len(sizes), np.int64) if fields is None else np.asarray(fields, np.int64)
+        if codes.shape != sizes.shape or ((codes < 0) | (codes >= sizes)).any():
+            raise DataError(
+                f"Found fields {codes.tolist()}, expected {len(sizes)} codes below "
+                f"{sizes.tolist()}: Field.codes gives those of values."
+            )
+        return torch.from_numpy(codes)[None].to(self.device)
 
     def _ids(self, ids: np.ndarray) -> torch.Tensor:
         ids = np.asarray(ids)
@@ -109,13 +124,13 @@ def _compiled(logits: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     compiled = torch.compile(logits)
 
-    def run(vectors: Tensor, targets: Tensor, clicks: Tensor) -> Tensor:
+    def run(vectors: Tensor, targets: Tensor, clicks: Tensor, known: Tensor) -> Tensor:
         # Products of matrices of any height are compiled to code that takes four times as long.
-        for candidates in (vectors, targets):
+        for candidates in (vectors, targets, known):
             torch._dynamo.mark_static(candidates, 0)
         torch._dynamo.maybe_mark_dynamic(clicks, 0)
         try:
-            return compiled(vectors, targets, clicks)
+            return compiled(vectors, targets, clicks, known)
         except BackendCompilerFailed as error:
             raise ConfigError(
                 "Scorer(compiled=True) found no compiler that works for torch.compile "
