@@ -30,9 +30,9 @@ class Recipe(Config):
     item_fields, user_fields, context_fields: further columns of the items, the users' table and the
     log, by comma, as name or name:kind (category, number or time).
     text_embedding_column, image_embedding_column: of the features table, which strategies v1 to v4
-    fuse; every other embedding there is for a strategy provided:COLUMN. delimiter, encoding: of CSV
-    files, found out if not given. memory: GB to stay within; what does not fit is spilled beside
-    the output.
+    fuse; every other embedding there is for a strategy provided:COLUMN. delimiter: of the
+    CSV files whose first line has it; encoding: of those that are not UTF-8; both are found out for
+    all others. memory: GB to stay within; what does not fit is spilled beside the output.
     """
 
     user_column: str = "user_id"

@@ -86,6 +86,8 @@ def import_dataset(
                 pictures = sources.get("covers", covers)
                 joined |= copy_covers(pictures, listed, recipe, temporary / "item_images")
             joined |= embeddings.counts
+            for sentence in dict.fromkeys(one for s in sources.values() for one in s.said):
+                say(sentence)
             for kind in ("items", "features", "covers"):
                 if kind in sources and (torn := sources[kind].torn_lines()):
                     joined[f"unreadable_{kind}"] = torn
