@@ -55,6 +55,10 @@ def import_dataset(
     tables = [] if arrays else features or []
     named = {"interactions": interactions, "items": items, "features": tables}
     named["users"] = users or []
+    if covers is not None and not covers.exists() and "*" not in str(covers):
+        raise DataError(
+            f"{covers} of --covers is not there: name a folder of pictures or a table of them."
+        )
     if covers is not None and not covers.is_dir():
         named["covers"] = [covers]
     files = [file for names in named.values() for name in names for file in files_of(name)]

@@ -47,7 +47,10 @@ def test_without_negatives_it_is_told_at_once(tmp_path, negatives):
             {"items": pd.concat([ITEMS, ITEMS[:1]])},
             "item_id: found i0 again, expected each item",
         ),
-        ({"covers": Path("nowhere")}, "nowhere is no file, no folder of tables"),
+        (
+            {"covers": Path("nowhere")},
+            "nowhere of --covers is not there: name a folder of pictures",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_one_sentence(tmp_path, change, message):
