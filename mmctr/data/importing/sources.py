@@ -223,8 +223,9 @@ def files_of(name: Path) -> list[Path]:
 def open_source(connection: "DuckDBPyConnection", names: list[Path], recipe: Recipe) -> Source:
     """A table by the names of its files, all of one kind; DataError if it cannot be read."""
     name = ", ".join(map(str, names))
-    starts = {path: _start(path) for one in names for path in files_of(one)}
-    files = [path for path, start in starts.items() if start]  # Spark leaves empty parts
+    every = [path for one in names for path in files_of(one)]
+    starts = {path: _start(path) for path in every}
+    files = [path for path in every if starts[path]]  # Spark leaves empty parts
     if not files:
         raise DataError(f"{name} is empty: name a CSV, JSON Lines or Parquet table with rows.")
     kinds = {_kind(path, starts[path]) for path in files}
@@ -242,7 +243,7 @@ def open_source(connection: "DuckDBPyConnection", names: list[Path], recipe: Rec
 
     with readable(name, kind):
         if kind == "csv":
-            sql, header, words = _csv(connection, {path: starts[path] for path in files}, recipe)
+            sql, header, words = _csv(connection, files, starts, recipe)
             detected += f"CSV, {words}"
         elif kind == "json":
             array = starts[files[0]].lstrip(BLANK).startswith(b"[")
@@ -328,7 +329,7 @@ def _require_none(source: Source, column: str, wrong: str, value: str) -> None:
 
 
 def _csv(
-    connection: "DuckDBPyConnection", starts: dict[Path, bytes], recipe: Recipe
+    connection: "DuckDBPyConnection", files: list[Path], starts: dict[Path, bytes], recipe: Recipe
 ) -> tuple[str, list[str], str]:
     """SQL that reads CSV files, their header as it is written, and their delimiter in words.
 
@@ -336,17 +337,17 @@ def _csv(
     the columns' names.
     """
     alike: dict[bytes, list[Path]] = {}
-    for path, start in starts.items():
-        alike.setdefault(start.split(b"\n")[0], []).append(path)
+    for path in files:
+        alike.setdefault(starts[path].split(b"\n")[0], []).append(path)
     parts, headers, delimiters = [], [], []
-    for line, files in alike.items():
-        options, first = f"all_varchar=true{_forced(line, files, recipe)}", literal(str(files[0]))
+    for line, group in alike.items():
+        options, first = f"all_varchar=true{_forced(line, group, recipe)}", literal(str(group[0]))
         # Torn lines must not mislead what is found out of the first lines either.
         sniffed = f"sniff_csv({first}, {options}, ignore_errors=true)"
         delimiters += connection.execute(f"SELECT Delimiter FROM {sniffed}").fetchone()
         plain = f"read_csv({first}, {options}, header=false, ignore_errors=true)"
         headers.append(list(connection.execute(f"SELECT * FROM {plain} LIMIT 1").fetchone() or ()))
-        paths = literal([str(path) for path in files])
+        paths = literal([str(path) for path in group])
         parts.append(f"read_csv({paths}, {options}, header=true, {REJECTS})")
     sql = f"(FROM {' UNION ALL BY NAME FROM '.join(parts)})" if len(parts) > 1 else parts[0]
     header = next((one for one in headers if len(set(one)) < len(one)), headers[0])

@@ -23,7 +23,7 @@ from mmctr.data.importing.recipe import Recipe
 from mmctr.data.importing.sources import engine, files_of, open_source
 from mmctr.data.importing.splits import require_all, splitter
 from mmctr.data.importing.writing import write_items, write_splits
-from mmctr.errors import DataError
+from mmctr.errors import ConfigError, DataError
 from mmctr.files import atomic_folder, write_json
 
 WORK = ".import"  # below the folder that is made: what is sorted and spilled
@@ -72,6 +72,12 @@ def import_dataset(
                 if names:
                     sources[kind] = open_source(connection, names, recipe)
                     say(f"{kind}: {sources[kind].name} ({sources[kind].detected})")
+            sign = (recipe.delimiter or "").replace("\\t", "\t")
+            if sign and not any(repr(sign) in source.detected for source in sources.values()):
+                raise ConfigError(
+                    f"Parameter 'delimiter' is {sign!r}, which no CSV file has in its first line: "
+                    "leave it out, or give the one that they have."
+                )
             listed = read_items(sources["items"], recipe)
             log = read_log(sources["interactions"], recipe, work)
             for sentence in (*listed.said, *log.said):

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from mmctr.data.importing.recipe import Recipe
 from mmctr.data.importing.sources import files_of
 from mmctr.data.importing.steps import import_dataset
-from mmctr.errors import DataError
+from mmctr.errors import ConfigError, DataError
 from tests.data.importing.logs import ITEMS
 
 
@@ -398,3 +398,15 @@ def test_advice_fits_the_kind_of_file(tmp_path, name, text, message):
         read(tmp_path, name)
     assert "delimiter" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_delimiter_that_no_table_has_is_told(tmp_path):
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,i1,1\n")
+    with pytest.raises(ConfigError, match="'delimiter' is ';', which no CSV file has in its first"):
+        read(tmp_path, "log.csv", delimiter=";")
+
+
+def test_a_file_named_twice_is_read_twice(tmp_path):
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,i1,1\nu,i2,2\nu,i3,3\n")
+    counts, _ = read(tmp_path, "log.csv", "log.csv")
+    assert (counts["interactions"], counts["repeated"]) == (6, 3)
