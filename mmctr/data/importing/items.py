@@ -248,15 +248,16 @@ def _wide(source: Source, key: str) -> dict[str, str]:
         if column != key and (found := re.fullmatch(r"(.+?)[_.]?(\d+)", column)):
             numbered.setdefault(found[1], {})[int(found[2])] = column
     return {
-        prefix: _vector_of([text(source, columns[place]) for place in sorted(columns)])
+        prefix: _vector_of(source, [columns[place] for place in sorted(columns)])
         for prefix, columns in numbered.items()
         if len(columns) > 1 and max(columns) - min(columns) == len(columns) - 1
     }
 
 
-def _vector_of(texts: list[str]) -> str:
-    """SQL of a vector from text for each number; NULL if all of them are missing."""
-    numbers = [f"nullif(try_cast({text} AS FLOAT), 'NaN'::FLOAT)" for text in texts]
+def _vector_of(source: Source, columns: list[str]) -> str:
+    """SQL of a vector from a column for each number; NULL if all of them are missing."""
+    plain = [text(source, c) if source.kind(c) == "JSON" else quoted(c) for c in columns]
+    numbers = [f"nullif(try_cast({number} AS FLOAT), 'NaN'::FLOAT)" for number in plain]
     vector = f"[{', '.join(numbers)}]"
     return f"CASE WHEN list_count({vector}) > 0 THEN {vector} END"
 

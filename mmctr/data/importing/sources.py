@@ -193,8 +193,10 @@ def readable(name: str, form: str) -> Iterator[None]:
         # A full disk is no matter of the table that was read.
         if full := next((n for n in FULL if os.strerror(n) in str(error)), None):
             raise OSError(full, os.strerror(full)) from error
+        damaged = isinstance(error, duckdb.IOException)  # as a packed file that was cut off
+        advice = "write it again" if damaged else ADVICE[form]
         raise DataError(
-            f"{name} is not a readable table ({first_line(error)}): {ADVICE[form]}."
+            f"{name} is not a readable table ({first_line(error)}): {advice}."
         ) from error
 
 

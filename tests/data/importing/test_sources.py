@@ -390,6 +390,7 @@ def test_a_json_array_is_read(tmp_path):
         ("log.jsonl", '{"user_id": 1,\n', "as JSON Lines, an object a line.$"),
         ("log.csv", "user_id,item_id,timestamp\n", "log.csv has columns, but no rows"),
         ("log.csv", "", "log.csv is empty: name a CSV"),
+        ("log.csv.gz", "not packed", "log.csv.gz is not a readable table .*: write it again.$"),
     ],
 )
 def test_advice_fits_the_kind_of_file(tmp_path, name, text, message):
