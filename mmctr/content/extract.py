@@ -177,8 +177,9 @@ def _encode_missing(
     reused = sum(len(ids[rows]) for rows, _ in shards) - todo
     stages: Counter[str] = Counter()
     start = time.perf_counter()
-    hidden = os.environ.get("RANK", "0") != "0"
-    bar = tqdm(total=reused + todo, initial=reused, desc=medium, unit=" items", disable=hidden)
+    # A False would overrule TQDM_DISABLE.
+    hidden = {"disable": True} if os.environ.get("RANK", "0") != "0" else {}
+    bar = tqdm(total=reused + todo, initial=reused, desc=medium, unit=" items", **hidden)
     with bar:
         encoded = encode([part for _, part, _ in missing], advance=bar.update)
         for (items, _, path), (features, reasons, seconds) in zip(missing, encoded, strict=True):

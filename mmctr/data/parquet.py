@@ -24,9 +24,11 @@ def unreadable(path: Path, reason: str) -> DataError:
     )
 
 
-def unfit(path: Path, column: str, row: int | None, found: object, expected: str) -> DataError:
-    """The error of a value, or (row None) of a whole column."""
-    where = "" if row is None else f", row {row}"
+def unfit(
+    path: Path, column: str, row: int | str | None, found: object, expected: str
+) -> DataError:
+    """The error of a value by its row or in words, or (None) of a whole column."""
+    where = "" if row is None else f", {row}" if isinstance(row, str) else f", row {row}"
     return DataError(f"{path}, column {column}{where}: found {found}, expected {expected}.")
 
 
@@ -164,32 +166,42 @@ def float_lists(values: np.ndarray) -> pa.ListArray:
     return pa.ListArray.from_arrays(offsets, pa.array(values.ravel(), pa.float32()))
 
 
-def matrix(values: pa.ChunkedArray, path: Path, column: str, dtype: type) -> np.ndarray:
-    """A list column whose rows have equal widths and finite values as a matrix [n, width]."""
+def matrix(
+    values: pa.ChunkedArray, path: Path, column: str, dtype: type, names: Sequence | None = None
+) -> np.ndarray:
+    """A list column whose rows have equal widths and finite values as a matrix [n, width].
+
+    names: what errors call the rows, instead of their numbers.
+    """
+
+    def name(row: int) -> str:
+        return f"row {row}" if names is None else str(names[row])
+
     if not len(values):
         raise DataError(f"{path} has no rows: expected one for each item.")
     _no_nulls(values, path, column, 0)
     lengths = pc.list_value_length(values).to_numpy().astype(np.int64)
     width = int(lengths[0])
     if not width:
-        raise unfit(path, column, 0, "0 values", "at least 1")
+        raise unfit(path, column, name(0), "0 values", "at least 1")
     if (lengths != width).any():
         row = int((lengths != width).argmax())
-        raise unfit(path, column, row, f"{lengths[row]} values", f"{width} as in row 0")
+        expected = f"{width} as in {name(0)}"
+        raise unfit(path, column, name(row), f"{lengths[row]} values", expected)
     result = np.empty((len(lengths), width), dtype=dtype)
     start = 0
     for chunk in values.chunks:
         flat, stop = chunk.flatten(), start + len(chunk)
         if flat.null_count:
             row = start + pc.index(flat.is_null(), True).as_py() // width
-            raise unfit(path, column, row, "a missing value", "a number")
+            raise unfit(path, column, name(row), "a missing value", "a number")
         result[start:stop] = flat.to_numpy(zero_copy_only=False).reshape(-1, width)
         start = stop
     # A sum is finite only if every term is (or the terms overflow, which is as unusable).
     with np.errstate(invalid="ignore"):
         bad = ~np.isfinite(result.sum(axis=1, dtype=np.float64))
     if bad.any():
-        raise unfit(path, column, int(bad.argmax()), "NaN or infinity", "finite numbers")
+        raise unfit(path, column, name(int(bad.argmax())), "NaN or infinity", "finite numbers")
     return result
 
 

@@ -68,7 +68,7 @@ def fit(
         desc="train",
         unit=" samples",
         unit_scale=True,
-        disable=number > 0,
+        **({"disable": True} if number > 0 else {}),  # a False would overrule TQDM_DISABLE
     )
     with tuned(model.device), bar:
         for epoch in range(progress.epoch, config.epochs):

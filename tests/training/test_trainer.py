@@ -1,10 +1,12 @@
 """Training learns, repeats itself, stops early, and ends with the best weights."""
 
 import copy
+import functools
 
 import numpy as np
 import pytest
 import torch
+from tqdm.auto import tqdm
 
 from mmctr.data.catalog import Catalog
 from mmctr.data.dataset import Dataset
@@ -47,6 +49,16 @@ def test_the_seed_decides_the_order_of_rows(easy):
         (record,) = fit(copy.deepcopy(fresh), easy, config).records
         losses.append(record["train_loss"])
     assert losses[0] == losses[1] != losses[2]
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_the_environment_hides_the_bar(easy, monkeypatch, capfd, hidden):
+    # TQDM_DISABLE becomes tqdm's default when it is imported; what a caller gives overrules it.
+    bar = functools.partial(tqdm, disable=hidden)
+    monkeypatch.setattr(trainer, "tqdm", bar)
+    model, config = model_for(easy, epochs=1, validations=1)
+    fit(model, easy, config)
+    assert ("train:" in capfd.readouterr().err) != hidden
 
 
 def test_the_best_weights_are_kept(easy, monkeypatch):

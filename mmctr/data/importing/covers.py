@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmctr.data import schema
 from mmctr.data.importing.items import Items
+from mmctr.data.importing.labels import text
 from mmctr.data.importing.recipe import Recipe
 from mmctr.data.importing.sources import Source, id_text, quoted
 from mmctr.errors import DataError
@@ -38,6 +39,12 @@ def copy_covers(
             target.write_bytes(picture)
         else:
             shutil.copyfile(picture, target)
+    if not found:
+        name, first = (covers.name if isinstance(covers, Source) else covers), items.ids[0]
+        raise DataError(
+            f"{name} has a cover for 0 of {len(items):,} items: expected pictures that are named "
+            f"by item id, such as {first}.jpg, or a table of such ids and pictures."
+        )
     missing = len(items) - len(found)
     return {"covers": len(found), "without_cover": missing, "covers_left_over": left_over}
 
@@ -57,7 +64,9 @@ def _of_table(source: Source, recipe: Recipe) -> Iterator[tuple[list[str], Path 
     for name in others:  # as Hugging Face's datasets have pictures
         if source.columns[name].startswith("STRUCT") and "bytes" in source.columns[name]:
             pictures[name] = f"{quoted(name)}.bytes"
-    paths = {name: quoted(name) for name in others if source.kind(name) in ("VARCHAR", "JSON")}
+    paths = {
+        name: text(source, name) for name in others if source.kind(name) in ("VARCHAR", "JSON")
+    }
     if not pictures and not paths:
         raise DataError(
             f"{source.name} has no column of pictures, only {', '.join(source.columns)}: expected "
@@ -72,7 +81,7 @@ def _of_table(source: Source, recipe: Recipe) -> Iterator[tuple[list[str], Path 
     for row in rows:
         name, picture = row["id"], row["picture"]
         if isinstance(picture, str):
-            path = base / picture.strip('"')
+            path = base / picture
             picture = path if path.is_file() else None
         yield [name] if name is not None and picture is not None else [], picture
 

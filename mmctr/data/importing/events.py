@@ -13,13 +13,14 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from mmctr.data.importing.fields import Column, asked, field_names
-from mmctr.data.importing.labels import KEPT, filtered, label, number, unnested
+from mmctr.data.importing.labels import KEPT, filtered, label, number, text, unnested
 from mmctr.data.importing.recipe import Recipe
 from mmctr.data.importing.sources import (
     FRACTIONS,
     INTEGERS,
     Source,
     id_text,
+    literal,
     progress,
     quoted,
 )
@@ -29,6 +30,7 @@ CHUNK = 1 << 18  # clicks that are worked on at once, or one user's: they fit a 
 BATCH = 1 << 17  # rows that are taken over from DuckDB at once
 NANOSECONDS = {"days": 86_400 * 10**9, "seconds": 10**9, "milliseconds": 10**6}
 NANOSECONDS |= {"microseconds": 10**3, "nanoseconds": 1}
+LABELS = ("label", "click", "clicked", "is_click")  # columns that likely say what was clicked
 # Numbers below are taken for times of the unit: 1e5 days are 273 years.
 UNITS = ((1e5, "days"), (1e11, "seconds"), (1e14, "milliseconds"), (1e17, "microseconds"))
 
@@ -101,14 +103,21 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
             "rating column or leave min_rating out."
         )
     needed += [KEPT, recipe.rating_column, *field_names(recipe.context_fields, source)]
-    source = source.kept(needed, workplace / "log.parquet")
+    unused = [c for c in source.columns if c.lower() in LABELS and not _tells_clicks(recipe)]
+    source = source.kept(needed + unused, workplace / "log.parquet")
     time, unit, said = _time(source, recipe.time_column)
+    for column in unused:
+        if source.rows(f"SELECT count(DISTINCT {quoted(column)}) FROM {{source}}")[0][0] == 2:
+            said.append(
+                f"Warning: column {column} is there but not used: every row counts as a click; "
+                f"give --label {column} if it says which were clicked."
+            )
     context = asked(source, recipe.context_fields, {recipe.time_column: time})
     columns = {
         "user_id": id_text(source, recipe.user_column),
         "item_id": id_text(source, recipe.item_column),
         "time": time,
-        "place": quoted(recipe.order_by) if recipe.order_by else "NULL",
+        "place": text(source, recipe.order_by) if recipe.order_by else "NULL",
         "label": label(source, recipe) if recipe.label_column else "1",
         "impression": _impression(source, recipe),
         "dropped": f"NOT {quoted(KEPT)}" if KEPT in source.columns else "false",
@@ -129,9 +138,7 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
     source.create("kinds", grouped, "read")
     counts, examples = _counts(source, joined, recipe)
     if not counts["known"]:
-        raise DataError(
-            f"{source.name} has no row on an item of the items table: check the id columns."
-        )
+        raise _nothing_left(source, recipe, counts)
     said += examples
     numbered = "SELECT user_id, row_number() OVER (ORDER BY length(user_id), user_id) AS user"
     source.create("users", f"{numbered} FROM kinds WHERE kind = 'known'", "number users")
@@ -149,7 +156,9 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
         wanted.append("coalesce(impression, time::VARCHAR) AS impression")
         order.append("impression")
     if recipe.order_by:
-        order += ["try_cast(place::VARCHAR AS DOUBLE) NULLS LAST", "place::VARCHAR"]
+        # Whole numbers beyond 2^53 are equal as doubles only.
+        order += [f"try_cast(place AS {kind}) NULLS LAST" for kind in ("DOUBLE", "HUGEINT")]
+        order.append("place")
     fields = [f"context{place}" for place in range(len(context))]
     order += ["item", *(["label DESC"] if recipe.label_column else []), *fields]
     ordered = (
@@ -174,6 +183,28 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
     simultaneous = recipe.order_by is None
     counts |= {"users": users, "simultaneous": found["ties"] if simultaneous else 0}
     return Log(path, kept, counts, said, unit, simultaneous, bool(found["impressions"]), context)
+
+
+def _tells_clicks(recipe: Recipe) -> bool:
+    """Whether the user has said which rows are clicks."""
+    named = recipe.label_column, recipe.min_rating, recipe.where
+    return any(option is not None for option in named)
+
+
+def _nothing_left(source: Source, recipe: Recipe, counts: dict[str, int]) -> DataError:
+    """What became of most rows of a log of which none is left, and what to do."""
+    kinds = {
+        "left_out_by_where": ("are left out by where", "check its condition"),
+        "below_min_rating": (f"are below min_rating {recipe.min_rating}", "choose a lower one"),
+        "unreadable": ("could not be read", "check the columns of users, items and times"),
+        "of_unknown_items": ("are of items not in the table", "check the id columns"),
+    }
+    most = max(kinds, key=lambda kind: counts.get(kind, 0))
+    words, advice = kinds[most]
+    return DataError(
+        f"{source.name} has no row on an item of the items table: {counts[most]:,} of "
+        f"{counts['interactions']:,} rows {words}: {advice}."
+    )
 
 
 def _impression(source: Source, recipe: Recipe) -> str:
@@ -323,18 +354,27 @@ def _time(source: Source, column: str) -> tuple[str, int | None, list[str]]:
     if kind == "JSON":
         name, kind = f"({name} ->> '$')", "VARCHAR"
     unit, words = None, "dates"
-    if kind == "VARCHAR" and _all(source, name, f"try_cast({name} AS DOUBLE) IS NOT NULL"):
-        # DuckDB would round what has a fraction.
-        whole = _all(source, name, f"regexp_matches({name}, '^\\s*[+-]?[0-9]+\\s*$')")
-        name = f"try_cast({name} AS {'BIGINT' if whole else 'DOUBLE'})"
-        kind = "BIGINT" if whole else "DOUBLE"
+    if kind == "VARCHAR":
+        # Most rows tell: a word or a date among numbers is an unreadable row.
+        double, date = (f"try_cast({name} AS {form})" for form in ("DOUBLE", "TIMESTAMP"))
+        whole = f"regexp_matches({name}, '^\\s*[+-]?[0-9]+\\s*$')"
+        kinds = (f"isfinite({double})", f"isfinite({double}) AND NOT {whole}")
+        kinds += (f"CASE WHEN {double} IS NULL THEN {date} IS NOT NULL END",)  # dates are slow
+        counted = ", ".join(f"count(*) FILTER ({kind})" for kind in kinds)
+        ((numbers, fractions, dates),) = source.rows(f"SELECT {counted} FROM {{source}}")
+        if numbers > dates:
+            # DuckDB would round what has a fraction.
+            kind = "DOUBLE" if fractions else "BIGINT"
+            name = f"try_cast({name} AS {kind})"
     if kind in (*INTEGERS, *FRACTIONS):
         # By the middle one: a single damaged time must not change the unit of all.
         size = f"approx_quantile(abs({name}::DOUBLE), 0.5) FILTER (isfinite({name}::DOUBLE))"
         middle = source.rows(f"SELECT {size} FROM {{source}}")[0][0] or 0
         words = next((unit for limit, unit in UNITS if middle < limit), "nanoseconds")
         unit = NANOSECONDS[words]
-        if kind in INTEGERS:
+        if day := _day_of_digits(source, name, int(middle)):
+            time, words, unit = f"TRY(epoch_ns({day}))", "dates of digits (yyyymmdd)", None
+        elif kind in INTEGERS:
             time = f"TRY(({name}::HUGEINT * {unit})::BIGINT)"
         else:  # a double of today's seconds is exact to the microsecond
             time = f"TRY((round({name}::DOUBLE * {unit} / 1000)::HUGEINT * 1000)::BIGINT)"
@@ -371,6 +411,11 @@ def _time(source: Source, column: str) -> tuple[str, int | None, list[str]]:
     return time, unit, said
 
 
-def _all(source: Source, value: str, condition: str) -> bool:
-    sql = f"SELECT bool_and({condition}) FROM {{source}} WHERE {value} IS NOT NULL"
-    return bool(source.rows(sql)[0][0])
+def _day_of_digits(source: Source, number: str, middle: int) -> str:
+    """SQL of numbers such as 20240531 or 20240531120000 as dates; empty unless most are some."""
+    if len(str(middle)) not in (8, 12, 14):  # today's seconds have 10, milliseconds 13
+        return ""
+    forms = literal(["%Y%m%d", "%Y%m%d%H%M", "%Y%m%d%H%M%S"])
+    day = f"try_strptime(TRY({number}::BIGINT)::VARCHAR, {forms})"
+    some = f"count_if({day} BETWEEN '1990-01-01' AND '2100-12-31')"
+    return day if source.rows(f"SELECT 2 * {some} > count({number}) FROM {{source}}")[0][0] else ""

@@ -1,6 +1,7 @@
 """The items of a log: ids, titles, tags and ready-made embeddings, in an order of their own."""
 
 import ast
+import csv
 import json
 import re
 from collections.abc import Collection
@@ -13,12 +14,17 @@ import numpy as np
 import pyarrow as pa
 
 from mmctr.data import schema
+from mmctr.data.importing.labels import text
 from mmctr.data.importing.recipe import Recipe
 from mmctr.data.importing.sources import Source, id_text, quoted
 from mmctr.data.parquet import float_lists, listed, matrix
 from mmctr.errors import DataError
 
 SIGNS = "|;,"  # that join tags in one text
+QUOTED = r"'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\""
+ATOM = rf"{QUOTED}|None|-?[0-9][0-9.]*"  # of lists as Python and NumPy write them
+ATOMS = re.compile(rf"\s*(?:(?:{ATOM})(?:[\s,]+(?:{ATOM}))*[\s,]*)?")
+TUPLE = re.compile(rf"\(\s*(?:(?:{QUOTED})(?:\s*,\s*(?:{QUOTED}))*,?\s*)?\)")
 EMBEDDINGS = {  # the options that name them, and what strategies v1 to v4 call them
     "text_embedding_column": schema.TEXT_COLUMN,
     "image_embedding_column": schema.IMAGE_COLUMN,
@@ -70,10 +76,10 @@ def read_items(source: Source, recipe: Recipe) -> Items:
     tag_names = [n for n in (recipe.tags_column, "genres") if n in source.columns]
     tags = tag_names[0] if tag_names else None
     source.require(*filter(None, (title, tags)))
-    titles = _text(source, title) if title else "''"
+    titles = text(source, title) if title else "''"
     table = source.table(
         f"SELECT {id_text(source, key)} AS id, {titles} AS title, "
-        f"{quoted(tags) if tags else 'NULL'} AS tags FROM {{source}} ORDER BY length(id), id"
+        f"{_tags(source, tags) if tags else 'NULL'} AS tags FROM {{source}} ORDER BY length(id), id"
     )
     ids = table["id"].combine_chunks().cast(pa.string())
     if ids.null_count:
@@ -165,9 +171,11 @@ def read_embeddings(source: Source, items: Items, recipe: Recipe) -> Embeddings:
         if not len(there):
             raise DataError(f"{source.name}, column {column}: found no vector, expected numbers.")
         path = Path(source.name)
-        values = matrix(there["vector"], path, column, np.float32)
+        place = there["number"].to_numpy() - 1
+        names = [f"item {own}" for own in items.ids.take(pa.array(place)).to_pylist()]
+        values = matrix(there["vector"], path, column, np.float32, names)
         result = np.zeros((len(items), values.shape[1]), dtype=np.float32)
-        result[there["number"].to_numpy() - 1] = values
+        result[place] = values
         return result
 
     features = {name: joined(column) for name, column in names.items()}
@@ -215,13 +223,21 @@ def _vector(source: Source, column: str) -> str:
         # A matrix an item, which many models give, is one vector as in Arrow's tensors.
         return f"{name}::FLOAT[]" if depth[1].count("[") == 1 else f"flatten({name}::FLOAT[][])"
     if form in ("VARCHAR", "JSON"):
-        text = f"({name}::VARCHAR)"
-        wrong = f"{text} IS NOT NULL AND try_cast({text} AS FLOAT[]) IS NULL"
-        fits = source.rows(
-            f"SELECT count({name}) > 0 AND count_if({wrong}) = 0 AND "
-            f"bool_and(starts_with(trim({text}), '[')) FROM {{source}}"
-        )[0][0]
-        return f"try_cast({text} AS FLOAT[])" if fits else ""
+        words = f"trim({text(source, column)})"
+        # As JSON or NumPy writes it, which puts blanks between numbers.
+        inner = f"string_split_regex(trim({words}, '[] \n'), '[\\s,]+')"
+        vector = f"CASE WHEN {words} <> '' THEN try_cast({inner} AS FLOAT[]) END"
+        ((lists, some, short),) = source.rows(
+            f"SELECT bool_and(starts_with({words}, '[')) FILTER ({words} <> ''), "
+            f"count_if(list_count({vector}) > 0), count_if(contains({words}, '...')) "
+            "FROM {source}"
+        )
+        if lists and some and short:
+            raise DataError(
+                f"{source.name}, column {column}: found a vector cut short by '...', as NumPy "
+                "prints long ones: write all of its numbers."
+            )
+        return vector if lists and some else ""
     return ""
 
 
@@ -232,15 +248,26 @@ def _wide(source: Source, key: str) -> dict[str, str]:
         if column != key and (found := re.fullmatch(r"(.+?)[_.]?(\d+)", column)):
             numbered.setdefault(found[1], {})[int(found[2])] = column
     return {
-        prefix: "[" + ", ".join(f"{quoted(c)}::FLOAT" for _, c in sorted(columns.items())) + "]"
+        prefix: _vector_of(source, [columns[place] for place in sorted(columns)])
         for prefix, columns in numbered.items()
         if len(columns) > 1 and max(columns) - min(columns) == len(columns) - 1
     }
 
 
-def _text(source: Source, column: str) -> str:
-    name = quoted(column)
-    return f"({name} ->> '$')" if source.kind(column) == "JSON" else f"{name}::VARCHAR"
+def _vector_of(source: Source, columns: list[str]) -> str:
+    """SQL of a vector from a column for each number; NULL if all of them are missing."""
+    plain = [text(source, c) if source.kind(c) == "JSON" else quoted(c) for c in columns]
+    numbers = [f"nullif(try_cast({number} AS FLOAT), 'NaN'::FLOAT)" for number in plain]
+    vector = f"[{', '.join(numbers)}]"
+    return f"CASE WHEN list_count({vector}) > 0 THEN {vector} END"
+
+
+def _tags(source: Source, column: str) -> str:
+    """SQL of a column of tags: lists as they are, anything else as text."""
+    form, name = source.columns[column], quoted(column)
+    if form == "JSON[]":
+        return f"list_transform({name}, lambda x: x ->> '$')"
+    return name if form.endswith("]") else text(source, column)
 
 
 def _missing(what: str, column: str) -> str:
@@ -256,16 +283,32 @@ def _tags_said(column: str, sign: str, words: list[list[str]]) -> str:
 
 
 def _is_list(text: str) -> bool:
-    return text.strip().startswith("[") and text.strip().endswith("]")
+    """Whether a text is a list as JSON, Python, NumPy or Postgres writes it.
+
+    Words in brackets are none: "(no genres listed)".
+    """
+    text = text.strip()
+    return text[:1] + text[-1:] in ("[]", "{}") or bool(TUPLE.fullmatch(text))
 
 
 def _parsed(text: str) -> list[Any]:
-    for read in (json.loads, ast.literal_eval):
+    text = text.strip()
+    for read in (json.loads, _atoms, ast.literal_eval):
         try:
             return list(read(text))
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             continue
-    return text.strip()[1:-1].split(",")
+    line = " ".join(text[1:-1].split())
+    words = next(csv.reader([line], skipinitialspace=True, escapechar="\\"), [])
+    return [word for word in words if word != "NULL"]
+
+
+def _atoms(text: str) -> list[Any]:
+    """The words of a list with or without commas: Python would join NumPy's words in one."""
+    if not ATOMS.fullmatch(text[1:-1]):
+        raise ValueError("no list of words and numbers")
+    atoms = (atom for atom in re.findall(ATOM, text[1:-1]) if atom != "None")
+    return [ast.literal_eval(atom) if atom[0] in "'\"" else atom for atom in atoms]
 
 
 def embedding_columns(embeddings: dict[str, np.ndarray], rows: int) -> dict[str, pa.ChunkedArray]:

@@ -30,11 +30,12 @@ class Recipe(Config):
     item_fields, user_fields, context_fields: further columns of the items, the users' table and the
     log, by comma, as name or name:kind (category, number or time).
     text_embedding_column, image_embedding_column: of the features table, which strategies v1 to v4
-    fuse; every other embedding there is for a strategy provided:COLUMN. delimiter, encoding: of CSV
-    files, found out if not given. memory: GB that the whole process stays within, from 1 on,
-    however many clicks there are. DuckDB, which sorts, has a quarter of it and spills the rest
-    beside the output; libraries and the clicks that are written at once need about 0.6. Not
-    counted: titles and tags, embeddings, and a single user's clicks if they are over 260,000.
+    fuse; every other embedding there is for a strategy provided:COLUMN. delimiter: of the CSV files
+    whose first line has it; encoding: of those that are not UTF-8; both are found out for all
+    others. memory: GB that the whole process stays within, from 1 on, however many clicks there
+    are. DuckDB, which sorts, has a quarter of it and spills the rest beside the output; libraries
+    and the clicks that are written at once need about 0.6. Not counted: titles and tags,
+    embeddings, and a single user's clicks if they are over 260,000.
     """
 
     user_column: str = "user_id"

@@ -3,11 +3,12 @@
 Nothing is read that the user did not name, and no extension is fetched.
 """
 
+import codecs
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -23,12 +24,18 @@ from mmctr.files import FULL
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+BLANK = b"\xef\xbb\xbf \t\r\n"
 KINDS = {
     **dict.fromkeys((".csv", ".tsv", ".txt"), "csv"),
     **dict.fromkeys((".json", ".jsonl", ".ndjson"), "json"),
     **dict.fromkeys((".parquet", ".pq"), "parquet"),
 }
-COMPRESSED = (".gz", ".zst", ".zstd")
+COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
+ADVICE = {
+    "csv": "write it again, or set -p delimiter=... or -p encoding=latin-1",
+    "json": "write it again as JSON Lines, an object a line",
+    "parquet": "write it again",
+}
 # Lines with more or fewer columns than the header are counted, instead of ending the import.
 REJECTS = "store_rejects=true, rejects_limit=0"
 INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
@@ -41,7 +48,7 @@ class Source:
     """A table of one or more files.
 
     sql: reads it. columns: type by name. header: names as they are written, maybe one twice.
-    detected: in words.
+    detected: in words. form: csv, json or parquet. said: sentences on how ids were understood.
     """
 
     connection: "DuckDBPyConnection"
@@ -51,30 +58,31 @@ class Source:
     columns: dict[str, str]
     header: list[str]
     detected: str
-    is_csv: bool
+    form: str
+    said: list[str] = field(default_factory=list)
 
     def rows(self, sql: str) -> list[tuple]:
         """What SQL gives in which {source} is the table; DataError if it cannot be read."""
-        with readable(self.name):
+        with readable(self.name, self.form):
             return self.connection.sql(sql.replace("{source}", self.sql)).fetchall()
 
     def table(self, sql: str) -> pa.Table:
         """Like `rows`, as a table."""
-        with readable(self.name):
+        with readable(self.name, self.form):
             return self.connection.sql(sql.replace("{source}", self.sql)).to_arrow_table()
 
     def batches(self, sql: str, size: int) -> Iterator[pa.RecordBatch]:
         """Like `rows`, in parts as they are made."""
-        with readable(self.name):
+        with readable(self.name, self.form):
             yield from self.connection.sql(sql.replace("{source}", self.sql)).to_arrow_reader(size)
 
     def create(self, name: str, sql: str, description: str) -> None:
         """Keep what SQL gives as a table of DuckDB; description: of the bar."""
-        with progress(self.connection, description), readable(self.name):
+        with progress(self.connection, description), readable(self.name, self.form):
             self.connection.execute(f"CREATE TABLE {name} AS " + sql.replace("{source}", self.sql))
 
     def require(self, *columns: str) -> None:
-        """Raise DataError unless the table has these columns, once each."""
+        """Raise DataError unless the table has these columns, once each, and rows."""
         if repeated := [column for column in columns if self.header.count(column) > 1]:
             raise DataError(
                 f"{self.name} has several columns {repeated[0]}, expected one: drop or rename the "
@@ -86,10 +94,12 @@ class Source:
                 f"{self.name} has no column {missing[0]}, only {listed(list(self.columns))}: name "
                 "the column that holds it with the options of mmctr data import."
             )
+        if not self.rows("SELECT 1 FROM {source} LIMIT 1"):
+            raise DataError(f"{self.name} has columns, but no rows: name a table that has some.")
 
     def torn_lines(self) -> int:
         """How many lines of CSV had other columns than the header, as far as it was read."""
-        if not self.is_csv:
+        if self.form != "csv":
             return 0
         files = literal([str(path) for path in self.files])
         return self.rows(
@@ -103,7 +113,7 @@ class Source:
         if self.sql.startswith("read_parquet"):
             return self
         chosen, file = ", ".join(map(quoted, names)), literal(str(path))
-        with progress(self.connection, "parse"), readable(self.name):
+        with progress(self.connection, "parse"), readable(self.name, self.form):
             self.connection.execute(
                 f"COPY (SELECT {chosen} FROM {self.sql}) TO {file} (FORMAT parquet)"
             )
@@ -164,7 +174,7 @@ def progress(connection: "DuckDBPyConnection", description: str) -> Iterator[Non
 
 
 @contextmanager
-def readable(name: str) -> Iterator[None]:
+def readable(name: str, form: str) -> Iterator[None]:
     """Turn what DuckDB says of a file into a sentence, or into what Python says of the same."""
     import duckdb
 
@@ -183,9 +193,10 @@ def readable(name: str) -> Iterator[None]:
         # A full disk is no matter of the table that was read.
         if full := next((n for n in FULL if os.strerror(n) in str(error)), None):
             raise OSError(full, os.strerror(full)) from error
+        damaged = isinstance(error, duckdb.IOException)  # as a packed file that was cut off
+        advice = "write it again" if damaged else ADVICE[form]
         raise DataError(
-            f"{name} is not a readable table ({first_line(error)}): write it again, or set -p "
-            "delimiter=... or -p encoding=latin-1 if it is CSV of another kind."
+            f"{name} is not a readable table ({first_line(error)}): {advice}."
         ) from error
 
 
@@ -214,43 +225,43 @@ def files_of(name: Path) -> list[Path]:
 def open_source(connection: "DuckDBPyConnection", names: list[Path], recipe: Recipe) -> Source:
     """A table by the names of its files, all of one kind; DataError if it cannot be read."""
     name = ", ".join(map(str, names))
-    files = [path for one in names for path in files_of(one)]
-    kinds = {_kind(path) for path in files}
+    every = [path for one in names for path in files_of(one)]
+    starts = {path: _start(path) for path in every}
+    files = [path for path in every if starts[path]]  # Spark leaves empty parts
+    if not files:
+        raise DataError(f"{name} is empty: name a CSV, JSON Lines or Parquet table with rows.")
+    kinds = {_kind(path, starts[path]) for path in files}
     if len(kinds) > 1:
         raise DataError(
             f"{name} holds files of several kinds, {' and '.join(sorted(kinds))}: name those of "
             "one kind."
         )
     kind, paths, header = kinds.pop(), literal([str(path) for path in files]), []
-    count = f"{len(files)} files of " if len(files) > 1 else ""
-    if kind == "csv":
-        given = {"delim": recipe.delimiter, "encoding": recipe.encoding}
-        options = "".join(f", {key}={literal(v)}" for key, v in given.items() if v is not None)
-        delimiter, header = _sniffed(connection, files[0], name, options)
-        sql = f"read_csv({paths}, all_varchar=true, header=true{options}"
-        sql += f", {REJECTS})"
-        detected = f"{count}CSV, delimiter {delimiter!r}"
-    elif kind == "json":
-        sql = f"read_json({paths}, format='newline_delimited', union_by_name=true)"
-        detected = f"{count}JSON Lines"
-    else:
-        sql = f"read_parquet({paths}, union_by_name=true, hive_types_autocast=false)"
-        detected = f"{count}Parquet"
-        with readable(name):
-            fields = connection.execute(
-                f"SELECT name FROM parquet_schema({literal(str(files[0]))})"
-            )
-            header = [field for (field,) in fields.fetchall()[1:]]
-    with readable(name):
-        described = connection.execute(f"DESCRIBE SELECT * FROM {sql}").fetchall()
-    columns = {column: str(form) for column, form, *_ in described}
-    if kind == "json":
-        # Whatever they look like, ids and times are read as they are written.
-        asis = {c: "JSON" if _is_plain(form) else form for c, form in columns.items()}
-        forms = ", ".join(f"{literal(c)}: {literal(form)}" for c, form in asis.items())
-        sql = f"read_json({paths}, format='newline_delimited', columns={{{forms}}})"
-        columns = asis
-    return Source(connection, name, files, sql, columns, header, detected, kind == "csv")
+    detected = f"{len(files)} files of " if len(files) > 1 else ""
+
+    def described(sql: str) -> dict[str, str]:
+        found = connection.execute(f"DESCRIBE SELECT * FROM {sql}").fetchall()
+        return {column: str(form) for column, form, *_ in found}
+
+    with readable(name, kind):
+        if kind == "csv":
+            sql, header, words = _csv(connection, files, starts, recipe)
+            detected += f"CSV, {words}"
+        elif kind == "json":
+            array = starts[files[0]].lstrip(BLANK).startswith(b"[")
+            options = f"format='{'array' if array else 'newline_delimited'}'"
+            options += ", hive_types_autocast=false"
+            forms = described(f"read_json({paths}, {options}, union_by_name=true)")
+            # Whatever they look like, ids and times are read as they are written.
+            asis = (f"{literal(c)}: {literal(_asis(form))}" for c, form in forms.items())
+            sql = f"read_json({paths}, {options}, columns={{{', '.join(asis)}}})"
+            detected += "JSON array" if array else "JSON Lines"
+        else:
+            sql = f"read_parquet({paths}, union_by_name=true, hive_types_autocast=false)"
+            detected += "Parquet"
+            schema = f"SELECT name FROM parquet_schema({literal(str(files[0]))})"
+            header = [field for (field,) in connection.execute(schema).fetchall()[1:]]
+        return Source(connection, name, files, sql, described(sql), header, detected, kind)
 
 
 def id_text(source: Source, column: str) -> str:
@@ -266,7 +277,9 @@ def id_text(source: Source, column: str) -> str:
         whole = f"regexp_matches({plain}, '^-?[0-9]+(\\.0*)?$')"
         _require_none(source, column, f"{number} AND NOT {whole}", plain)
         text = f"CASE WHEN {number} THEN regexp_replace({plain}, '\\.0*$', '') ELSE {plain} END"
-    elif kind in ("VARCHAR", "ENUM") or kind in INTEGERS or kind == "UUID":
+    elif kind == "VARCHAR":
+        text = _without_zeros(source, column)
+    elif kind in ("ENUM", "UUID") or kind in INTEGERS:
         text = f"{name}::VARCHAR"
     elif kind in FRACTIONS:
         there = f"{name} IS NOT NULL AND NOT isnan({name}::DOUBLE)"
@@ -293,6 +306,21 @@ def quoted(column: str) -> str:
     return '"' + column.replace('"', '""') + '"'
 
 
+def _without_zeros(source: Source, column: str) -> str:
+    """SQL of ids that are text: 123.0 is 123 if all are such, as of a careless export."""
+    name = quoted(column)
+    there, zeros = f"{name} <> ''", f"regexp_matches({name}, '^-?[0-9]+\\.0+$')"
+    # One other id ends the search early.
+    if source.rows(f"SELECT 1 FROM {{source}} WHERE {there} AND NOT {zeros} LIMIT 1"):
+        return name
+    if found := source.rows(f"SELECT {name} FROM {{source}} WHERE {there} LIMIT 1"):
+        own = found[0][0]
+        source.said.append(
+            f"{source.name}, column {column}: ids such as {own} are read as {own.partition('.')[0]}"
+        )
+    return f"regexp_replace({name}, '\\.0+$', '')"
+
+
 def _require_none(source: Source, column: str, wrong: str, value: str) -> None:
     found = source.rows(f"SELECT {value} FROM {{source}} WHERE {wrong} LIMIT 1")
     if found:
@@ -302,15 +330,63 @@ def _require_none(source: Source, column: str, wrong: str, value: str) -> None:
         )
 
 
-def _sniffed(
-    connection: "DuckDBPyConnection", path: Path, name: str, options: str
-) -> tuple[str, list[str]]:
-    """The delimiter of a CSV file, and its header as it is written."""
-    file = literal(str(path))
-    with readable(name):
-        found = connection.execute(f"SELECT Delimiter FROM sniff_csv({file}{options})").fetchone()
-        plain = f"read_csv({file}, all_varchar=true, header=false{options})"
-        return found[0], list(connection.execute(f"SELECT * FROM {plain} LIMIT 1").fetchone() or ())
+def _csv(
+    connection: "DuckDBPyConnection", files: list[Path], starts: dict[Path, bytes], recipe: Recipe
+) -> tuple[str, list[str], str]:
+    """SQL that reads CSV files, their header as it is written, and their delimiter in words.
+
+    Files with another first line have columns or a delimiter of their own, and become one table by
+    the columns' names.
+    """
+    alike: dict[bytes, list[Path]] = {}
+    for path in files:
+        alike.setdefault(starts[path].split(b"\n")[0], []).append(path)
+    parts, headers, delimiters = [], [], []
+    for line, group in alike.items():
+        options, first = f"all_varchar=true{_forced(line, group, recipe)}", literal(str(group[0]))
+        # Torn lines must not mislead what is found out of the first lines either.
+        sniffed = f"sniff_csv({first}, {options}, ignore_errors=true)"
+        delimiters += connection.execute(f"SELECT Delimiter FROM {sniffed}").fetchone()
+        plain = f"read_csv({first}, {options}, header=false, ignore_errors=true)"
+        headers.append(list(connection.execute(f"SELECT * FROM {plain} LIMIT 1").fetchone() or ()))
+        paths = literal([str(path) for path in group])
+        parts.append(f"read_csv({paths}, {options}, header=true, {REJECTS})")
+    sql = f"(FROM {' UNION ALL BY NAME FROM '.join(parts)})" if len(parts) > 1 else parts[0]
+    header = next((one for one in headers if len(set(one)) < len(one)), headers[0])
+    return sql, header, "delimiter " + " and ".join(map(repr, dict.fromkeys(delimiters)))
+
+
+def _forced(line: bytes, files: list[Path], recipe: Recipe) -> str:
+    """The options for CSV that the user gave, as far as they fit files of this first line."""
+    given, line = {}, line.replace(b"\0", b"")  # of UTF-16
+    if recipe.delimiter is not None:
+        sign = recipe.delimiter.replace("\\t", "\t")
+        if any(sign.encode(code, "replace") in line for code in ("utf-8", "latin-1")):
+            given["delim"] = sign
+    if recipe.encoding is not None and not all(map(_is_utf8, files)):
+        given["encoding"] = recipe.encoding
+    return "".join(f", {option}={literal(value)}" for option, value in given.items())
+
+
+def _is_utf8(path: Path) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        with pa.input_stream(str(path), COMPRESSED.get(path.suffix.lower())) as file:
+            while block := file.read(1 << 20):
+                if "\0" in decoder.decode(block):
+                    return False
+        return decoder.decode(b"", final=True) == ""
+    except (UnicodeDecodeError, OSError):
+        return False
+
+
+def _start(path: Path) -> bytes:
+    """How a file begins, unpacked; DuckDB tells of a damaged one."""
+    try:
+        with pa.input_stream(str(path), COMPRESSED.get(path.suffix.lower())) as file:
+            return file.read(1 << 16)
+    except OSError:
+        return b"?"
 
 
 def _is_part(path: Path, folder: Path) -> bool:
@@ -325,17 +401,17 @@ def _suffix(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def _kind(path: Path) -> str:
+def _kind(path: Path, start: bytes) -> str:
     """By the ending, or, if that says nothing, by the first bytes."""
     if kind := KINDS.get(_suffix(path)):
         return kind
-    with path.open("rb") as file:
-        start = file.read(4)
-    return "parquet" if start == b"PAR1" else "json" if start[:1] == b"{" else "csv"
+    json = start.lstrip(BLANK).startswith((b"{", b"[{"))
+    return "parquet" if start.startswith(b"PAR1") else "json" if json else "csv"
 
 
-def _is_plain(form: str) -> bool:
-    return not form.endswith("]") and not form.startswith(("STRUCT", "MAP"))
+def _asis(form: str) -> str:
+    """The type to read a field of JSON as: plain ones as they are written."""
+    return form if form.endswith("]") or form.startswith(("STRUCT", "MAP")) else "JSON"
 
 
 def literal(value: Any) -> str:

@@ -1,6 +1,9 @@
 """Which events are for train, valid and test: time runs one way, and new items stay new."""
 
+import re
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -112,8 +115,12 @@ def _border(given: object, name: str, share: float, log: Log, source: Source) ->
         return int(source.rows(times)[0][0])
     if not isinstance(given, str) and log.unit is not None:
         return int(given * log.unit)
+    text = re.sub(r"^(\d{8})(\d{4}|\d{6})$", r"\1T\2", str(given))  # a date of digits
+    with suppress(ValueError):
+        date = datetime.fromisoformat(text)
+        text = (date.astimezone(UTC).replace(tzinfo=None) if date.tzinfo else date).isoformat()
     try:
-        return int(np.datetime64(str(given), "ns").astype(np.int64))
+        return int(np.datetime64(text, "ns").astype(np.int64))
     except ValueError:
         raise ConfigError(
             f"Parameter {name!r} is {given!r}, expected a date such as 2024-05-31, or a number as "

@@ -23,7 +23,7 @@ from mmctr.data.importing.recipe import Recipe
 from mmctr.data.importing.sources import engine, files_of, open_source
 from mmctr.data.importing.splits import require_all, splitter
 from mmctr.data.importing.writing import write_items, write_splits
-from mmctr.errors import DataError
+from mmctr.errors import ConfigError, DataError
 from mmctr.files import atomic_folder, write_json
 
 WORK = ".import"  # below the folder that is made: what is sorted and spilled
@@ -55,6 +55,10 @@ def import_dataset(
     tables = [] if arrays else features or []
     named = {"interactions": interactions, "items": items, "features": tables}
     named["users"] = users or []
+    if covers is not None and not covers.exists() and "*" not in str(covers):
+        raise DataError(
+            f"{covers} of --covers is not there: name a folder of pictures or a table of them."
+        )
     if covers is not None and not covers.is_dir():
         named["covers"] = [covers]
     files = [file for names in named.values() for name in names for file in files_of(name)]
@@ -68,6 +72,12 @@ def import_dataset(
                 if names:
                     sources[kind] = open_source(connection, names, recipe)
                     say(f"{kind}: {sources[kind].name} ({sources[kind].detected})")
+            sign = (recipe.delimiter or "").replace("\\t", "\t")
+            if sign and not any(repr(sign) in source.detected for source in sources.values()):
+                raise ConfigError(
+                    f"Parameter 'delimiter' is {sign!r}, which no CSV file has in its first line: "
+                    "leave it out, or give the one that they have."
+                )
             listed = read_items(sources["items"], recipe)
             log = read_log(sources["interactions"], recipe, work)
             for sentence in (*listed.said, *log.said):
@@ -86,6 +96,8 @@ def import_dataset(
                 pictures = sources.get("covers", covers)
                 joined |= copy_covers(pictures, listed, recipe, temporary / "item_images")
             joined |= embeddings.counts
+            for sentence in dict.fromkeys(one for s in sources.values() for one in s.said):
+                say(sentence)
             for kind in ("items", "features", "covers"):
                 if kind in sources and (torn := sources[kind].torn_lines()):
                     joined[f"unreadable_{kind}"] = torn

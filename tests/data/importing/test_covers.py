@@ -95,3 +95,21 @@ def test_a_table_without_pictures_is_one_sentence(tmp_path):
     with pytest.raises(DataError, match="has no column of pictures, only item_id, n: expected"):
         import_dataset(*paths, tmp_path / "o", Recipe.of())
     assert not (tmp_path / "o").exists()
+
+
+def test_covers_of_no_item_are_one_sentence(tmp_path):
+    covers = tmp_path / "covers"
+    covers.mkdir()
+    (covers / "other.png").write_bytes(picture("red"))
+    message = r"covers has a cover for 0 of 12 items: expected pictures .* such as i0\.jpg"
+    with pytest.raises(DataError, match=message):
+        imported(tmp_path, LOG, covers=covers)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_table_of_covers_may_be_json(tmp_path):
+    (tmp_path / 'a "b".png').write_bytes(picture("red"))
+    table = tmp_path / "covers.jsonl"
+    rows = pd.DataFrame({"item_id": ["i5"], "path": ['a "b".png']})
+    rows.to_json(table, orient="records", lines=True)
+    assert colors(imported(tmp_path, LOG, covers=table)[0]) == {"i5": (255, 0, 0)}

@@ -259,3 +259,122 @@ def test_a_dataset_says_the_same_however_few_clicks_are_worked_on_at_once(tmp_pa
         groups = pq.ParquetFile(out / "MicroLens_1M_x1" / "train.parquet").num_row_groups
     assert made[0] == made[1]
     assert groups > 1
+
+
+def positions(out):
+    """Own ids of what was clicked before each test click, and of that click."""
+    ids = pd.read_parquet(out / "item_ids.parquet")["original_id"]
+    test = pd.read_parquet(out / "MicroLens_1M_x1" / "test.parquet")
+    return [ids[n - 1] for n in [*test["item_seq"][0], test["item_id"][0]]]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize(
+    "places",
+    [
+        [10, 9, 2],
+        [2**53 + 2, 2**53 + 1, 2**53],
+        [-(2**53), -(2**53) - 1, -(2**53) - 2],
+        [0.5, -1.5, -2],
+    ],
+)
+@pytest.mark.parametrize("as_text", [True, False])
+def test_order_by_follows_numbers_exactly_even_if_they_are_text(tmp_path, form, places, as_text):
+    log = pd.DataFrame({"user_id": "u", "item_id": ["i1", "i2", "i3"], "timestamp": 7})
+    log["place"] = [str(place) for place in places] if as_text else places
+    ITEMS.to_parquet(tmp_path / "items.parquet")
+    path = tmp_path / f"log.{form}"
+    if form == "csv":
+        log.to_csv(path, index=False)
+    elif form == "jsonl":
+        log.to_json(path, orient="records", lines=True)
+    else:
+        log.to_parquet(path)
+    recipe = Recipe.of(negatives=0, order_by="place")
+    import_dataset([path], [tmp_path / "items.parquet"], None, tmp_path / "o", recipe)
+    assert positions(tmp_path / "o") == ["i3", "i2", "i1"]
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "options", "warned"),
+    [
+        ("Label", [1, 0, 1, 0], {}, True),
+        ("is_click", ["yes", "yes", "no", "no"], {}, True),
+        ("label", [1, 1, 1, 1], {}, False),
+        ("click", [1, 2, 3, 1], {}, False),
+        ("label", [1, 1, 1, 0], {"label_column": "label"}, False),
+        ("other", [1, 0, 1, 0], {}, False),
+    ],
+)
+def test_a_column_that_looks_like_a_label_is_warned_of(tmp_path, column, values, options, warned):
+    log = pd.DataFrame({"user_id": "u", "item_id": [f"i{n}" for n in range(4)]})
+    log = log.assign(timestamp=range(4), **{column: values})
+    said = []
+    imported(tmp_path, log, say=said.append, negatives=0, **options)
+    line = f"Warning: column {column} is there but not used: every row counts as a click; give "
+    line += f"--label {column} if it says which were clicked."
+    assert (line in said) == warned
+
+
+@pytest.mark.parametrize(
+    ("times", "first", "border"),
+    [
+        ([20191231, 20200101, 20200229], "2019-12-31T00:00:00", 20200229),
+        ([19991213100733, 19991213100734, 20000229235959], "1999-12-13T10:07:33", 20000229235959),
+        ([199912131007, 199912131008, 202002292359], "1999-12-13T10:07:00", "2020-02-29"),
+        ([20191231.0, 20200101.0, 20200229.0], "2019-12-31T00:00:00", "2020-02-29"),
+    ],
+)
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_dates_of_digits_are_dates(tmp_path, times, first, border, form):
+    log = pd.DataFrame({"user_id": "u", "item_id": ["i3", "i2", "i1"], "timestamp": times})
+    log = pd.concat([log, log.iloc[:1].assign(timestamp=20201399, item_id="i9")])  # no date
+    path, said = tmp_path / f"log.{form}", []
+    log.to_csv(path, index=False) if form == "csv" else log.to_parquet(path)
+    ITEMS.to_parquet(tmp_path / "items.parquet")
+    recipe = Recipe.of(negatives=0, split="date", valid_from=int(times[1]), test_from=border)
+    paths = [path], [tmp_path / "items.parquet"]
+    counts = import_dataset(*paths, None, tmp_path / "o", recipe, say=said.append)["counts"]
+    assert any(f"timestamp: dates of digits (yyyymmdd), from {first}" in line for line in said)
+    assert [counts[name] for name in ("train", "valid", "test", "unreadable")] == [1] * 4
+    assert positions(tmp_path / "o") == ["i3", "i2", "i1"]
+
+
+@pytest.mark.parametrize(
+    ("times", "word"),
+    [
+        (["1", "2", "3"], "oops"),
+        (["1", "2", "3"], "NULL"),
+        (["1.5", "2.5", "3"], "2020-01-01"),
+        (["2020-01-01", "2020-01-02", "2020-01-03"], "1577836800"),
+        (["1577836800", "1577836801", "1577836803"], "nan"),
+    ],
+)
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_a_word_among_times_is_one_unreadable_row(tmp_path, times, word, form):
+    times = [times[0], word, *times[1:], ""]
+    log = pd.DataFrame({"user_id": "u", "item_id": [f"i{n}" for n in range(5)], "timestamp": times})
+    path, said = tmp_path / f"log.{form}", []
+    log.to_csv(path, index=False) if form == "csv" else log.to_json(
+        path, orient="records", lines=True
+    )
+    ITEMS.to_parquet(tmp_path / "items.parquet")
+    paths = [path], [tmp_path / "items.parquet"], None, tmp_path / "o"
+    counts = import_dataset(*paths, Recipe.of(negatives=0), say=said.append)["counts"]
+    assert (counts["unreadable"], counts["clicks"]) == (2, 3)
+    assert positions(tmp_path / "o") == ["i0", "i2", "i3"]
+    assert any(line.startswith("2 of 5 rows could not be read") for line in said)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"min_rating": 99}, r"log\.csv .*: 3 of 3 rows are below min_rating 99.*choose a lower"),
+        ({"where": "rating = '7'"}, r"3 of 3 rows are left out by where: check its condition"),
+        ({"user_column": "none"}, r"3 of 3 rows could not be read: check the columns"),
+    ],
+)
+def test_a_log_of_which_nothing_is_left_says_why(tmp_path, options, message):
+    log = pd.DataFrame({"user_id": "u", "item_id": ["i1", "i2", "i3"], "timestamp": [1, 2, 3]})
+    with pytest.raises(DataError, match=message):
+        imported(tmp_path, log.assign(rating=5, none=None), negatives=0, **options)

@@ -143,9 +143,13 @@ def test_arrays_of_pandas_are_vectors(tmp_path):
     [
         ({"item_id": ["i0", "i1", "i0"]}, {}, "column item_id: found i0 again, expected each"),
         ({"item_id": ["x", "y", "z"]}, {}, "no row of an item of the items table"),
-        ({"txt_emb": [[1.0], [np.nan], [2.0]]}, {}, "column txt_emb, row 1: found a missing"),
-        ({"img_emb": [[1.0], [2.0], [np.inf]]}, {}, "column img_emb, row 2: found NaN or inf"),
-        ({"graph": [[1.0], [2.0, 3.0], [4.0]]}, {}, "column graph, row 1: found 2 values, exp"),
+        ({"txt_emb": [[1.0], [np.nan], [2.0]]}, {}, "column txt_emb, item i1: found a missing"),
+        ({"img_emb": [[1.0], [2.0], [np.inf]]}, {}, "column img_emb, item i2: found NaN or inf"),
+        (
+            {"graph": [[1.0], [2.0, 3.0], [4.0]]},
+            {},
+            "column graph, item i1: found 2 values, expected 1 as in item i0",
+        ),
         ({"txt_emb": ["a", "b", "c"]}, {"text_embedding_column": "txt_emb"}, "found varchar, exp"),
         ({}, {"text_embedding_column": "words"}, "no column words, only item_id, txt_emb, img_emb"),
         (
@@ -217,6 +221,14 @@ def test_vectors_come_as_lists_json_text_or_columns_and_may_be_missing(tmp_path)
         (['["a", "b|c"]', "[]"], [["a", "b|c"], []]),
         (["['a', 'b']", "[nan]"], [["a", "b"], ["nan"]]),
         ([[1, 2], [3]], [["1", "2"], ["3"]]),
+        (["['a' 'b c'\n \"it's\"]", "['d']", "[]"], [["a", "b c", "it's"], ["d"], []]),
+        (["['a' None 'b']", "[None]", "[1 2]"], [["a", "b"], [], ["1", "2"]]),
+        (["('a', 'b')", "('c',)", "()"], [["a", "b"], ["c"], []]),
+        (["{'a', 'b'}", '{"c"}', "{}"], [["a", "b"], ["c"], []]),
+        (["{a,b}", '{"c d","e, \\"f\\"",NULL}'], [["a", "b"], ["c d", 'e, "f"']]),
+        (['["\\ud83d\\ude00", null]'], [["\U0001f600"]]),
+        (["(no genres listed)", "a|b"], [["(no genres listed)"], ["a", "b"]]),
+        (["[a b, c]"], [["a b", "c"]]),
     ],
 )
 def test_tags_are_lists_or_text_of_lists_or_joined_words(values, expected):
@@ -272,3 +284,85 @@ def test_each_side_may_name_its_ids_otherwise(tmp_path):
 def test_a_missing_id_is_told(tmp_path):
     with pytest.raises(DataError, match="found no id in 1 rows, expected one for each item"):
         imported(tmp_path, LOG, pd.concat([ITEMS, ITEMS[:1].assign(item_id=None)]))
+
+
+def written(folder, form, frame, name):
+    """A table in one of the forms that people have."""
+    path = folder / f"{name}.{form}"
+    if form == "csv":
+        frame.to_csv(path, index=False)
+    elif form == "jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        frame.to_parquet(path)
+    return path
+
+
+def imported_forms(folder, form, items, features=None, covers=None, log=LOG):
+    """Import tables of one form: dataset, facts."""
+    log = pd.DataFrame(log, columns=["user_id", "item_id", "timestamp"])
+    log["item_id"] = "i" + log["item_id"].astype(str)
+    tables = [written(folder, form, features, "features")] if features is not None else []
+    paths = [written(folder, form, log, "log")], [written(folder, form, items, "items")]
+    recipe = Recipe.of(negatives=0)
+    facts = import_dataset(*paths, covers, folder / "made", recipe, tables)
+    return Dataset.load(folder / "made"), facts
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_text_has_no_quotes_of_its_file_and_tags_are_split(tmp_path, form):
+    items = ITEMS.assign(title='A "quote"', genres=["Adventure|Comedy"] * 11 + ["War"])
+    dataset, _ = imported_forms(tmp_path, form, items)
+    assert dataset.catalog.titles[1] == 'A "quote"'
+    names = pd.read_parquet(tmp_path / "made" / "tags.parquet")["name"]
+    assert sorted(names) == ["Adventure", "Comedy", "War"]
+
+
+def test_lists_of_words_and_numbers_in_json_are_tags(tmp_path):
+    items = ITEMS.assign(genres=[["a", 1], ["b"]] * 6)
+    imported_forms(tmp_path, "jsonl", items)
+    names = pd.read_parquet(tmp_path / "made" / "tags.parquet")["name"]
+    assert sorted(names) == ["1", "a", "b"]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("kind", ["numpy", "json", "wide"])
+def test_vectors_as_text_or_in_columns_may_be_missing(tmp_path, form, kind):
+    values = np.array(vectors(range(4), 3, -2), dtype=np.float32)
+    frame = {
+        "numpy": {"txt_emb": [str(row) for row in values]},
+        "json": {"txt_emb": [json.dumps(row.tolist()) for row in values]},
+        "wide": {f"txt_emb_{place}": values[:, place] for place in range(3)},
+    }[kind]
+    frame = pd.DataFrame({"item_id": [f"i{n}" for n in range(4)], **frame})
+    frame.loc[2, [name for name in frame if name != "item_id"]] = None
+    dataset, facts = imported_forms(tmp_path, form, ITEMS, frame)
+    found = dataset.catalog.text_features
+    np.testing.assert_allclose(found[[1, 2, 4]], values[[0, 1, 3]], rtol=1e-6)
+    assert not found[3].any()
+    assert (facts["counts"]["features"], facts["counts"]["without_a_vector"]) == (4, 1)
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"e_0": [1, None, 3], "e_1": [1.0, 2, 3]}, "column e, item i5: found a missing value"),
+        ({"e": ["[1 2]", "[3 4 5]", "[6 7]"]}, "column e, item i5: found 3 values, expected 2"),
+        ({"e": ["[1, 2]", "[3, x]", "[6, 7]"]}, "column e, item i5: found a missing value"),
+        ({"e": ["[1 2]", "[1 ... 4]", "[6 7]"]}, "column e: found a vector cut short by"),
+    ],
+)
+def test_vectors_that_cannot_be_used_name_the_item(tmp_path, form, columns, message):
+    # Item i99 is unknown, so that rows of the table are not those of the join.
+    names = ["i99", "i0", "i5", "i1"]
+    columns = {name: [values[0], *values] for name, values in columns.items()}
+    frame = pd.DataFrame({"item_id": names, **columns})
+    with pytest.raises(DataError, match=message) as caught:
+        imported_forms(tmp_path, form, ITEMS, frame)
+    assert "\n" not in str(caught.value)
+
+
+def test_items_without_rows_are_told(tmp_path):
+    with pytest.raises(DataError, match=r"items\.csv has columns, but no rows"):
+        imported_forms(tmp_path, "csv", ITEMS[:0])

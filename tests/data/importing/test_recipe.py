@@ -41,13 +41,16 @@ def test_without_negatives_it_is_told_at_once(tmp_path, negatives):
     ("change", "message"),
     [
         ({"log": [("a", 1, 1)], "min_rating": 3}, "has no column rating, which min_rating needs"),
-        ({"log": [("a", 99, 1)]}, "has no click on an item of the items table"),
+        ({"log": [("a", 99, 1)]}, "1 of 1 rows are of items not in the table: check the id"),
         ({"time_column": "when"}, "has no column when, only user_id, item_id, timestamp"),
         (
             {"items": pd.concat([ITEMS, ITEMS[:1]])},
             "item_id: found i0 again, expected each item",
         ),
-        ({"covers": Path("nowhere")}, "nowhere is no file, no folder of tables"),
+        (
+            {"covers": Path("nowhere")},
+            "nowhere of --covers is not there: name a folder of pictures",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_one_sentence(tmp_path, change, message):

@@ -23,7 +23,7 @@ from mmctr.data.importing import sources
 from mmctr.data.importing.recipe import Recipe
 from mmctr.data.importing.sources import files_of, progress
 from mmctr.data.importing.steps import import_dataset
-from mmctr.errors import DataError
+from mmctr.errors import ConfigError, DataError
 from tests.data.importing.logs import ITEMS
 
 
@@ -310,3 +310,128 @@ def test_a_bar_shows_how_far_duckdb_is(monkeypatch):
     with progress(Connection(), "sort"):
         assert seen.wait(60)
     assert shown[0] == 40 and shown[-1] == 100 and shown == sorted(shown)
+
+
+def read(folder, *log, items="items.parquet", **options):
+    """Import these files of a folder: the counts, and what was said."""
+    if items == "items.parquet":
+        ITEMS.to_parquet(folder / items)
+    said, logs = [], [folder / name for name in log]
+    recipe = Recipe.of(**{"negatives": 0} | options)
+    facts = import_dataset(logs, [folder / items], None, folder / "o", recipe, say=said.append)
+    return facts["counts"], said
+
+
+@pytest.mark.parametrize("place", [2, 5000])
+def test_a_torn_line_anywhere_does_not_mislead(tmp_path, place):
+    rows = ["user_id;item_id;timestamp", *(f"u{n % 70};i{n % 12};{n}" for n in range(20_000))]
+    rows[place] = "610;3949"
+    (tmp_path / "log.csv").write_text("\n".join(rows) + "\n")
+    counts, said = read(tmp_path, "log.csv")
+    assert (counts["interactions"], counts["unreadable"]) == (20_000, 1)
+    assert said[1].endswith("(CSV, delimiter ';')")
+
+
+@pytest.mark.parametrize("users", [["u1", "u2"], ["0019", "19"]])
+def test_hive_partitions_of_json_and_csv_name_ids_as_text(tmp_path, users):
+    rows = [{"item_id": f"i{n}", "timestamp": n} for n in range(3)]
+    for user in users:
+        for form in ("json", "csv"):
+            (tmp_path / form / f"user_id={user}").mkdir(parents=True)
+        json_lines(pd.DataFrame(rows), tmp_path / "json" / f"user_id={user}" / "a.jsonl")
+        csv(pd.DataFrame(rows), tmp_path / "csv" / f"user_id={user}" / "a.csv")
+    for form in ("json", "csv"):
+        (tmp_path / form).rename(tmp_path / "log")
+        assert read(tmp_path, "log")[0]["clicks"] == 6
+        found = pd.read_parquet(tmp_path / "o" / "user_ids.parquet")["original_id"]
+        assert sorted(found) == sorted(users)
+        (tmp_path / "o").rename(tmp_path / f"out of {form}")
+        (tmp_path / "log").rename(tmp_path / f"old {form}")
+
+
+def test_a_forced_delimiter_and_encoding_are_for_the_tables_that_have_them(tmp_path):
+    (tmp_path / "log.csv").write_bytes(
+        "user_id^item_id^timestamp\nü^i1^1\nü^i2^2\nü^i3^3\n".encode("cp1252")
+    )
+    (tmp_path / "items.csv").write_text("item_id,title\ni1,é\ni2,b\ni3,c\n", encoding="utf-8")
+    options = {"delimiter": "^", "encoding": "latin-1", "items": "items.csv"}
+    counts, said = read(tmp_path, "log.csv", **options)
+    assert (counts["clicks"], counts["items"]) == (3, 3)
+    titles = pd.read_parquet(tmp_path / "o" / "item_feature.parquet")["item_title"]
+    assert titles.tolist() == ["é", "b", "c"]
+    assert pd.read_parquet(tmp_path / "o" / "user_ids.parquet")["original_id"].tolist() == ["ü"]
+    assert said[1].endswith("(CSV, delimiter '^')")
+
+
+@pytest.mark.parametrize(("log", "items"), [("{}.0", "{}"), ("{}", "{}.0"), ("{}.0", "{}.00")])
+def test_whole_numbers_with_a_point_join_their_digits(tmp_path, log, items):
+    rows = "".join(f"7.0,{log.format(item)},{item}\n" for item in (1, 2, 3))
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\n" + rows + "7.0,,4\n")
+    rows = "".join(f"{items.format(item)}\n" for item in (1, 2, 3))
+    (tmp_path / "items.csv").write_text("item_id\n" + rows)
+    counts, said = read(tmp_path, "log.csv", items="items.csv")
+    assert (counts["clicks"], counts["unreadable"]) == (3, 1)
+    assert pd.read_parquet(tmp_path / "o" / "item_ids.parquet")["original_id"].tolist() == [*"123"]
+    assert any("log.csv, column user_id: ids such as 7.0 are read as 7" in line for line in said)
+
+
+def test_empty_parts_are_left_out(tmp_path):
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "part-0.csv").touch()
+    (tmp_path / "log" / "part-1.csv.gz").write_bytes(gzip.compress(b""))
+    (tmp_path / "log" / "part-2.csv").write_text(
+        "user_id,item_id,timestamp\nu,i1,1\nu,i2,2\nu,i3,3\n"
+    )
+    assert read(tmp_path, "log")[0]["clicks"] == 3
+    (tmp_path / "log" / "part-2.csv").unlink()
+    (tmp_path / "o").rename(tmp_path / "out")
+    with pytest.raises(DataError, match="log is empty: name a CSV"):
+        read(tmp_path, "log")
+
+
+def test_csv_files_may_differ_in_columns_and_delimiter(tmp_path):
+    (tmp_path / "a.csv").write_text("user_id,item_id,timestamp,rating\nu,i1,1,5\nu,i2\n")
+    (tmp_path / "b.csv").write_text("timestamp;item_id;user_id\n3;i3;u\n4;i4;u\n5\n")
+    counts, said = read(tmp_path, "a.csv", "b.csv")
+    assert (counts["interactions"], counts["clicks"], counts["unreadable"]) == (5, 3, 2)
+    assert said[1].endswith("(2 files of CSV, delimiter ',' and ';')")
+
+
+def test_a_json_array_is_read(tmp_path):
+    rows = [{"user_id": "007", "item_id": f"i{n}", "timestamp": n} for n in range(3)]
+    for name, text in (("log.json", json.dumps(rows, indent=1)), ("log", json.dumps(rows))):
+        (tmp_path / name).write_text(text)
+        counts, said = read(tmp_path, name)
+        assert (counts["clicks"], counts["users"]) == (3, 1)
+        assert said[1].endswith("(JSON array)")
+        (tmp_path / "o").rename(tmp_path / f"out of {name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("log.parquet", "PAR1 no more", "log.parquet is not a readable table .*: write it again.$"),
+        ("log.jsonl", '{"user_id": 1,\n', "as JSON Lines, an object a line.$"),
+        ("log.csv", "user_id,item_id,timestamp\n", "log.csv has columns, but no rows"),
+        ("log.csv", "", "log.csv is empty: name a CSV"),
+        ("log.csv.gz", "not packed", "log.csv.gz is not a readable table .*: write it again.$"),
+    ],
+)
+def test_advice_fits_the_kind_of_file(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=message) as caught:
+        read(tmp_path, name)
+    assert "delimiter" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_delimiter_that_no_table_has_is_told(tmp_path):
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,i1,1\n")
+    with pytest.raises(ConfigError, match="'delimiter' is ';', which no CSV file has in its first"):
+        read(tmp_path, "log.csv", delimiter=";")
+
+
+def test_a_file_named_twice_is_read_twice(tmp_path):
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,i1,1\nu,i2,2\nu,i3,3\n")
+    counts, _ = read(tmp_path, "log.csv", "log.csv")
+    assert (counts["interactions"], counts["repeated"]) == (6, 3)

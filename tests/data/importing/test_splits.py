@@ -45,3 +45,15 @@ def test_a_border_of_zero_is_a_time(tmp_path):
     _, facts = imported(tmp_path, log, split="date", valid_from=0, test_from=2, negatives=1)
     counts = facts["counts"]
     assert (counts["train"], counts["valid"], counts["test"]) == (5, 2, 3)
+
+
+@pytest.mark.parametrize(
+    "border", ["2015-01-01T00:00:00+05:00", "2014-12-31 19:00:00Z", "2014-12-31T19:00"]
+)
+@pytest.mark.filterwarnings("error")
+def test_a_border_may_have_a_zone(tmp_path, border):
+    times = ["2014-12-31 18:59:59", "2014-12-31 19:00:00", "2014-12-31 23:00:00"]
+    log = pd.DataFrame({"user_id": "u", "item_id": ["i1", "i2", "i3"], "timestamp": times})
+    options = {"split": "date", "valid_from": border, "test_from": "2014-12-31T23"}
+    counts = imported(tmp_path, log, negatives=0, **options)[1]["counts"]
+    assert (counts["train"], counts["valid"], counts["test"]) == (1, 1, 1)
