@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from mmctr.data.importing.fields import Column, asked, field_names
-from mmctr.data.importing.labels import KEPT, filtered, label, number, unnested
+from mmctr.data.importing.labels import filtered, label, number, unnested
 from mmctr.data.importing.recipe import Recipe
 from mmctr.data.importing.sources import (
     FRACTIONS,
@@ -88,11 +88,12 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
     Writes events.parquet and user_ids.parquet. Raises DataError for columns that cannot be used, or
     if no click is left.
     """
-    source = filtered(source, recipe.where)
+    source, left_out = filtered(source, recipe.where)
     source, recipe, empty = unnested(source, recipe)
     needed = [recipe.user_column, recipe.item_column, recipe.time_column]
     needed += filter(None, (recipe.order_by, recipe.label_column, recipe.impression_column))
-    source.require(*needed)
+    fields = field_names(recipe.context_fields, source)
+    source.require(*needed, *fields)
     if recipe.label_column is None and recipe.rating_column in source.columns:
         source.require(recipe.rating_column)
     elif recipe.label_column is None and recipe.min_rating is not None:
@@ -100,7 +101,7 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
             f"{source.name} has no column {recipe.rating_column}, which min_rating needs: name the "
             "rating column or leave min_rating out."
         )
-    needed += [KEPT, recipe.rating_column, *field_names(recipe.context_fields, source)]
+    needed += [recipe.rating_column, *fields]
     source = source.kept(needed, workplace / "log.parquet")
     time, unit, said = _time(source, recipe.time_column)
     context = asked(source, recipe.context_fields, {recipe.time_column: time})
@@ -111,23 +112,22 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
         "place": quoted(recipe.order_by) if recipe.order_by else "NULL",
         "label": label(source, recipe) if recipe.label_column else "1",
         "impression": _impression(source, recipe),
-        "dropped": f"NOT {quoted(KEPT)}" if KEPT in source.columns else "false",
         "low": _too_low(source, recipe),
     }
     columns |= {f"context{place}": column.sql for place, column in enumerate(context)}
     listed = ", ".join(f"{sql} AS {name}" for name, sql in columns.items())
     rows = f"SELECT {listed} FROM {{source}}"
     kind = (
-        "CASE WHEN dropped THEN 'left_out_by_where' WHEN low THEN 'below_min_rating' WHEN user_id "
-        "IS NULL OR item_id IS NULL OR time IS NULL OR label IS NULL THEN 'unreadable' WHEN number "
-        "IS NULL THEN 'of_unknown_items' ELSE 'known' END"
+        "CASE WHEN low THEN 'below_min_rating' WHEN user_id IS NULL OR item_id IS NULL OR time IS "
+        "NULL OR label IS NULL THEN 'unreadable' WHEN number IS NULL THEN 'of_unknown_items' ELSE "
+        "'known' END"
     )
     joined = f"SELECT *, {kind} AS kind FROM ({rows}) LEFT JOIN items ON item_id = items.id"
     # Users are numbered before the sort, which then moves numbers instead of text.
     known_user = "CASE WHEN kind = 'known' THEN user_id END"
     grouped = f"SELECT kind, {known_user} AS user_id, count(*) AS rows FROM ({joined}) GROUP BY ALL"
     source.create("kinds", grouped, "read")
-    counts, examples = _counts(source, joined, recipe)
+    counts, examples = _counts(source, joined, recipe, left_out)
     if not counts["known"]:
         raise DataError(
             f"{source.name} has no row on an item of the items table: check the id columns."
@@ -141,7 +141,7 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
     order = ["user", "time"]
     if recipe.label_column:
         wanted.append("label::TINYINT AS label")
-    if recipe.label_column and columns["impression"] != "NULL":
+    if columns["impression"] != "NULL":
         # What was shown together happened at once.
         wanted[2] = (
             "min(time) OVER (PARTITION BY user, coalesce(impression, time::VARCHAR)) AS time"
@@ -149,6 +149,9 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
         wanted.append("coalesce(impression, time::VARCHAR) AS impression")
         order.append("impression")
     if recipe.order_by:
+        # Whichever row of an item comes first, it was clicked if one of the same time was.
+        if recipe.label_column:
+            wanted[3] = "max(label) OVER (PARTITION BY user, time, item)::TINYINT AS label"
         order += ["try_cast(place::VARCHAR AS DOUBLE) NULLS LAST", "place::VARCHAR"]
     fields = [f"context{place}" for place in range(len(context))]
     order += ["item", *(["label DESC"] if recipe.label_column else []), *fields]
@@ -165,6 +168,11 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
             f"{source.name} has no click among its {kept:,} rows: check the label column, or name "
             "what is a click with -p click=..."
         )
+    if recipe.label_column and found["clicks"] == kept:
+        raise DataError(
+            f"{source.name} has nothing but clicks among its {kept:,} rows: check the label "
+            "column, or leave it out to have negatives drawn."
+        )
     counts |= {"repeated": counts.pop("known") - kept}
     counts |= {"clicks": found["clicks"]}
     if recipe.label_column:
@@ -177,11 +185,10 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
 
 
 def _impression(source: Source, recipe: Recipe) -> str:
-    """SQL of what tells impressions of a user apart, as text."""
+    """SQL of what tells impressions of a user apart, as text unlike a time; NULL if time does."""
     if recipe.impression_column:
-        return id_text(source, recipe.impression_column)
-    # Rows that held several items are one impression each.
-    return "''" if recipe.shown_column else "NULL"
+        return f"'#' || {id_text(source, recipe.impression_column)}"
+    return "NULL::VARCHAR" if recipe.shown_column else "NULL"
 
 
 def _too_low(source: Source, recipe: Recipe) -> str:
@@ -193,14 +200,16 @@ def _too_low(source: Source, recipe: Recipe) -> str:
     return f"coalesce({rating} < {recipe.min_rating!r} OR isnan({rating}), true)"
 
 
-def _counts(source: Source, joined: str, recipe: Recipe) -> tuple[dict[str, int], list[str]]:
+def _counts(
+    source: Source, joined: str, recipe: Recipe, left_out: int
+) -> tuple[dict[str, int], list[str]]:
     """How many rows are of which kind, and sentences on what was lost."""
     by_kind = dict(source.rows("SELECT kind, sum(rows)::BIGINT FROM kinds GROUP BY kind"))
     torn = source.torn_lines()
-    total = sum(by_kind.values()) + torn
+    total = sum(by_kind.values()) + torn + left_out
     counts = {"interactions": total}
     if recipe.where is not None:
-        counts["left_out_by_where"] = by_kind.get("left_out_by_where", 0)
+        counts["left_out_by_where"] = left_out
     if recipe.min_rating is not None and recipe.label_column is None:
         counts["below_min_rating"] = by_kind.get("below_min_rating", 0)
     counts["unreadable"] = by_kind.get("unreadable", 0) + torn
