@@ -136,7 +136,7 @@ def learn_fields(
         known = train
         if owner != "context":
             table = _file(folder / (schema.ITEM_FIELDS if owner == "item" else schema.USER_FIELDS))
-            known = f"(FROM {table} SEMI JOIN {train} USING ({owner}_id))"
+            known = f"(SELECT * FROM {table} WHERE {owner}_id IN (SELECT {owner}_id FROM {train}))"
         fields += [_learned(connection, known, column, owner) for column in wanted]
     return fields
 
