@@ -41,7 +41,7 @@ def test_without_negatives_it_is_told_at_once(tmp_path, negatives):
     ("change", "message"),
     [
         ({"log": [("a", 1, 1)], "min_rating": 3}, "has no column rating, which min_rating needs"),
-        ({"log": [("a", 99, 1)]}, "has no click on an item of the items table"),
+        ({"log": [("a", 99, 1)]}, "has no row on an item of the items table"),
         ({"time_column": "when"}, "has no column when, only user_id, item_id, timestamp"),
         (
             {"items": pd.concat([ITEMS, ITEMS[:1]])},

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmctr.data.dataset import Dataset
-from mmctr.data.importing.writing import popularity_levels
+from mmctr.data.popularity import popularity_levels
 from mmctr.errors import ConfigError
 from tests.data.importing.logs import imported, log_rows
 
@@ -40,6 +40,7 @@ def test_nothing_leaks(log, sampling, max_history):
         }
         users = pd.read_parquet(out / "user_ids.parquet").set_index("user_id")["original_id"]
         items = pd.read_parquet(out / "item_feature.parquet").set_index("item_id")
+        dataset = Dataset.load(out)
     time_of = first_clicks(log)
     rows = pd.concat(frames.values(), ignore_index=True)
     positives = rows[rows["label"] == 1]
@@ -64,10 +65,17 @@ def test_nothing_leaks(log, sampling, max_history):
     assert (rows["label"].to_numpy()[::3] == 1).all()
     train = frames["train"]
     counts = train[train["label"] == 1]["item_id"].value_counts().reindex(items.index).fillna(0)
-    expected = popularity_levels(counts.to_numpy())
-    for name, levels in zip(("likes_level", "views_level"), expected, strict=True):
-        assert items[name].tolist() == levels.tolist(), "levels know of train clicks only"
-        assert rows[name].tolist() == items[name][rows["item_id"]].tolist()
+    expected = popularity_levels(counts.to_numpy(), counts.sum(), len(items))
+    found = items[["likes_level", "views_level"]].to_numpy()
+    assert found.tolist() == expected.tolist(), "levels know of train clicks only"
+    learned = [(row.time, row.item_id) for row in train.itertuples() if row.label]
+    for split, frame in frames.items():
+        levels = dataset.split(split).levels
+        for place, row in enumerate(frame.itertuples()):
+            before = [item for time, item in learned if time < row.time]
+            own = np.array([before.count(row.item_id)])
+            expected = popularity_levels(own, len(before), len(items))
+            assert levels[place].tolist() == expected[0].tolist(), "and of earlier ones"
     for user in set(users[rows["user_id"]]):
         mine = sum(1 for name, _ in time_of if name == user)
         held = [
