@@ -13,16 +13,9 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from mmctr.data.importing.fields import Column, asked, field_names
-from mmctr.data.importing.labels import filtered, label, number, unnested
+from mmctr.data.importing.labels import filtered, impression, label, too_low, unnested
 from mmctr.data.importing.recipe import Recipe
-from mmctr.data.importing.sources import (
-    FRACTIONS,
-    INTEGERS,
-    Source,
-    id_text,
-    progress,
-    quoted,
-)
+from mmctr.data.importing.sources import FRACTIONS, INTEGERS, Source, id_text, progress, quoted
 from mmctr.errors import DataError
 
 CHUNK = 1 << 18  # clicks that are worked on at once, or one user's: they fit a processor's cache
@@ -92,8 +85,8 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
     source, recipe, empty = unnested(source, recipe)
     needed = [recipe.user_column, recipe.item_column, recipe.time_column]
     needed += filter(None, (recipe.order_by, recipe.label_column, recipe.impression_column))
-    fields = field_names(recipe.context_fields, source)
-    source.require(*needed, *fields)
+    named = field_names(recipe.context_fields, source)
+    source.require(*needed, *named)
     if recipe.label_column is None and recipe.rating_column in source.columns:
         source.require(recipe.rating_column)
     elif recipe.label_column is None and recipe.min_rating is not None:
@@ -101,7 +94,7 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
             f"{source.name} has no column {recipe.rating_column}, which min_rating needs: name the "
             "rating column or leave min_rating out."
         )
-    needed += [recipe.rating_column, *fields]
+    needed += [recipe.rating_column, *named]
     source = source.kept(needed, workplace / "log.parquet")
     time, unit, said = _time(source, recipe.time_column)
     context = asked(source, recipe.context_fields, {recipe.time_column: time})
@@ -111,8 +104,8 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
         "time": time,
         "place": quoted(recipe.order_by) if recipe.order_by else "NULL",
         "label": label(source, recipe) if recipe.label_column else "1",
-        "impression": _impression(source, recipe),
-        "low": _too_low(source, recipe),
+        "impression": impression(source, recipe),
+        "low": too_low(source, recipe),
     }
     columns |= {f"context{place}": column.sql for place, column in enumerate(context)}
     listed = ", ".join(f"{sql} AS {name}" for name, sql in columns.items())
@@ -143,10 +136,9 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
         wanted.append("label::TINYINT AS label")
     if columns["impression"] != "NULL":
         # What was shown together happened at once.
-        wanted[2] = (
-            "min(time) OVER (PARTITION BY user, coalesce(impression, time::VARCHAR)) AS time"
-        )
-        wanted.append("coalesce(impression, time::VARCHAR) AS impression")
+        together = "coalesce(impression, time::VARCHAR)"
+        wanted[2] = f"min(time) OVER (PARTITION BY user, {together}) AS time"
+        wanted.append(f"{together} AS impression")
         order.append("impression")
     if recipe.order_by:
         # Whichever row of an item comes first, it was clicked if one of the same time was.
@@ -173,8 +165,7 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
             f"{source.name} has nothing but clicks among its {kept:,} rows: check the label "
             "column, or leave it out to have negatives drawn."
         )
-    counts |= {"repeated": counts.pop("known") - kept}
-    counts |= {"clicks": found["clicks"]}
+    counts |= {"repeated": counts.pop("known") - kept, "clicks": found["clicks"]}
     if recipe.label_column:
         counts |= {"not_clicked": kept - found["clicks"]}
         counts |= {"impressions": found["impressions"]} if found["impressions"] else {}
@@ -182,22 +173,6 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
     simultaneous = recipe.order_by is None
     counts |= {"users": users, "simultaneous": found["ties"] if simultaneous else 0}
     return Log(path, kept, counts, said, unit, simultaneous, bool(found["impressions"]), context)
-
-
-def _impression(source: Source, recipe: Recipe) -> str:
-    """SQL of what tells impressions of a user apart, as text unlike a time; NULL if time does."""
-    if recipe.impression_column:
-        return f"'#' || {id_text(source, recipe.impression_column)}"
-    return "NULL::VARCHAR" if recipe.shown_column else "NULL"
-
-
-def _too_low(source: Source, recipe: Recipe) -> str:
-    """SQL of whether a row is no click for its rating, and nothing else."""
-    if recipe.min_rating is None or recipe.label_column:
-        return "false"
-    rating = number(source, recipe.rating_column)
-    # NaN, which careless exports have for nothing, counts as the largest number in SQL.
-    return f"coalesce({rating} < {recipe.min_rating!r} OR isnan({rating}), true)"
 
 
 def _counts(

@@ -6,7 +6,7 @@ Each step turns a table into another one, in SQL.
 from dataclasses import replace
 
 from mmctr.data.importing.recipe import Recipe
-from mmctr.data.importing.sources import FRACTIONS, INTEGERS, Source, literal, quoted
+from mmctr.data.importing.sources import FRACTIONS, INTEGERS, Source, id_text, literal, quoted
 from mmctr.errors import ConfigError, DataError, first_line
 
 YES = ["1", "true", "t", "yes", "y"]
@@ -122,6 +122,22 @@ def label(source: Source, recipe: Recipe) -> str:
             "no: set --min-rating to the lowest that is a click, or name what is with -p click=..."
         )
     return f"CASE WHEN {_among(value, YES)} THEN 1 WHEN {_among(value, NO)} THEN 0 END"
+
+
+def impression(source: Source, recipe: Recipe) -> str:
+    """SQL of what tells impressions of a user apart, as text unlike a time; NULL if time does."""
+    if recipe.impression_column:
+        return f"'#' || {id_text(source, recipe.impression_column)}"
+    return "NULL::VARCHAR" if recipe.shown_column else "NULL"
+
+
+def too_low(source: Source, recipe: Recipe) -> str:
+    """SQL of whether a row is no click for its rating, and nothing else."""
+    if recipe.min_rating is None or recipe.label_column:
+        return "false"
+    rating = number(source, recipe.rating_column)
+    # NaN, which careless exports have for nothing, counts as the largest number in SQL.
+    return f"coalesce({rating} < {recipe.min_rating!r} OR isnan({rating}), true)"
 
 
 def text(source: Source, column: str) -> str:

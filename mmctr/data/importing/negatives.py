@@ -99,9 +99,11 @@ def sample_negatives(
         drawn[asked] = sampler.draw(user, points).reshape(-1, recipe.negatives)
     nothing_left = np.flatnonzero((drawn == 0).any(axis=1))
     if len(nothing_left):
+        new = "new " if share[nothing_left[0]] else ""
         raise ConfigError(
-            f"User {original(clicks.user[nothing_left[0]])} clicked every item "
-            "that could be drawn as a negative: leave the user out, or import with --negatives 0."
+            f"User {original(clicks.user[nothing_left[0]])} clicked every {new}item "
+            "that could be drawn as a negative: leave the user out, or import with "
+            f"{'a larger --new-share' if new else '--negatives 0'}."
         )
     return drawn
 

@@ -72,9 +72,7 @@ def test_new_items_are_never_seen_before_their_split(log, labelled, new_by, seed
         try:
             out, facts = imported(Path(name), frame, **options)
         except MMCTRError as error:
-            expected = (
-                "clicked every item|nothing but clicks|has no click|No user has three|'new_share'"
-            )
+            expected = "clicked every|nothing but clicks|has no click|No user has three|'new_share'"
             assert re.search(expected, str(error))
             event("refused")
             return
@@ -125,6 +123,12 @@ def test_a_share_that_leaves_nothing_is_one_sentence(tmp_path, share, count):
         imported(tmp_path, log, split="new-items", new_share=share)
     with pytest.raises(ConfigError, match=r"'new_share' is 0\.5"):
         imported(tmp_path, log, split="new-items", new_share=0.5)
+
+
+def test_who_clicked_every_new_item_is_told_what_helps(tmp_path):
+    log = [("a", item, item) for item in range(10)] + [("b", item, item) for item in range(4)]
+    with pytest.raises(ConfigError, match=r"User a clicked every new item .* a larger --new-share"):
+        imported(tmp_path, log, split="new-items", new_share=0.1)
 
 
 def test_new_items_by_first_click_by_hand(tmp_path):
