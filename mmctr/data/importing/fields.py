@@ -80,14 +80,9 @@ def owner_tables(
 ) -> dict[Owner, list[Column]]:
     """Write the fields of items and users, by number, and say which there are.
 
-    The tables `items` and `users` tell the number of an id. Raises ConfigError for fields of users
-    without their table, DataError for one that has an id twice.
+    The tables `items` and `users` tell the number of an id. Raises DataError for a table that has
+    an id twice.
     """
-    if bool(recipe.user_fields) != ("users" in sources):
-        raise ConfigError(
-            "Fields of users need their table, and the other way round: give both --users FILE and "
-            "--user-fields NAMES, or neither."
-        )
     found: dict[Owner, list[Column]] = {}
     items_key = recipe.items_id_column or recipe.item_column
     wanted = (

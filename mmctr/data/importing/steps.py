@@ -23,7 +23,7 @@ from mmctr.data.importing.recipe import Recipe
 from mmctr.data.importing.sources import engine, files_of, open_source
 from mmctr.data.importing.splits import require_all, splitter
 from mmctr.data.importing.writing import write_items, write_splits
-from mmctr.errors import DataError
+from mmctr.errors import ConfigError, DataError
 from mmctr.files import atomic_folder, write_json
 
 WORK = ".import"  # below the folder that is made: what is sorted and spilled
@@ -45,10 +45,15 @@ def import_dataset(
     interactions, items, features, users: a table each, of one or more files, a pattern or a folder
     of parts; or features: arrays, whose rows are those of the items table. covers: a folder or a
     table. say: is told what was understood. Raises DataError for tables that cannot be used or a
-    folder that exists already.
+    folder that exists already, ConfigError for options that do not fit.
     """
     if out.exists():
         raise DataError(f"{out} exists already: delete it or choose another folder.")
+    if bool(recipe.user_fields) != bool(users):
+        raise ConfigError(
+            "Fields of users need their table, and the other way round: give both --users FILE and "
+            "--user-fields NAMES, or neither."
+        )
     if not recipe.negatives and not recipe.labelled:
         say("Warning: without negatives there are clicks only, on which no model can be trained.")
     arrays = array_files(features or [])

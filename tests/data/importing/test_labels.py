@@ -246,6 +246,28 @@ def test_impressions_that_stand_in_a_row_each(tmp_path, as_value, form):
     assert facts["negatives"] == "shown"
 
 
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_pages_of_one_id_are_shown_together(tmp_path, form):
+    """Also where they stand in a row each, of which a condition leaves some out."""
+    log = nested(list).assign(page=["p", "q", "r", "q", "p", "s"], device=list("xyxyxz"))
+    options = {"shown_column": "shown", "clicked_column": "clicks", "impression_column": "page"}
+    options |= {"where": "device <> 'z'", "split": "date", "valid_from": 2, "test_from": 3}
+    log.loc[len(log)] = ["a", 3, ["i7", "i8"], ["i8"], "t", "x"]
+    out, facts = imported(tmp_path, log, form=form, context_fields="device", **options)
+    train, valid, test = splits_of(out).values()
+    assert train["item_id"].tolist() == [2, 3, 2]
+    # What q showed on day 4 counts as shown on day 2, the item i4 once.
+    assert (valid["item_id"] - 1).tolist() == [1, 2, 3, 4, 5]
+    assert valid["label"].tolist() == [0, 0, 1, 1, 1]
+    assert {tuple(history - 1) for history in valid["item_seq"]} == {(1,)}
+    assert [tuple(history - 1) for history in test["item_seq"]] == [(1, 3, 4, 5)] * 2
+    assert set(valid["field_device"]) == {"y"}
+    ids = [table["impression_id"].unique().tolist() for table in (train, valid, test)]
+    assert ids == [[1, 4], [2], [3]], "those of user a come first"
+    counts = facts["counts"]
+    assert (counts["left_out_by_where"], counts["empty_impressions"]) == (1, 1)
+
+
 @pytest.mark.parametrize("as_value", [list, str, lambda items: str(items).replace("'", '"')])
 def test_ids_with_spaces_stay_whole_in_lists(tmp_path, as_value):
     items = pd.DataFrame({"item_id": ["a b", "it, 2", "i3", "i4"], "title": "", "tags": ""})
