@@ -117,51 +117,31 @@ def data_import(
     interactions: Annotated[list[Path], typer.Option(help=f"Click log: {TABLE}.")],
     items: Annotated[list[Path], typer.Option(help=f"Items with id, title and tags: {TABLE}.")],
     out: Annotated[Path, typer.Option(help="Folder to make.")],
-    covers: Annotated[
-        Path | None, typer.Option(help="Pictures named by item id, or a table of them.")
-    ] = None,
+    covers: Annotated[Path | None, typer.Option(help="Pictures by item id; or a table.")] = None,
     features: Annotated[
         list[Path] | None, typer.Option(help=f"Ready-made embeddings by item id: {TABLE}; or .npy.")
     ] = None,
     users: Annotated[list[Path] | None, typer.Option(help=f"Users with fields: {TABLE}.")] = None,
-    label: Annotated[
-        str | None, typer.Option(help="Column that says which rows are clicks; others were shown.")
-    ] = None,
-    where: Annotated[
-        str | None, typer.Option(help="Rows to keep, in SQL: \"event IN ('view', 'click')\".")
-    ] = None,
-    item_fields: Annotated[
-        str | None, typer.Option(help="Further columns of items, by comma: brand,price.")
-    ] = None,
-    user_fields: Annotated[
-        str | None, typer.Option(help="Columns of --users, by comma: country,age.")
-    ] = None,
-    context_fields: Annotated[
-        str | None, typer.Option(help="Further columns of the log, by comma: device,timestamp.")
-    ] = None,
-    split: Annotated[
-        str, typer.Option(help="last-two (per user), date or new-items.")
-    ] = "last-two",
-    new_share: Annotated[
-        float, typer.Option(help="Of new-items: share of the items for valid, and for test.")
-    ] = 0.1,
-    new_by: Annotated[
-        str, typer.Option(help="Of new-items: random, or first-click for the latest items.")
-    ] = "random",
+    label: Annotated[str | None, typer.Option(help="Column that says which are clicks.")] = None,
+    where: Annotated[str | None, typer.Option(help="Rows to keep: \"event = 'view'\".")] = None,
+    item_fields: Annotated[str | None, typer.Option(help="More of items: brand,price.")] = None,
+    user_fields: Annotated[str | None, typer.Option(help="Of --users: country,age.")] = None,
+    context_fields: Annotated[str | None, typer.Option(help="More of the log: device.")] = None,
+    split: Annotated[str, typer.Option(help="last-two, date or new-items.")] = "last-two",
+    new_share: Annotated[float, typer.Option(help="New items of valid, and of test.")] = 0.1,
+    new_by: Annotated[str, typer.Option(help="New items: random or first-click.")] = "random",
     negatives: Annotated[int, typer.Option(help="Items not clicked, for each click.")] = 3,
     min_rating: Annotated[float | None, typer.Option(help="Lowest rating of a click.")] = None,
     parameter: Annotated[
         list[str] | None,
-        typer.Option(
-            "-p", metavar="KEY=VALUE", help="A column's name or an option; all are listed below."
-        ),
+        typer.Option("-p", metavar="KEY=VALUE", help="A column's name or an option; see below."),
     ] = None,
 ) -> None:
     """Make a dataset of your own click log; -p sets columns (user_column=...) and the rest."""
     chosen = {"split": split, "new_share": new_share, "new_by": new_by, "negatives": negatives}
     chosen |= {"min_rating": min_rating, "label_column": label, "where": where}
     chosen |= {"item_fields": item_fields, "user_fields": user_fields}
-    chosen |= {"context_fields": context_fields}
+    chosen["context_fields"] = context_fields
     recipe, out = Recipe.of(**chosen | parse_pairs(parameter)), place(out)
     from mmctr.data.importing.steps import import_dataset
 
@@ -173,15 +153,11 @@ def data_import(
 @data_app.command("download")
 def data_download(
     name: Annotated[str, typer.Argument(help="The dataset: microlens-1m.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Folder to make; data/microlens-1m if not given.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to make; else data/NAME.")] = None,
     accept_terms: Annotated[
         bool, typer.Option("--accept-terms", help="Accept the terms that are printed first.")
     ] = False,
-    base_url: Annotated[
-        str | None, typer.Option(help="Another public folder that has the files.")
-    ] = None,
+    base_url: Annotated[str | None, typer.Option(help="Another place of the files.")] = None,
 ) -> None:
     """Download a public dataset; a run that broke off is resumed by running it again."""
     from mmctr.data.download import BASE_URL, download

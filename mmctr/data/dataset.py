@@ -104,14 +104,15 @@ class Dataset:
     def negatives_from(self) -> schema.NegativesFrom:
         """Where negatives come from, as dataset.json says: "unknown" if there is none."""
         path = self.folder / schema.ABOUT
+        otherwise = "shown" if self.simulated else "unknown"
         if not path.is_file():
-            return "shown" if self.simulated else "unknown"
+            return otherwise
         try:
             said = dict(json.loads(path.read_text(encoding="utf-8"))).get("negatives")
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise DataError(f"{path} is damaged ({first_line(error)}): import it again.") from error
         if said is None:
-            return "sampled" if self.negative_sampling else "unknown"
+            return "sampled" if self.negative_sampling else otherwise
         known = get_args(schema.NegativesFrom)
         if said not in known:
             raise DataError(

@@ -66,8 +66,8 @@ class Field:
 
 
 def column_of(field_name: str) -> str:
-    """The column of a context field in the files of the splits."""
-    return f"context_{field_name}"
+    """The column of a field, beside which others have names of their own: item_id, label."""
+    return f"field_{field_name}"
 
 
 def write_fields(path: Path, fields: list[Field]) -> None:
@@ -115,8 +115,7 @@ def owner_codes(
 ) -> np.ndarray:
     """Codes of fields for items or users, int32 [n, fields]; 0 for numbers that a table lacks.
 
-    path: a table with the column `key` and one by the name of each field. numbers: int64 [n],
-    rising.
+    path: a table with the column `key` and one of each field. numbers: int64 [n], rising.
     """
     codes = np.zeros((len(numbers), len(fields)), dtype=np.int32)
     if not fields:
@@ -126,12 +125,12 @@ def owner_codes(
             f"There is no table of the {fields[0].owner}s' fields beside {schema.FIELDS}: import "
             "the log again."
         )
-    kinds = {field.name: field.kind for field in fields}
+    kinds = {column_of(field.name): field.kind for field in fields}
     table = parquet.read_columns(path, [key, *kinds], kinds=schema.KINDS | kinds)
     found = parquet.integers(table[key], path, key)
     place = np.searchsorted(numbers, found)
     known = place < len(numbers)
     known[known] = numbers[place[known]] == found[known]
     for column, field in enumerate(fields):
-        codes[place[known], column] = field.codes(table[field.name])[known]
+        codes[place[known], column] = field.codes(table[column_of(field.name)])[known]
     return codes

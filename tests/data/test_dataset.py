@@ -1,5 +1,6 @@
 """Loading and validating whole folders, made by hand."""
 
+import json
 import shutil
 
 import numpy as np
@@ -280,3 +281,61 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path, file):
     pq.write_table(table.append_column(name, table.column(0)), path)
     with pytest.raises(DataError, match=rf"{file}\.parquet has 2 columns {name}, expected one"):
         Dataset.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("about", "metadata", "expected"),
+    [
+        (None, None, "unknown"),
+        ({}, None, "unknown"),
+        ({}, b"uniform", "sampled"),
+        ({"negatives": "outcome"}, None, "outcome"),
+        ({"negatives": "shown"}, b"uniform", "shown"),
+    ],
+)
+def test_files_say_where_negatives_come_from(tmp_path, about, metadata, expected):
+    write_folder(tmp_path)
+    if about is not None:
+        (tmp_path / "dataset.json").write_text(json.dumps(about))
+    if metadata:
+        path = tmp_path / "MicroLens_1M_x1" / "train.parquet"
+        table = pq.read_table(path).replace_schema_metadata({"mmctr.negatives": metadata})
+        pq.write_table(table, path)
+    assert Dataset.load(tmp_path).negatives_from == expected
+
+
+def test_simulated_negatives_were_shown_also_after_an_extraction(tiny_folder, tmp_path):
+    folder = shutil.copytree(tiny_folder, tmp_path / "demo")
+    assert Dataset.load(folder).negatives_from == "shown"
+    (folder / "dataset.json").write_text('{"encoders": {}}')
+    assert Dataset.load(folder).negatives_from == "shown"
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{", '{"negatives": "magic"}', '{"negatives": [1]}'])
+def test_a_damaged_dataset_json_is_one_sentence(tmp_path, text):
+    write_folder(tmp_path)
+    (tmp_path / "dataset.json").write_text(text)
+    with pytest.raises(DataError, match=r"dataset\.json (is damaged|has negatives)"):
+        _ = Dataset.load(tmp_path).negatives_from
+
+
+def test_rows_without_times_keep_the_given_levels(tmp_path):
+    """The challenge's own files have no times: levels are those of the catalog."""
+    write_folder(tmp_path)
+    dataset = Dataset.load(tmp_path)
+    assert all(rows.levels is None and rows.time is None for rows in dataset.splits.values())
+    assert dataset.catalog.likes_level.tolist() == [0, 1, 2, 3, 4]
+    assert dataset.known_clicks(dataset.valid).tolist() == [0, 0]
+    assert dataset.known_clicks(dataset.split("test")).tolist() == [1]
+
+
+def test_clicks_are_known_as_of_a_rows_time(tmp_path):
+    times = {"train": [9, 5, 3, 6], "valid": [7, 8], "test": [6]}
+    write_folder(tmp_path, {name: {"time": time} for name, time in times.items()})
+    dataset = Dataset.load(tmp_path)
+    # Train clicks: item 3 at 5 and item 1 at 6.
+    test, train = dataset.split("test"), dataset.train
+    assert dataset.known_clicks(test).tolist() == [1]
+    assert dataset.known_clicks(train).tolist() == [0, 0, 0, 0], "none counts itself"
+    assert train.levels.tolist() == [[0, 0]] * 4
+    assert test.levels.tolist() == [[1, 6]], "four times the mean of four items"

@@ -9,6 +9,7 @@ import torch
 
 from mmctr.data import schema
 from mmctr.data.dataset import Dataset
+from mmctr.data.popularity import popularity_levels
 from mmctr.errors import DataError
 from mmctr.model.din import DIN
 from mmctr.training import trainer
@@ -95,3 +96,26 @@ def test_a_row_keeps_its_negative_when_nothing_else_is_left(drawn):
     )
     fresh = FreshNegatives(dataclasses.replace(drawn, splits={"train": changed}))
     assert (fresh.targets(np.random.default_rng(0)) == changed.target).all()
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "popularity"])
+def test_new_items_are_not_drawn_and_levels_are_those_of_a_rows_time(tmp_path, sampling):
+    out, _ = imported(
+        tmp_path, log_of(60), split="new-items", new_share=0.3, negatives=2, sampling=sampling
+    )
+    dataset = Dataset.load(out)
+    rows, held_out = dataset.train, dataset.catalog.held_out
+    assert (held_out > 0).sum() == 6
+    fresh = FreshNegatives(dataset)
+    clicks = [
+        (i, t) for i, t, label in zip(rows.target, rows.time, rows.label, strict=True) if label
+    ]
+    for seed in range(3):
+        target = fresh.targets(np.random.default_rng(seed))
+        assert not held_out[target].any()
+        levels = fresh.levels(target)
+        for row in range(0, len(rows), 7):
+            before = [item for item, time in clicks if time < rows.time[row]]
+            own = np.array([before.count(target[row])])
+            expected = popularity_levels(own, len(before), dataset.catalog.n_items)
+            assert levels[row].tolist() == expected[0].tolist()

@@ -13,26 +13,15 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from mmctr.data.importing.fields import Column, asked, field_names
-from mmctr.data.importing.labels import KEPT, filtered, label, number, text, unnested
+from mmctr.data.importing.labels import filtered, impression, label, text, too_low, unnested
 from mmctr.data.importing.recipe import Recipe
-from mmctr.data.importing.sources import (
-    FRACTIONS,
-    INTEGERS,
-    Source,
-    id_text,
-    literal,
-    progress,
-    quoted,
-)
+from mmctr.data.importing.sources import Source, id_text, progress, quoted
+from mmctr.data.importing.times import nanoseconds
 from mmctr.errors import DataError
 
 CHUNK = 1 << 18  # clicks that are worked on at once, or one user's: they fit a processor's cache
 BATCH = 1 << 17  # rows that are taken over from DuckDB at once
-NANOSECONDS = {"days": 86_400 * 10**9, "seconds": 10**9, "milliseconds": 10**6}
-NANOSECONDS |= {"microseconds": 10**3, "nanoseconds": 1}
 LABELS = ("label", "click", "clicked", "is_click")  # columns that likely say what was clicked
-# Numbers below are taken for times of the unit: 1e5 days are 273 years.
-UNITS = ((1e5, "days"), (1e11, "seconds"), (1e14, "milliseconds"), (1e17, "microseconds"))
 
 
 @dataclass(frozen=True)
@@ -90,11 +79,12 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
     Writes events.parquet and user_ids.parquet. Raises DataError for columns that cannot be used, or
     if no click is left.
     """
-    source = filtered(source, recipe.where)
+    source, left_out = filtered(source, recipe.where)
     source, recipe, empty = unnested(source, recipe)
     needed = [recipe.user_column, recipe.item_column, recipe.time_column]
     needed += filter(None, (recipe.order_by, recipe.label_column, recipe.impression_column))
-    source.require(*needed)
+    named = field_names(recipe.context_fields, source)
+    source.require(*needed, *named)
     if recipe.label_column is None and recipe.rating_column in source.columns:
         source.require(recipe.rating_column)
     elif recipe.label_column is None and recipe.min_rating is not None:
@@ -102,10 +92,10 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
             f"{source.name} has no column {recipe.rating_column}, which min_rating needs: name the "
             "rating column or leave min_rating out."
         )
-    needed += [KEPT, recipe.rating_column, *field_names(recipe.context_fields, source)]
+    needed += [recipe.rating_column, *named]
     unused = [c for c in source.columns if c.lower() in LABELS and not _tells_clicks(recipe)]
     source = source.kept(needed + unused, workplace / "log.parquet")
-    time, unit, said = _time(source, recipe.time_column)
+    time, unit, said = nanoseconds(source, recipe.time_column)
     for column in unused:
         if source.rows(f"SELECT count(DISTINCT {quoted(column)}) FROM {{source}}")[0][0] == 2:
             said.append(
@@ -119,24 +109,23 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
         "time": time,
         "place": text(source, recipe.order_by) if recipe.order_by else "NULL",
         "label": label(source, recipe) if recipe.label_column else "1",
-        "impression": _impression(source, recipe),
-        "dropped": f"NOT {quoted(KEPT)}" if KEPT in source.columns else "false",
-        "low": _too_low(source, recipe),
+        "impression": impression(source, recipe),
+        "low": too_low(source, recipe),
     }
     columns |= {f"context{place}": column.sql for place, column in enumerate(context)}
     listed = ", ".join(f"{sql} AS {name}" for name, sql in columns.items())
     rows = f"SELECT {listed} FROM {{source}}"
     kind = (
-        "CASE WHEN dropped THEN 'left_out_by_where' WHEN low THEN 'below_min_rating' WHEN user_id "
-        "IS NULL OR item_id IS NULL OR time IS NULL OR label IS NULL THEN 'unreadable' WHEN number "
-        "IS NULL THEN 'of_unknown_items' ELSE 'known' END"
+        "CASE WHEN low THEN 'below_min_rating' WHEN user_id IS NULL OR item_id IS NULL OR time IS "
+        "NULL OR label IS NULL THEN 'unreadable' WHEN number IS NULL THEN 'of_unknown_items' ELSE "
+        "'known' END"
     )
     joined = f"SELECT *, {kind} AS kind FROM ({rows}) LEFT JOIN items ON item_id = items.id"
     # Users are numbered before the sort, which then moves numbers instead of text.
     known_user = "CASE WHEN kind = 'known' THEN user_id END"
     grouped = f"SELECT kind, {known_user} AS user_id, count(*) AS rows FROM ({joined}) GROUP BY ALL"
     source.create("kinds", grouped, "read")
-    counts, examples = _counts(source, joined, recipe)
+    counts, examples = _counts(source, joined, recipe, left_out)
     if not counts["known"]:
         raise _nothing_left(source, recipe, counts)
     said += examples
@@ -148,14 +137,16 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
     order = ["user", "time"]
     if recipe.label_column:
         wanted.append("label::TINYINT AS label")
-    if recipe.label_column and columns["impression"] != "NULL":
+    if columns["impression"] != "NULL":
         # What was shown together happened at once.
-        wanted[2] = (
-            "min(time) OVER (PARTITION BY user, coalesce(impression, time::VARCHAR)) AS time"
-        )
-        wanted.append("coalesce(impression, time::VARCHAR) AS impression")
+        together = "coalesce(impression, time::VARCHAR)"
+        wanted[2] = f"min(time) OVER (PARTITION BY user, {together}) AS time"
+        wanted.append(f"{together} AS impression")
         order.append("impression")
     if recipe.order_by:
+        # Whichever row of an item comes first, it was clicked if one of the same time was.
+        if recipe.label_column:
+            wanted[3] = "max(label) OVER (PARTITION BY user, time, item)::TINYINT AS label"
         # Whole numbers beyond 2^53 are equal as doubles only.
         order += [f"try_cast(place AS {kind}) NULLS LAST" for kind in ("DOUBLE", "HUGEINT")]
         order.append("place")
@@ -174,8 +165,12 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
             f"{source.name} has no click among its {kept:,} rows: check the label column, or name "
             "what is a click with -p click=..."
         )
-    counts |= {"repeated": counts.pop("known") - kept}
-    counts |= {"clicks": found["clicks"]}
+    if recipe.label_column and found["clicks"] == kept:
+        raise DataError(
+            f"{source.name} has nothing but clicks among its {kept:,} rows: check the label "
+            "column, or leave it out to have negatives drawn."
+        )
+    counts |= {"repeated": counts.pop("known") - kept, "clicks": found["clicks"]}
     if recipe.label_column:
         counts |= {"not_clicked": kept - found["clicks"]}
         counts |= {"impressions": found["impressions"]} if found["impressions"] else {}
@@ -207,31 +202,16 @@ def _nothing_left(source: Source, recipe: Recipe, counts: dict[str, int]) -> Dat
     )
 
 
-def _impression(source: Source, recipe: Recipe) -> str:
-    """SQL of what tells impressions of a user apart, as text."""
-    if recipe.impression_column:
-        return id_text(source, recipe.impression_column)
-    # Rows that held several items are one impression each.
-    return "''" if recipe.shown_column else "NULL"
-
-
-def _too_low(source: Source, recipe: Recipe) -> str:
-    """SQL of whether a row is no click for its rating, and nothing else."""
-    if recipe.min_rating is None or recipe.label_column:
-        return "false"
-    rating = number(source, recipe.rating_column)
-    # NaN, which careless exports have for nothing, counts as the largest number in SQL.
-    return f"coalesce({rating} < {recipe.min_rating!r} OR isnan({rating}), true)"
-
-
-def _counts(source: Source, joined: str, recipe: Recipe) -> tuple[dict[str, int], list[str]]:
+def _counts(
+    source: Source, joined: str, recipe: Recipe, left_out: int
+) -> tuple[dict[str, int], list[str]]:
     """How many rows are of which kind, and sentences on what was lost."""
     by_kind = dict(source.rows("SELECT kind, sum(rows)::BIGINT FROM kinds GROUP BY kind"))
     torn = source.torn_lines()
-    total = sum(by_kind.values()) + torn
+    total = sum(by_kind.values()) + torn + left_out
     counts = {"interactions": total}
     if recipe.where is not None:
-        counts["left_out_by_where"] = by_kind.get("left_out_by_where", 0)
+        counts["left_out_by_where"] = left_out
     if recipe.min_rating is not None and recipe.label_column is None:
         counts["below_min_rating"] = by_kind.get("below_min_rating", 0)
     counts["unreadable"] = by_kind.get("unreadable", 0) + torn
@@ -346,76 +326,3 @@ def _events(table: pa.Table, simultaneous: bool) -> Events:
         impression=further.get("impression"),
         context=table.select([c for c in table.column_names if c.startswith("context")]),
     )
-
-
-def _time(source: Source, column: str) -> tuple[str, int | None, list[str]]:
-    """SQL of a column of times in nanoseconds, the unit of its numbers, and what is said of it."""
-    name, kind = quoted(column), source.kind(column)
-    if kind == "JSON":
-        name, kind = f"({name} ->> '$')", "VARCHAR"
-    unit, words = None, "dates"
-    if kind == "VARCHAR":
-        # Most rows tell: a word or a date among numbers is an unreadable row.
-        double, date = (f"try_cast({name} AS {form})" for form in ("DOUBLE", "TIMESTAMP"))
-        whole = f"regexp_matches({name}, '^\\s*[+-]?[0-9]+\\s*$')"
-        kinds = (f"isfinite({double})", f"isfinite({double}) AND NOT {whole}")
-        kinds += (f"CASE WHEN {double} IS NULL THEN {date} IS NOT NULL END",)  # dates are slow
-        counted = ", ".join(f"count(*) FILTER ({kind})" for kind in kinds)
-        ((numbers, fractions, dates),) = source.rows(f"SELECT {counted} FROM {{source}}")
-        if numbers > dates:
-            # DuckDB would round what has a fraction.
-            kind = "DOUBLE" if fractions else "BIGINT"
-            name = f"try_cast({name} AS {kind})"
-    if kind in (*INTEGERS, *FRACTIONS):
-        # By the middle one: a single damaged time must not change the unit of all.
-        size = f"approx_quantile(abs({name}::DOUBLE), 0.5) FILTER (isfinite({name}::DOUBLE))"
-        middle = source.rows(f"SELECT {size} FROM {{source}}")[0][0] or 0
-        words = next((unit for limit, unit in UNITS if middle < limit), "nanoseconds")
-        unit = NANOSECONDS[words]
-        if day := _day_of_digits(source, name, int(middle)):
-            time, words, unit = f"TRY(epoch_ns({day}))", "dates of digits (yyyymmdd)", None
-        elif kind in INTEGERS:
-            time = f"TRY(({name}::HUGEINT * {unit})::BIGINT)"
-        else:  # a double of today's seconds is exact to the microsecond
-            time = f"TRY((round({name}::DOUBLE * {unit} / 1000)::HUGEINT * 1000)::BIGINT)"
-    elif kind == "VARCHAR":
-        zoned = f"regexp_matches({name}, '(Z|[+-][0-9:]+| [A-Za-z/_]+)$') AND {name} LIKE '%:%'"
-        time = (
-            f"CASE WHEN {zoned} THEN TRY(epoch_us(try_cast({name} AS TIMESTAMPTZ)) * 1000) "
-            f"ELSE TRY(epoch_ns(try_cast({name} AS TIMESTAMP_NS))) END"
-        )
-    elif kind.startswith(("TIMESTAMP", "DATE")):
-        exact = f"{name}" if kind == "TIMESTAMP_NS" else f"{name}::TIMESTAMP"
-        time = f"TRY(epoch_ns({exact}))"
-    else:
-        raise DataError(
-            f"{source.name}, column {column}: found {source.columns[column].lower()}, expected "
-            "numbers or dates such as 2024-05-31 12:00:00."
-        )
-    ((first, last),) = source.rows(
-        f"SELECT min(time), max(time) FROM (SELECT {time} AS time FROM {{source}})"
-    )
-    if first is None:
-        example = source.rows(f"SELECT {name} FROM {{source}} WHERE {name} IS NOT NULL LIMIT 1")
-        found = example[0][0] if example else "nothing"
-        raise DataError(
-            f"{source.name}, column {column}: found {found}, expected numbers or dates such as "
-            "2024-05-31 12:00:00."
-        )
-    days = [str(np.datetime64(value, "ns").astype("datetime64[s]")) for value in (first, last)]
-    said = [f"{column}: {words}, from {days[0]} to {days[1]} (UTC)"]
-    if days[0] < "1990" or np.datetime64(last, "ns") > np.datetime64("now"):
-        said.append(
-            f"Warning: {column} lies before 1990 or in the future: is it the time of the click?"
-        )
-    return time, unit, said
-
-
-def _day_of_digits(source: Source, number: str, middle: int) -> str:
-    """SQL of numbers such as 20240531 or 20240531120000 as dates; empty unless most are some."""
-    if len(str(middle)) not in (8, 12, 14):  # today's seconds have 10, milliseconds 13
-        return ""
-    forms = literal(["%Y%m%d", "%Y%m%d%H%M", "%Y%m%d%H%M%S"])
-    day = f"try_strptime(TRY({number}::BIGINT)::VARCHAR, {forms})"
-    some = f"count_if({day} BETWEEN '1990-01-01' AND '2100-12-31')"
-    return day if source.rows(f"SELECT 2 * {some} > count({number}) FROM {{source}}")[0][0] else ""

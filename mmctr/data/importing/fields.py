@@ -37,13 +37,12 @@ def asked(source: Source, names: str | None, times: dict[str, str]) -> list[Colu
     """
     columns = []
     for word in filter(None, (word.strip() for word in (names or "").split(","))):
-        name, _, kind = word.rpartition(":") if word not in source.columns else (word, "", "")
-        if name and kind not in ("", *KINDS):
+        name, kind = _parted(word, source)
+        source.require(name)
+        if kind not in ("", *KINDS):
             raise ConfigError(
                 f"Field {word!r} has the kind {kind!r}, expected one of {', '.join(KINDS)}."
             )
-        name = name or word
-        source.require(name)
         kind = "time" if name in times and not kind else kind or _kind(source, name)
         if kind == "time":
             columns += _time_parts(source, name, times)
@@ -54,16 +53,16 @@ def asked(source: Source, names: str | None, times: dict[str, str]) -> list[Colu
             if source.kind(name) in FRACTIONS:  # 3.0 of a careless export is 3
                 value = f"CASE WHEN NOT isnan({quoted(name)}) THEN {_whole(value)} END"
             columns.append(Column(name, value, False))
-    twice = [column.name for column in columns if columns.count(column) > 1]
-    if twice:
+    found = [column.name for column in columns]
+    if twice := [name for name in found if found.count(name) > 1]:
         raise ConfigError(f"Field {twice[0]!r} is asked for twice: name it once.")
     return columns
 
 
 def field_names(names: str | None, source: Source) -> list[str]:
     """The columns of a table that names by comma ask for, whatever kinds they are."""
-    words = [word.strip() for word in (names or "").split(",")]
-    return [word if word in source.columns else word.rpartition(":")[0] for word in words if word]
+    words = (word.strip() for word in (names or "").split(","))
+    return [_parted(word, source)[0] for word in words if word]
 
 
 def in_words(field: Field) -> str:
@@ -81,14 +80,9 @@ def owner_tables(
 ) -> dict[Owner, list[Column]]:
     """Write the fields of items and users, by number, and say which there are.
 
-    The tables `items` and `users` tell the number of an id. Raises ConfigError for fields of users
-    without their table, DataError for one that has an id twice.
+    The tables `items` and `users` tell the number of an id. Raises DataError for a table that has
+    an id twice.
     """
-    if bool(recipe.user_fields) != ("users" in sources):
-        raise ConfigError(
-            "Fields of users need their table, and the other way round: give both --users FILE and "
-            "--user-fields NAMES, or neither."
-        )
     found: dict[Owner, list[Column]] = {}
     items_key = recipe.items_id_column or recipe.item_column
     wanted = (
@@ -112,17 +106,17 @@ def owner_tables(
 def _write_owner(source: Source, key: str, columns: list[Column], owner: Owner, path: Path) -> None:
     number = "number" if owner == "item" else "user"
     own_id = "id" if owner == "item" else "user_id"
-    values = ", ".join(f"{column.sql} AS {quoted(column.name)}" for column in columns)
+    fields = [quoted(column_of(column.name)) for column in columns]
+    values = ", ".join(f"{c.sql} AS {field}" for c, field in zip(columns, fields, strict=True))
     own = f"SELECT {id_text(source, key)} AS own_id, {values} FROM {{source}}"
     twice = source.rows(f"SELECT own_id FROM ({own}) GROUP BY 1 HAVING count(own_id) > 1 LIMIT 1")
     if twice:
         raise DataError(
             f"{source.name}, column {key}: found {twice[0][0]} again, expected it once."
         )
-    names = ", ".join(quoted(column.name) for column in columns)
     table = source.table(
-        f"SELECT known.{number}::BIGINT AS {owner}_id, {names} FROM ({own}) JOIN {owner}s AS known "
-        f"ON own_id = known.{own_id} ORDER BY 1"
+        f"SELECT known.{number}::BIGINT AS {owner}_id, {', '.join(fields)} FROM ({own}) JOIN "
+        f"{owner}s AS known ON own_id = known.{own_id} ORDER BY 1"
     )
     pq.write_table(table, path)
 
@@ -137,7 +131,7 @@ def learn_fields(
         known = train
         if owner != "context":
             table = _file(folder / (schema.ITEM_FIELDS if owner == "item" else schema.USER_FIELDS))
-            known = f"(FROM {table} SEMI JOIN {train} USING ({owner}_id))"
+            known = f"(SELECT * FROM {table} WHERE {owner}_id IN (SELECT {owner}_id FROM {train}))"
         fields += [_learned(connection, known, column, owner) for column in wanted]
     return fields
 
@@ -147,7 +141,7 @@ def _file(path: Path) -> str:
 
 
 def _learned(connection: "DuckDBPyConnection", train: str, column: Column, owner: Owner) -> Field:
-    name = quoted(column_of(column.name) if owner == "context" else column.name)
+    name = quoted(column_of(column.name))
     if not column.is_number:
         rows = connection.execute(
             f"SELECT {name} FROM {train} WHERE {name} IS NOT NULL GROUP BY 1 "
@@ -163,6 +157,12 @@ def _learned(connection: "DuckDBPyConnection", train: str, column: Column, owner
     return Field(column.name, owner, borders=tuple(borders))
 
 
+def _parted(word: str, source: Source) -> tuple[str, str]:
+    """The column and the kind that a word asks for; "" to find the kind out."""
+    name, colon, kind = word.rpartition(":")
+    return (name, kind) if colon and word not in source.columns else (word, "")
+
+
 def _kind(source: Source, name: str) -> str:
     kind = source.kind(name)
     if kind in (*INTEGERS, *FRACTIONS):
@@ -174,17 +174,23 @@ def _kind(source: Source, name: str) -> str:
     value = f"nullif(trim({text(source, name)}), '')"
     ((numbers, dates),) = source.rows(
         f"SELECT bool_and(try_cast({value} AS DOUBLE) IS NOT NULL), "
-        f"bool_and(try_cast({value} AS TIMESTAMP) IS NOT NULL) FROM {{source}} "
+        f"bool_and(try_cast({value} AS TIMESTAMPTZ) IS NOT NULL) FROM {{source}} "
         f"WHERE {value} IS NOT NULL"
     )
     return "number" if numbers else "time" if dates else "category"
 
 
 def _time_parts(source: Source, name: str, times: dict[str, str]) -> list[Column]:
-    moment = f"make_timestamp(({times[name]}) // 1000)" if name in times else None
-    if moment is None and source.kind(name).startswith(("TIMESTAMP", "DATE")):
+    kind = source.kind(name)
+    if name in times:
+        moment = f"make_timestamp(({times[name]}) // 1000)"
+    elif kind.startswith(("TIMESTAMP", "DATE")):
         moment = f"{quoted(name)}::TIMESTAMP"
-    moment = moment or f"try_cast({text(source, name)} AS TIMESTAMP)"
+    elif kind in ("VARCHAR", "JSON"):  # in UTC if nothing else is said, as the engine is
+        moment = f"make_timestamp(epoch_us(try_cast({text(source, name)} AS TIMESTAMPTZ)))"
+    else:
+        found = source.columns[name].lower()
+        raise DataError(f"{source.name}, column {name}: found {found}, expected dates.")
     return [
         Column(f"{name} hour", f"strftime({moment}, '%H')", False),
         Column(f"{name} weekday", f"{literal(WEEKDAYS)}[1 + dayofweek({moment})]", False),

@@ -6,37 +6,43 @@ Each step turns a table into another one, in SQL.
 from dataclasses import replace
 
 from mmctr.data.importing.recipe import Recipe
-from mmctr.data.importing.sources import FRACTIONS, INTEGERS, Source, literal, quoted
-from mmctr.errors import ConfigError, DataError
+from mmctr.data.importing.sources import FRACTIONS, INTEGERS, Source, id_text, literal, quoted
+from mmctr.errors import ConfigError, DataError, first_line
 
-YES = ["1", "1.0", "true", "t", "yes", "y"]
-NO = ["0", "0.0", "false", "f", "no", "n"]
-KEPT, LABEL = "kept by where", "label of shown"  # columns that are added
+YES = ["1", "true", "t", "yes", "y"]
+NO = ["0", "false", "f", "no", "n"]
+# Names that no column of a log has.
+ROW, PAIR, LABEL = "row of the log", "pair of shown", "label of shown"
 
 
-def filtered(source: Source, where: str | None) -> Source:
-    """A table with the column KEPT: whether a condition in SQL holds for a row.
+def filtered(source: Source, where: str | None) -> tuple[Source, int]:
+    """The rows for which a condition in SQL holds, and how many others there are.
 
     Raises ConfigError for a condition that cannot be understood.
     """
     if where is None:
-        return source
+        return source, 0
     # JSON is compared as the text that it holds.
-    plain = ", ".join(f"{text(source, name)} AS {quoted(name)}" for name in source.columns)
-    sql = (
-        f"(SELECT unnest(original), coalesce(({where}), false) AS {quoted(KEPT)} FROM "
-        f"(SELECT original, {plain} FROM {source.sql} original))"
-    )
-    found = replace(source, sql=sql, columns=source.columns | {KEPT: "BOOLEAN"})
+    json = [name for name in source.columns if source.kind(name) == "JSON"]
+    plain = "".join(f", {text(source, name)} AS {quoted(name)}" for name in json)
+    others = f"EXCLUDE ({', '.join(map(quoted, json))})" if json else ""
+    compared = f"(SELECT * {others}{plain} FROM {source.sql})"
+    asked = f"SELECT count(*), count_if({where}) FROM {compared}"
     try:
-        found.rows(f"SELECT count_if({quoted(KEPT)}) FROM {{source}}")
+        ((rows, kept),) = source.rows(asked)
     except DataError as error:
+        reason = first_line(error.__cause__ or error)
         raise ConfigError(
-            f"Parameter 'where' is {where!r}, which cannot be asked of {source.name} "
-            f"({error.__cause__}): write SQL such as \"event_type IN ('view', 'click')\", or "
-            '"price::DOUBLE > 5" because columns of CSV are text.'
+            f"Parameter 'where' is {where!r}, which cannot be asked of {source.name} ({reason}): "
+            "write SQL such as \"event IN ('view', 'click')\", or \"price::DOUBLE > 5\" because "
+            "columns of CSV and JSON are text."
         ) from error
-    return found
+    sql = f"(SELECT * FROM {source.sql} WHERE {where})"
+    if json:
+        row = quoted(ROW)
+        pairs = f"SELECT {row}, {row}.* {others}{plain} FROM {source.sql} {row}"
+        sql = f"(SELECT unnest({row}) FROM ({pairs}) WHERE {where})"
+    return replace(source, sql=sql), rows - kept
 
 
 def unnested(source: Source, recipe: Recipe) -> tuple[Source, Recipe, int]:
@@ -53,7 +59,8 @@ def unnested(source: Source, recipe: Recipe) -> tuple[Source, Recipe, int]:
     shown = _list(source, recipe.shown_column)
     if recipe.clicked_column:
         clicked = _list(source, recipe.clicked_column)
-        every = f"list_distinct(list_concat({shown}, {clicked}))"
+        unseen = f"list_filter({clicked}, lambda x: NOT list_contains({shown}, x))"
+        every = f"list_concat({shown}, {unseen})"
         pair = f"{{'item': x, 'clicked': list_contains({clicked}, x)}}"
     else:
         wrong = f"list_filter({shown}, lambda x: NOT regexp_matches(x, '.-[01]$'))"
@@ -68,12 +75,12 @@ def unnested(source: Source, recipe: Recipe) -> tuple[Source, Recipe, int]:
         every, pair = shown, "{'item': x[:-3], 'clicked': right(x, 1) = '1'}"
     hidden = [name for name in (*names, recipe.item_column) if name in source.columns]
     kept = {name: form for name, form in source.columns.items() if name not in hidden}
-    columns = ", ".join(map(quoted, kept))
-    pairs = f"SELECT *, list_transform({every}, lambda x: {pair}) AS pairs FROM {source.sql}"
-    empty = source.rows(f"SELECT count_if(len(pairs) = 0) FROM ({pairs})")[0][0]
+    columns, one = ", ".join(map(quoted, kept)), quoted(PAIR)
+    empty = source.rows(f"SELECT count_if(len({every}) = 0) FROM {{source}}")[0][0]
+    pairs = f"unnest(list_transform({every}, lambda x: {pair})) AS {one}"
     sql = (
-        f"(SELECT {columns}, pair.item AS {quoted(recipe.item_column)}, "
-        f"pair.clicked AS {quoted(LABEL)} FROM (SELECT *, unnest(pairs) AS pair FROM ({pairs})))"
+        f"(SELECT {columns}, {one}.item AS {quoted(recipe.item_column)}, "
+        f"{one}.clicked AS {quoted(LABEL)} FROM (SELECT {columns}, {pairs} FROM {source.sql}))"
     )
     kept |= {recipe.item_column: "VARCHAR", LABEL: "BOOLEAN"}
     rows = replace(source, sql=sql, columns=kept, header=list(kept))
@@ -93,25 +100,44 @@ def label(source: Source, recipe: Recipe) -> str:
         return (
             f"CASE WHEN NOT isnan({rating}) THEN ({rating} >= {recipe.min_rating!r})::INTEGER END"
         )
-    value = f"lower(trim({text(source, column)}))"
+    # A careless export has 1.0 for 1, and a decimal 1.00.
+    value = f"regexp_replace(lower(trim({text(source, column)})), '^([0-9]+)\\.0+$', '\\1')"
+    value = f"nullif({value}, '')"
     if source.kind(column) in FRACTIONS:
         value = f"CASE WHEN NOT isnan({quoted(column)}) THEN {value} END"
     if recipe.click is not None:
-        names = [name.strip().lower() for name in str(recipe.click).split(",")]
+        names = [name.strip().lower().removesuffix(".0") for name in str(recipe.click).split(",")]
         if not source.rows(f"SELECT 1 FROM {{source}} WHERE {_among(value, names)} LIMIT 1"):
-            found = source.rows(f"SELECT DISTINCT {value} FROM {{source}} ORDER BY 1 LIMIT 9")
+            distinct = f"SELECT DISTINCT {value} AS said FROM {{source}} ORDER BY 1 NULLS LAST"
+            found = source.rows(f"SELECT said FROM ({distinct}) WHERE said IS NOT NULL LIMIT 9")
             raise ConfigError(
                 f"Parameter 'click' is {recipe.click!r}, but column {column} of {source.name} has "
                 f"only {', '.join(str(one[0]) for one in found)}: choose one or more of these."
             )
         return f"CASE WHEN {value} IS NOT NULL THEN ({_among(value, names)})::INTEGER END"
-    strange = f"{value} <> '' AND NOT {_among(value, YES + NO)}"
+    strange = f"NOT {_among(value, YES + NO)}"
     if found := source.rows(f"SELECT {value} FROM {{source}} WHERE {strange} LIMIT 1"):
         raise DataError(
             f"{source.name}, column {column}: found {found[0][0]!r}, expected 1 and 0 or yes and "
             "no: set --min-rating to the lowest that is a click, or name what is with -p click=..."
         )
     return f"CASE WHEN {_among(value, YES)} THEN 1 WHEN {_among(value, NO)} THEN 0 END"
+
+
+def impression(source: Source, recipe: Recipe) -> str:
+    """SQL of what tells impressions of a user apart, as text unlike a time; NULL if time does."""
+    if recipe.impression_column:
+        return f"'#' || {id_text(source, recipe.impression_column)}"
+    return "NULL::VARCHAR" if recipe.shown_column else "NULL"
+
+
+def too_low(source: Source, recipe: Recipe) -> str:
+    """SQL of whether a row is no click for its rating, and nothing else."""
+    if recipe.min_rating is None or recipe.label_column:
+        return "false"
+    rating = number(source, recipe.rating_column)
+    # NaN, which careless exports have for nothing, counts as the largest number in SQL.
+    return f"coalesce({rating} < {recipe.min_rating!r} OR isnan({rating}), true)"
 
 
 def text(source: Source, column: str) -> str:
@@ -149,5 +175,10 @@ def _list(source: Source, column: str) -> str:
         whole = "CASE WHEN x = trunc(x) THEN x::HUGEINT::VARCHAR ELSE x::VARCHAR END"
         one = whole if inner in FRACTIONS else "x ->> '$'" if inner == "JSON" else "x::VARCHAR"
         return f"coalesce(list_transform({name}, lambda x: {one}), [])"
-    bare = f"regexp_replace(coalesce({text(source, column)}, ''), '[\\[\\]\"'']', '', 'g')"
-    return f"list_filter(string_split_regex({bare}, '[\\s,;|]+'), lambda x: x <> '')"
+    whole = f"coalesce({text(source, column)}, '')"
+    bare = f"regexp_replace({whole}, '[\\[\\]\"'']', '', 'g')"
+    words = f"list_filter(string_split_regex({bare}, '[\\s,;|]+'), lambda x: x <> '')"
+    # Python writes lists as JSON does, but for its quotes.
+    pythons = f"replace({whole}, '''', '\"')"
+    lists = (f"TRY(from_json({t}, '[\"VARCHAR\"]'))" for t in (whole, pythons))
+    return f"coalesce({', '.join(lists)}, {words})"

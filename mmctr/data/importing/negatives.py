@@ -26,7 +26,7 @@ class NegativeSampler:
         self.weight[0] = 0  # padding
         found = np.flatnonzero(self.weight)
         # Items of equal weight, in their order: the place is the number itself.
-        self.equal = found if len(np.unique(self.weight[found])) == 1 else None
+        self.equal = found if (self.weight[found] == self.weight[found[:1]]).all() else None
         # A key of each click, to be searched.
         self.clicked = np.sort(user * len(self.weight) + item)
 
@@ -41,7 +41,7 @@ class NegativeSampler:
     def _draw(self, user: np.ndarray, points: Points) -> np.ndarray:
         cumulated, n_items = np.cumsum(self.weight, dtype=np.float64), len(self.weight)
         result, open_rows = np.zeros(len(user), dtype=np.int64), np.arange(len(user))
-        for attempt in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS if cumulated[-1] else 0):
             point = points(open_rows, attempt) * cumulated[-1]
             drawn = (
                 self.equal[(point / self.weight[self.equal[0]]).astype(np.int64)]
@@ -99,9 +99,11 @@ def sample_negatives(
         drawn[asked] = sampler.draw(user, points).reshape(-1, recipe.negatives)
     nothing_left = np.flatnonzero((drawn == 0).any(axis=1))
     if len(nothing_left):
+        new = "new " if share[nothing_left[0]] else ""
         raise ConfigError(
-            f"User {original(clicks.user[nothing_left[0]])} clicked every item "
-            "that could be drawn as a negative: leave the user out, or import with --negatives 0."
+            f"User {original(clicks.user[nothing_left[0]])} clicked every {new}item "
+            "that could be drawn as a negative: leave the user out, or import with "
+            f"{'a larger --new-share' if new else '--negatives 0'}."
         )
     return drawn
 

@@ -1,8 +1,8 @@
 """How a log becomes a dataset."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from mmctr.config import Config
 from mmctr.data.schema import Sampling
@@ -52,7 +52,7 @@ class Recipe(Config):
     image_embedding_column: str = "img_emb"
     min_rating: float | None = None
     label_column: str | None = None
-    click: Text | None = None
+    click: bool | Text | None = None
     negatives_are: Literal["shown", "outcome"] | None = None
     where: str | None = None
     impression_column: str | None = None
@@ -74,3 +74,25 @@ class Recipe(Config):
     delimiter: str | None = None
     encoding: str | None = None
     memory: PositiveFloat = 4.0
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the log says what was not clicked."""
+        return self.label_column is not None or self.shown_column is not None
+
+    @model_validator(mode="after")
+    def _no_word_in_vain(self) -> Self:
+        said = self.model_dump(exclude_none=True)
+        shown = ["label_column", "shown_column"]
+        needs = {"clicked_column": shown[1:], "click": shown[:1]}
+        needs |= dict.fromkeys(("impression_column", "negatives_are"), shown)
+        for name, either in needs.items():
+            if name in said and not said.keys() & set(either):
+                words = " or ".join(either)
+                raise ValueError(f"Parameter {name!r} means nothing without {words}: give both.")
+        against = {"shown_column": ("label_column", "min_rating"), "click": ("min_rating",)}
+        against["order_by"] = ("impression_column", "shown_column")  # shown together is at once
+        for name, others in against.items():
+            if both := [other for other in others if name in said and other in said]:
+                raise ValueError(f"Parameters {name!r} and {both[0]!r} exclude each other.")
+        return self

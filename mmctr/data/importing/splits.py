@@ -70,12 +70,12 @@ def splitter(log: Log, recipe: Recipe, source: Source, n_items: int) -> Splitter
         )
     elif recipe.split == "new-items":
         held_out = _new_items(log, recipe, n_items)
-    return Splitter(borders, recipe.label_column is not None, held_out)
+    return Splitter(borders, recipe.labelled, held_out)
 
 
-def require_all(rows: np.ndarray, recipe: Recipe) -> None:
-    """Raise ConfigError unless every split has rows, int64 [splits]."""
-    empty = [name for name, count in zip(schema.SPLITS, rows, strict=True) if not count]
+def require_all(clicks: np.ndarray, recipe: Recipe) -> None:
+    """Raise ConfigError unless every split has clicks, int64 [splits]."""
+    empty = [name for name, count in zip(schema.SPLITS, clicks, strict=True) if not count]
     if empty and recipe.split != "date":
         raise ConfigError(
             "No user has three clicks, so valid and test would be empty: import with --split date."

@@ -45,11 +45,16 @@ def import_dataset(
     interactions, items, features, users: a table each, of one or more files, a pattern or a folder
     of parts; or features: arrays, whose rows are those of the items table. covers: a folder or a
     table. say: is told what was understood. Raises DataError for tables that cannot be used or a
-    folder that exists already.
+    folder that exists already, ConfigError for options that do not fit.
     """
     if out.exists():
         raise DataError(f"{out} exists already: delete it or choose another folder.")
-    if not recipe.negatives and recipe.label_column is None and recipe.shown_column is None:
+    if bool(recipe.user_fields) != bool(users):
+        raise ConfigError(
+            "Fields of users need their table, and the other way round: give both --users FILE and "
+            "--user-fields NAMES, or neither."
+        )
+    if not recipe.negatives and not recipe.labelled:
         say("Warning: without negatives there are clicks only, on which no model can be trained.")
     arrays = array_files(features or [])
     tables = [] if arrays else features or []
@@ -98,19 +103,20 @@ def import_dataset(
             joined |= embeddings.counts
             for sentence in dict.fromkeys(one for s in sources.values() for one in s.said):
                 say(sentence)
-            for kind in ("items", "features", "covers"):
+            for kind in ("items", "features", "covers", "users"):
                 if kind in sources and (torn := sources[kind].torn_lines()):
                     joined[f"unreadable_{kind}"] = torn
                     say(f"{torn:,} lines of {sources[kind].name} could not be read.")
         # DuckDB has given its memory back: what is written next has it all.
-        rows = np.zeros(len(schema.SPLITS), dtype=np.int64)
+        rows, clicks = np.zeros((2, len(schema.SPLITS)), dtype=np.int64)
         train_clicks = np.zeros(len(listed) + 1, dtype=np.int64)
         for events in log.chunks("count"):
             number, clicked = split(events), events.label == 1
             rows += np.bincount(number, minlength=len(rows))
+            clicks += np.bincount(number[clicked], minlength=len(rows))
             learned = events.item[clicked & (number == 0)]
             train_clicks += np.bincount(learned, minlength=len(train_clicks))
-        require_all(rows, recipe)
+        require_all(clicks, recipe)
         counts = log.counts | {"items": len(listed)}
         counts["tags"] = write_items(temporary, listed, train_clicks, split.held_out, embeddings)
         write_splits(nested, log, split, train_clicks, recipe)
@@ -136,6 +142,6 @@ def import_dataset(
 
 def negatives_from(recipe: Recipe) -> schema.NegativesFrom:
     """Where the negatives of a dataset come from."""
-    if recipe.label_column is None and recipe.shown_column is None:
+    if not recipe.labelled:
         return "sampled"
     return recipe.negatives_are or ("shown" if recipe.min_rating is None else "outcome")

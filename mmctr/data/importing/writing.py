@@ -36,7 +36,7 @@ def write_splits(
 
     train_clicks: int64 [items + 1].
     """
-    draws = recipe.negatives if recipe.label_column is None else 0
+    draws = 0 if recipe.labelled else recipe.negatives
     types = [("user_id", pa.int64()), (HISTORY, pa.list_(pa.int32())), ("item_id", pa.int64())]
     types += [("label", pa.int8()), ("time", pa.int64())]
     types += [("impression_id", pa.int64())] if log.impressions else []

@@ -22,20 +22,50 @@ log_rows = st.lists(
 )
 
 
-def imported(folder, log, items=ITEMS, covers=None, features=None, say=print, **options):
+def written(folder, name, frame, form):
+    """The path of a table, written as csv, jsonl or parquet."""
+    path = folder / f"{name}.{form}"
+    if form == "csv":
+        frame.to_csv(path, index=False)
+    elif form == "jsonl":
+        frame.to_json(path, orient="records", lines=True, date_format="iso")
+    else:
+        frame.to_parquet(path)
+    return path
+
+
+def splits_of(out):
+    """The rows of train, valid and test, as they were written."""
+    names = ("train", "valid", "test")
+    return {name: pd.read_parquet(out / "MicroLens_1M_x1" / f"{name}.parquet") for name in names}
+
+
+def imported(
+    folder,
+    log,
+    items=ITEMS,
+    covers=None,
+    features=None,
+    say=print,
+    users=None,
+    form="csv",
+    out="out",
+    **options,
+):
     """Import a log given as rows (user, item number, time) or as a DataFrame."""
     if not isinstance(log, pd.DataFrame):
         log = pd.DataFrame(log, columns=["user_id", "item_id", "timestamp"])
         log["item_id"] = "i" + log["item_id"].astype(str)
-    log.to_csv(folder / "log.csv", index=False)
+    path = written(folder, "log", log, form)
     items.to_parquet(folder / "items.parquet")
-    out, tables = folder / "out", []
+    out, tables = folder / out, []
     if features is not None:
         tables = [folder / "features.parquet"]
         pq.write_table(pa.table(features), tables[0])
     recipe = Recipe.of(**options)
-    paths = [folder / "log.csv"], [folder / "items.parquet"]
-    return out, import_dataset(*paths, covers, out, recipe, tables, say=say)
+    paths = [path], [folder / "items.parquet"]
+    users = None if users is None else [written(folder, "users", users, form)]
+    return out, import_dataset(*paths, covers, out, recipe, tables, users, say=say)
 
 
 LOG = [("a", number % 7, number) for number in range(9)] + [("b", 1, 3), ("b", 9, 4)]

@@ -16,12 +16,10 @@ ITEMS = 6
 clicks = st.lists(st.tuples(st.integers(0, 4), st.integers(1, ITEMS)), min_size=1, max_size=40)
 
 
-def sampler(log, sampling="uniform", train_clicks=None):
+def sampler(log, weight):
     """Of rows (user number, item)."""
     user, item = np.array(log).T
-    if train_clicks is None:
-        train_clicks = np.bincount(item, minlength=ITEMS + 1)
-    return NegativeSampler(sampling, train_clicks, user, item)
+    return NegativeSampler(np.array(weight), user, item)
 
 
 def points(seed):
@@ -30,25 +28,33 @@ def points(seed):
     return lambda rows, attempt: rng.random(len(rows))
 
 
-@given(clicks, st.sampled_from(["uniform", "popularity"]), st.integers(0, 5), st.integers(1, 9))
-def test_nobody_is_shown_what_they_clicked(log, sampling, seed, block):
+weights = st.lists(st.sampled_from([0, 0, 1, 1, 2.5]), min_size=ITEMS + 1, max_size=ITEMS + 1)
+
+
+@given(clicks, weights, st.integers(0, 5), st.integers(1, 9))
+def test_nobody_is_shown_what_they_clicked(log, weight, seed, block):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(negatives, "BLOCK", block)
         asked = np.repeat(np.arange(5), 4)
-        drawn = sampler(log, sampling).draw(asked, points(seed))
-    known = {item for _, item in log} if sampling == "popularity" else set(range(1, ITEMS + 1))
+        drawn = sampler(log, weight).draw(asked, points(seed))
+    known = {item for item in range(1, ITEMS + 1) if weight[item]}
     for user, item in zip(asked, drawn, strict=True):
         left = known - {i for u, i in log if u == user}
         assert item in left if left else item == 0
 
 
 @pytest.mark.parametrize(
-    ("sampling", "expected"),
-    [("uniform", {2: 1 / 3, 5: 1 / 3, 6: 1 / 3}), ("popularity", {2: 0.1, 5: 0.3, 6: 0.6})],
+    ("weight", "expected"),
+    [
+        (np.ones(ITEMS + 1), {2: 1 / 3, 5: 1 / 3, 6: 1 / 3}),
+        ([9, 50, 1, 50, 50, 3, 6], {2: 0.1, 5: 0.3, 6: 0.6}),
+        ([1, 1, 0, 1, 1, 1, 1], {5: 0.5, 6: 0.5}),
+        ([7, 0, 3, 3, 0, 3, 0], {2: 0.5, 5: 0.5}),
+    ],
 )
-def test_chances_are_those_of_the_weights(sampling, expected):
+def test_chances_are_those_of_the_weights(weight, expected):
     log = [(0, 1), (0, 3), (0, 4), (1, 2)]
-    found = sampler(log, sampling, np.array([9, 50, 1, 50, 50, 3, 6]))
+    found = sampler(log, weight)
     drawn = found.draw(np.zeros(30_000, dtype=np.int64), points(0))
     for item in range(1, ITEMS + 1):
         chance = expected.get(item, 0)
@@ -58,10 +64,9 @@ def test_chances_are_those_of_the_weights(sampling, expected):
 
 def test_the_last_item_left_is_found():
     log = [(0, item) for item in range(1, 2000)] + [(1, 3)]
-    weight = np.ones(2001)
-    user, item = np.array(log).T
-    found = NegativeSampler("popularity", weight, user, item)
-    assert found.draw(np.array([0, 0]), points(0)).tolist() == [2000, 2000]
+    for last in (1.0, 1e-9):
+        found = sampler(log, np.r_[np.ones(2000), last])
+        assert found.draw(np.array([0, 0]), points(0)).tolist() == [2000, 2000]
 
 
 def log_of(users=30):

@@ -1,16 +1,10 @@
 """What an import writes."""
 
 import json
-import math
-from fractions import Fraction
 
-import numpy as np
 import pandas as pd
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mmctr.data.dataset import Dataset
-from mmctr.data.importing.writing import popularity_levels
 from tests.data.importing.logs import ITEMS, imported
 
 
@@ -36,16 +30,3 @@ def test_the_dataset_loads_with_titles_tags_covers_and_recipe(tmp_path):
     assert recipe["counts"] == facts["counts"]
     assert facts["counts"]["repeated"] == 2
     assert dataset.split("test").label is not None
-
-
-@given(st.lists(st.integers(0, 50), min_size=1, max_size=60))
-def test_levels_cut_the_items_and_the_clicks_into_tenths(clicks):
-    likes, views = popularity_levels(np.array(clicks))
-    popular = [count for count in clicks if count]
-    for item, count in enumerate(clicks):
-        if not count:
-            assert likes[item] == views[item] == 0
-            continue
-        upto = [other for other in popular if other <= count]
-        assert likes[item] == math.ceil(Fraction(10 * len(upto), len(popular)))
-        assert views[item] == math.ceil(Fraction(10 * sum(upto), sum(popular)))
