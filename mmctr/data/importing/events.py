@@ -189,7 +189,6 @@ def _tells_clicks(recipe: Recipe) -> bool:
 def _nothing_left(source: Source, recipe: Recipe, counts: dict[str, int]) -> DataError:
     """What became of most rows of a log of which none is left, and what to do."""
     kinds = {
-        "left_out_by_where": ("are left out by where", "check its condition"),
         "below_min_rating": (f"are below min_rating {recipe.min_rating}", "choose a lower one"),
         "unreadable": ("could not be read", "check the columns of users, items and times"),
         "of_unknown_items": ("are of items not in the table", "check the id columns"),

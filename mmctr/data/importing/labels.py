@@ -37,6 +37,11 @@ def filtered(source: Source, where: str | None) -> tuple[Source, int]:
             "write SQL such as \"event IN ('view', 'click')\", or \"price::DOUBLE > 5\" because "
             "columns of CSV and JSON are text."
         ) from error
+    if rows and not kept:
+        raise DataError(
+            f"{source.name} has no row left: {rows:,} of {rows:,} rows are left out by where: check "
+            "its condition."
+        )
     sql = f"(SELECT * FROM {source.sql} WHERE {where})"
     if json:
         row = quoted(ROW)

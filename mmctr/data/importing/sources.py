@@ -3,7 +3,6 @@
 Nothing is read that the user did not name, and no extension is fetched.
 """
 
-import codecs
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from tqdm.auto import tqdm
 
+from mmctr.data.importing.parts import BLANK, files_of, is_utf8, kind_of, start_of
 from mmctr.data.importing.recipe import Recipe
 from mmctr.data.parquet import listed
 from mmctr.errors import DataError, first_line
@@ -24,13 +24,6 @@ from mmctr.files import FULL
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-BLANK = b"\xef\xbb\xbf \t\r\n"
-KINDS = {
-    **dict.fromkeys((".csv", ".tsv", ".txt"), "csv"),
-    **dict.fromkeys((".json", ".jsonl", ".ndjson"), "json"),
-    **dict.fromkeys((".parquet", ".pq"), "parquet"),
-}
-COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 ADVICE = {
     "csv": "write it again, or set -p delimiter=... or -p encoding=latin-1",
     "json": "write it again as JSON Lines, an object a line",
@@ -200,37 +193,15 @@ def readable(name: str, form: str) -> Iterator[None]:
         ) from error
 
 
-def files_of(name: Path) -> list[Path]:
-    """The files that a name stands for: one, those of a pattern, or the parts in a folder.
-
-    Of a folder what begins with a dot or underscore is left out (_SUCCESS, checksums), and so is
-    what has another ending than its tables. Raises DataError if there is none.
-    """
-    if name.is_file():
-        return [name.resolve()]
-    if name.is_dir():
-        found = [path for path in name.rglob("*") if path.is_file() and _is_part(path, name)]
-    else:
-        pattern = name.absolute()
-        places = Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
-        found = [path for path in places if path.is_file()]
-    if not found:
-        raise DataError(
-            f"{name} is no file, no folder of tables and no pattern that fits one: name a CSV, "
-            "JSON Lines or Parquet table."
-        )
-    return sorted(path.resolve() for path in found)
-
-
 def open_source(connection: "DuckDBPyConnection", names: list[Path], recipe: Recipe) -> Source:
     """A table by the names of its files, all of one kind; DataError if it cannot be read."""
     name = ", ".join(map(str, names))
     every = [path for one in names for path in files_of(one)]
-    starts = {path: _start(path) for path in every}
+    starts = {path: start_of(path) for path in every}
     files = [path for path in every if starts[path]]  # Spark leaves empty parts
     if not files:
         raise DataError(f"{name} is empty: name a CSV, JSON Lines or Parquet table with rows.")
-    kinds = {_kind(path, starts[path]) for path in files}
+    kinds = {kind_of(path, starts[path]) for path in files}
     if len(kinds) > 1:
         raise DataError(
             f"{name} holds files of several kinds, {' and '.join(sorted(kinds))}: name those of "
@@ -363,50 +334,9 @@ def _forced(line: bytes, files: list[Path], recipe: Recipe) -> str:
         sign = recipe.delimiter.replace("\\t", "\t")
         if any(sign.encode(code, "replace") in line for code in ("utf-8", "latin-1")):
             given["delim"] = sign
-    if recipe.encoding is not None and not all(map(_is_utf8, files)):
+    if recipe.encoding is not None and not all(map(is_utf8, files)):
         given["encoding"] = recipe.encoding
     return "".join(f", {option}={literal(value)}" for option, value in given.items())
-
-
-def _is_utf8(path: Path) -> bool:
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    try:
-        with pa.input_stream(str(path), COMPRESSED.get(path.suffix.lower())) as file:
-            while block := file.read(1 << 20):
-                if "\0" in decoder.decode(block):
-                    return False
-        return decoder.decode(b"", final=True) == ""
-    except (UnicodeDecodeError, OSError):
-        return False
-
-
-def _start(path: Path) -> bytes:
-    """How a file begins, unpacked; DuckDB tells of a damaged one."""
-    try:
-        with pa.input_stream(str(path), COMPRESSED.get(path.suffix.lower())) as file:
-            return file.read(1 << 16)
-    except OSError:
-        return b"?"
-
-
-def _is_part(path: Path, folder: Path) -> bool:
-    inside = path.relative_to(folder).parts
-    return not any(part.startswith((".", "_")) for part in inside) and _suffix(path) in KINDS
-
-
-def _suffix(path: Path) -> str:
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] in COMPRESSED:
-        suffixes.pop()
-    return suffixes[-1] if suffixes else ""
-
-
-def _kind(path: Path, start: bytes) -> str:
-    """By the ending, or, if that says nothing, by the first bytes."""
-    if kind := KINDS.get(_suffix(path)):
-        return kind
-    json = start.lstrip(BLANK).startswith((b"{", b"[{"))
-    return "parquet" if start.startswith(b"PAR1") else "json" if json else "csv"
 
 
 def _asis(form: str) -> str:

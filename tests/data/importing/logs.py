@@ -69,3 +69,20 @@ def imported(
 
 
 LOG = [("a", number % 7, number) for number in range(9)] + [("b", 1, 3), ("b", 9, 4)]
+
+
+def positions(out):
+    """Own ids of what was clicked before each test click, and of that click."""
+    ids = pd.read_parquet(out / "item_ids.parquet")["original_id"]
+    test = pd.read_parquet(out / "MicroLens_1M_x1" / "test.parquet")
+    return [ids[n - 1] for n in [*test["item_seq"][0], test["item_id"][0]]]
+
+
+def read(folder, *log, items="items.parquet", **options):
+    """Import these files of a folder: the counts, and what was said."""
+    if items == "items.parquet":
+        ITEMS.to_parquet(folder / items)
+    said, logs = [], [folder / name for name in log]
+    recipe = Recipe.of(**{"negatives": 0} | options)
+    facts = import_dataset(logs, [folder / items], None, folder / "o", recipe, say=said.append)
+    return facts["counts"], said

@@ -1,6 +1,5 @@
 """Tables of any writer give the same dataset, byte for byte, or one sentence."""
 
-import gzip
 import json
 import tempfile
 import uuid
@@ -20,11 +19,12 @@ from hypothesis import strategies as st
 from tqdm.auto import tqdm
 
 from mmctr.data.importing import sources
+from mmctr.data.importing.parts import files_of
 from mmctr.data.importing.recipe import Recipe
-from mmctr.data.importing.sources import files_of, progress
+from mmctr.data.importing.sources import progress
 from mmctr.data.importing.steps import import_dataset
 from mmctr.errors import ConfigError, DataError
-from tests.data.importing.logs import ITEMS
+from tests.data.importing.logs import ITEMS, read
 
 
 def csv(frame, path, **options):
@@ -216,23 +216,6 @@ def test_csv_ids_are_never_guessed_to_be_numbers(tmp_path):
     assert found == ["7", "007", "1.0", "9007199254740993"]
 
 
-def test_several_files_and_patterns_are_one_table(tmp_path):
-    for number in range(3):
-        text = f"user_id,item_id,timestamp\nu,i{number},{number}\n"
-        (tmp_path / f"log{number}.csv.gz").write_bytes(gzip.compress(text.encode()))
-    ITEMS.to_parquet(tmp_path / "items.parquet")
-    every = [tmp_path / f"log{number}.csv.gz" for number in range(3)]
-    made = []
-    for name, paths in (("a", every), ("b", [tmp_path / "log*.csv.gz"])):
-        items = [tmp_path / "items.parquet"]
-        facts = import_dataset(paths, items, None, tmp_path / name, Recipe.of(negatives=1))
-        assert facts["counts"]["clicks"] == 3
-        made.append(folder_bytes(tmp_path / name))
-    assert made[0] == made[1]
-    with pytest.raises(DataError, match="holds files of several kinds, csv and parquet"):
-        import_dataset([*every, *items], items, None, tmp_path / "c", Recipe.of())
-
-
 def test_another_delimiter_or_encoding_can_be_forced_and_is_told(tmp_path):
     text = "user_id~item_id~timestamp\nü~i1~1\nü~i2~2\nü~i3~3\n"
     (tmp_path / "log.csv").write_bytes(text.encode("latin-1"))
@@ -312,16 +295,6 @@ def test_a_bar_shows_how_far_duckdb_is(monkeypatch):
     assert shown[0] == 40 and shown[-1] == 100 and shown == sorted(shown)
 
 
-def read(folder, *log, items="items.parquet", **options):
-    """Import these files of a folder: the counts, and what was said."""
-    if items == "items.parquet":
-        ITEMS.to_parquet(folder / items)
-    said, logs = [], [folder / name for name in log]
-    recipe = Recipe.of(**{"negatives": 0} | options)
-    facts = import_dataset(logs, [folder / items], None, folder / "o", recipe, say=said.append)
-    return facts["counts"], said
-
-
 @pytest.mark.parametrize("place", [2, 5000])
 def test_a_torn_line_anywhere_does_not_mislead(tmp_path, place):
     rows = ["user_id;item_id;timestamp", *(f"u{n % 70};i{n % 12};{n}" for n in range(20_000))]
@@ -375,38 +348,6 @@ def test_whole_numbers_with_a_point_join_their_digits(tmp_path, log, items):
     assert any("log.csv, column user_id: ids such as 7.0 are read as 7" in line for line in said)
 
 
-def test_empty_parts_are_left_out(tmp_path):
-    (tmp_path / "log").mkdir()
-    (tmp_path / "log" / "part-0.csv").touch()
-    (tmp_path / "log" / "part-1.csv.gz").write_bytes(gzip.compress(b""))
-    (tmp_path / "log" / "part-2.csv").write_text(
-        "user_id,item_id,timestamp\nu,i1,1\nu,i2,2\nu,i3,3\n"
-    )
-    assert read(tmp_path, "log")[0]["clicks"] == 3
-    (tmp_path / "log" / "part-2.csv").unlink()
-    (tmp_path / "o").rename(tmp_path / "out")
-    with pytest.raises(DataError, match="log is empty: name a CSV"):
-        read(tmp_path, "log")
-
-
-def test_csv_files_may_differ_in_columns_and_delimiter(tmp_path):
-    (tmp_path / "a.csv").write_text("user_id,item_id,timestamp,rating\nu,i1,1,5\nu,i2\n")
-    (tmp_path / "b.csv").write_text("timestamp;item_id;user_id\n3;i3;u\n4;i4;u\n5\n")
-    counts, said = read(tmp_path, "a.csv", "b.csv")
-    assert (counts["interactions"], counts["clicks"], counts["unreadable"]) == (5, 3, 2)
-    assert said[1].endswith("(2 files of CSV, delimiter ',' and ';')")
-
-
-def test_a_json_array_is_read(tmp_path):
-    rows = [{"user_id": "007", "item_id": f"i{n}", "timestamp": n} for n in range(3)]
-    for name, text in (("log.json", json.dumps(rows, indent=1)), ("log", json.dumps(rows))):
-        (tmp_path / name).write_text(text)
-        counts, said = read(tmp_path, name)
-        assert (counts["clicks"], counts["users"]) == (3, 1)
-        assert said[1].endswith("(JSON array)")
-        (tmp_path / "o").rename(tmp_path / f"out of {name}")
-
-
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -429,9 +370,3 @@ def test_a_delimiter_that_no_table_has_is_told(tmp_path):
     (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,i1,1\n")
     with pytest.raises(ConfigError, match="'delimiter' is ';', which no CSV file has in its first"):
         read(tmp_path, "log.csv", delimiter=";")
-
-
-def test_a_file_named_twice_is_read_twice(tmp_path):
-    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,i1,1\nu,i2,2\nu,i3,3\n")
-    counts, _ = read(tmp_path, "log.csv", "log.csv")
-    assert (counts["interactions"], counts["repeated"]) == (6, 3)
