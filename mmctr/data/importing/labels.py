@@ -39,8 +39,8 @@ def filtered(source: Source, where: str | None) -> tuple[Source, int]:
         ) from error
     if rows and not kept:
         raise DataError(
-            f"{source.name} has no row left: {rows:,} of {rows:,} rows are left out by where: check "
-            "its condition."
+            f"{source.name} has no row left: {rows:,} of {rows:,} rows are left out by where: "
+            "check its condition."
         )
     sql = f"(SELECT * FROM {source.sql} WHERE {where})"
     if json:

@@ -86,3 +86,12 @@ def read(folder, *log, items="items.parquet", **options):
     recipe = Recipe.of(**{"negatives": 0} | options)
     facts = import_dataset(logs, [folder / items], None, folder / "o", recipe, say=said.append)
     return facts["counts"], said
+
+
+def folder_bytes(folder):
+    """Every file of a dataset but what it says of its sources."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "dataset.json"
+    }

@@ -8,7 +8,7 @@ import pytest
 from mmctr.data.importing.recipe import Recipe
 from mmctr.data.importing.steps import import_dataset
 from mmctr.errors import DataError
-from tests.data.importing.logs import ITEMS, read
+from tests.data.importing.logs import ITEMS, folder_bytes, read
 
 
 def test_several_files_and_patterns_are_one_table(tmp_path):

@@ -24,7 +24,7 @@ from mmctr.data.importing.recipe import Recipe
 from mmctr.data.importing.sources import progress
 from mmctr.data.importing.steps import import_dataset
 from mmctr.errors import ConfigError, DataError
-from tests.data.importing.logs import ITEMS, read
+from tests.data.importing.logs import ITEMS, folder_bytes, read
 
 
 def csv(frame, path, **options):
@@ -86,15 +86,6 @@ WRITERS = {
 # Ids as careless exports have them, as text.
 IDS = ["007", "7", "12345678901234567890123", "a b", 'quo"te', "comma,", "u\u0308", "0x1F", "1e5"]
 TITLES = ["plain", "two\nlines", 'a "quote"', "a;b,c\td", "", "ünï"]
-
-
-def folder_bytes(folder):
-    """Every file of a dataset but what it says of its sources."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "dataset.json"
-    }
 
 
 def naive(clicks, items):
