@@ -247,9 +247,20 @@ class DIN(Pretrained, nn.Module):
 
     def _of_rows(self, batch: Batch) -> list[Tensor]:
         """The fields that belong to neither target nor history, [n, dim] each."""
+        return [embed(codes) for embed, codes in self.row_fields(batch).values()]
+
+    def row_fields(self, batch: Batch) -> dict[str, tuple[FieldEmbedding, Tensor]]:
+        """What embeds the fields of users and of the context, by slot, and codes [n, fields]."""
         users = len(self.field_sizes.get("user", ()))
-        known = ((self.user_fields, slice(users)), (self.context, slice(users, None)))
-        return [embed(batch.fields[:, own]) for embed, own in known if embed is not None]
+        known = {
+            USER_FIELDS: (self.user_fields, slice(users)),
+            CONTEXT: (self.context, slice(users, None)),
+        }
+        return {
+            slot: (embed, batch.fields[:, own])
+            for slot, (embed, own) in known.items()
+            if embed is not None
+        }
 
     def _targets(self, table: Tensor, batch: Batch) -> Tensor:
         """Vectors of the targets, [n, width], with what was known of them at the time."""
