@@ -15,9 +15,12 @@ from mmctr.data import parquet, schema
 from mmctr.data.catalog import Catalog
 from mmctr.data.dataset import Dataset
 from mmctr.data.impressions import Impressions, target_in_history
+from mmctr.data.rates import field_codes
 
 CONSTANT = 1e-3  # a feature vector varies less than this share of its root mean square
 SAMPLE = 200_000  # rows of a split that single features are tried on
+FOLDS = 5  # of train: what a value of a field tells is learned on the other four
+PRIOR = 10  # rows of the mean rate that are added to those of each value
 SUSPECT = 0.85  # AUC of one feature alone; popularity reaches 0.6 to 0.75 in clean data
 
 
@@ -88,20 +91,24 @@ def single_feature_auc(dataset: Dataset) -> pd.DataFrame:
 
     Columns: feature, train AUC, valid AUC, rows (of valid that were tried). Below 0.5 a feature
     counts against a click. Of embeddings the column that goes best with train's labels is tried;
-    a row's own click is not among its target's train clicks.
+    a row's own click is not among its target's train clicks. Of a field the share of clicks of the
+    value is tried, as other train rows tell it.
     """
     splits = {name: _sample(dataset.split(name)) for name in ("train", "valid")}
+    of_fields = _field_rates(dataset, splits["train"], splits["valid"])
     lines = {}
     for name, rows in splits.items():
+        levels = dataset.levels(rows)
         clicks = dataset.train_clicks()[rows.target] - (rows.label if name == "train" else 0)
         features = {
-            "likes_level": dataset.catalog.likes_level[rows.target],
-            "views_level": dataset.catalog.views_level[rows.target],
+            "likes_level": levels[:, 0],
+            "views_level": levels[:, 1],
             "train clicks of the target": clicks,
             "length of the history": rows.history_length,
             "target in its history": target_in_history(rows),
             "item id": rows.target,
             **_strongest_columns(dataset.catalog, splits["train"], rows),
+            **of_fields[name],
         }
         lines[f"{name} AUC"] = {key: _auc(rows.label, value) for key, value in features.items()}
     table = pd.DataFrame(lines).rename_axis("feature").reset_index()
@@ -113,11 +120,12 @@ def single_feature_auc(dataset: Dataset) -> pd.DataFrame:
 def describe(dataset: Dataset) -> str:
     """A dataset in words and tables, for a terminal."""
     catalog = dataset.catalog
-    features = _features(catalog)
+    features, fields = _features(catalog), (*catalog.fields, *dataset.row_fields)
     widths = {name: f"{values.shape[1]:,} numbers an item" for name, values in features.items()}
     lines = [
         f"{dataset.folder}",
         f"fingerprint {dataset.fingerprint}" + (", simulated" if dataset.simulated else ""),
+        dataset.wording.negatives,
         "",
         dataset.summary().to_string(index=False, float_format="{:.3f}".format),
         "",
@@ -128,6 +136,7 @@ def describe(dataset: Dataset) -> str:
         f"text features    {widths.get('text features', 'none')}",
         f"image features   {widths.get('image features', 'none')}",
         f"ready embeddings {', '.join(catalog.provided) or 'none'}",
+        f"fields           {', '.join(field.title for field in fields) or 'none'}",
         "",
     ]
     for title, found in (("problems", problems(dataset)), ("signs of a leak", leaks(dataset))):
@@ -197,6 +206,30 @@ def _strongest_columns(
         column = int(np.abs(surplus @ values / np.sqrt(variance)).argmax())
         result[f"{name}, column {column}"] = values[rows.target, column]
     return result
+
+
+def _field_rates(
+    dataset: Dataset, train: Impressions, valid: Impressions
+) -> dict[str, dict[str, np.ndarray]]:
+    """The share of clicks that train knows of the value each row has, by split and field.
+
+    A train row's is that of the other folds: without its own label alone, a click's value would
+    look worse than a non-click's, and a field that says nothing as if it told all.
+    """
+    fold = np.random.default_rng(0).integers(FOLDS, size=len(train))
+    mean = train.label.mean()
+    found = {"train": {}, "valid": {}}
+    of_valid = [codes for _, codes in field_codes(dataset, valid)]
+    for (field, codes), asked in zip(field_codes(dataset, train), of_valid, strict=True):
+        cell, shape = codes * FOLDS + fold, (field.size, FOLDS)
+        rows = np.bincount(cell, minlength=field.size * FOLDS).reshape(shape)
+        clicks = np.bincount(cell, train.label, field.size * FOLDS).reshape(shape)
+        all_rows, all_clicks = rows.sum(axis=1), clicks.sum(axis=1)
+        others = all_rows[:, None] - rows + PRIOR
+        of_others = (all_clicks[:, None] - clicks + PRIOR * mean) / others
+        found["train"][field.title] = of_others[codes, fold]
+        found["valid"][field.title] = ((all_clicks + PRIOR * mean) / (all_rows + PRIOR))[asked]
+    return found
 
 
 def _sample(rows: Impressions) -> Impressions:

@@ -17,6 +17,7 @@ from mmctr.data.catalog import Catalog, catalog_of, item_arrays, load_catalog
 from mmctr.data.fields import Field, load_fields, owner_codes
 from mmctr.data.impressions import Impressions, history_hashes, load_impressions
 from mmctr.data.popularity import Popularity
+from mmctr.data.wording import Wording, wording_of
 from mmctr.errors import DataError, first_line
 from mmctr.files import existing_folder
 
@@ -122,6 +123,17 @@ class Dataset:
         return said
 
     @cached_property
+    def negatives_per_click(self) -> int | None:
+        """How many negatives the import drew for each click of train; None if it drew none."""
+        rate = float(self.train.label.mean())
+        return round(1 / rate) - 1 if self.negatives_from == "sampled" and rate else None
+
+    @property
+    def wording(self) -> Wording:
+        """What rows, labels and rates are called, by where negatives come from."""
+        return wording_of(self.negatives_from, self.negatives_per_click)
+
+    @cached_property
     def encoders(self) -> dict[str, dict[str, object]]:
         """What is known of the encoders that made the features, by column; mostly nothing."""
         path = schema.find_file(self.folder, "item_feature.parquet")
@@ -149,7 +161,8 @@ class Dataset:
         return names.user_ids(self.folder)
 
     def summary(self) -> pd.DataFrame:
-        """One row a split: rows, users, click rate and history lengths."""
+        """One row a split: rows, users, share of clicks (as it is called) and history lengths."""
+        rate = self.wording.rate
         return pd.DataFrame(
             [
                 {
@@ -157,7 +170,7 @@ class Dataset:
                     "rows": len(rows),
                     "users": len(np.unique(rows.user)),
                     "target items": len(np.unique(rows.target)),
-                    "click rate": float("nan") if rows.label is None else rows.label.mean(),
+                    rate: float("nan") if rows.label is None else rows.label.mean(),
                     "mean history": rows.history_length.mean() if len(rows) else 0.0,
                     "longest history": rows.history_length.max(initial=0),
                 }
@@ -169,6 +182,13 @@ class Dataset:
         """How often each item was clicked as a train target, int64 [n_items + 1]."""
         clicked = self.train.target[self.train.label == 1]
         return np.bincount(clicked, minlength=self.catalog.n_items + 1)
+
+    def levels(self, rows: Impressions) -> np.ndarray:
+        """likes_level and views_level of each target, int8 [n, 2], as of its time if known."""
+        if rows.levels is not None:
+            return rows.levels
+        catalog = self.catalog
+        return np.stack([catalog.likes_level, catalog.views_level], axis=1)[rows.target]
 
     def known_clicks(self, rows: Impressions) -> np.ndarray:
         """Train clicks of each row's target, int64 [n], where rows have times those before it."""

@@ -36,6 +36,11 @@ class Field:
     borders: tuple[float, ...] | None = None
 
     @property
+    def title(self) -> str:
+        """Its name with what it is known of, because two owners may have fields of one name."""
+        return f"{self.name} ({self.owner})"
+
+    @property
     def kind(self) -> str:
         """What its column holds, in the words of `schema`."""
         return schema.NUMBER if self.values is None else schema.TEXT

@@ -19,8 +19,12 @@ from mmctr.training.config import configs
 
 DEFAULT, STRATEGY = "default", "v4"
 RESAMPLES = 2000  # of the users: 2 / 2001, the smallest p-value, stays small for twenty changes
+FIELDS = {"item_fields": "item", "user_fields": "user", "context": "context"}  # whose they are
 # Each switch, in the words of a figure, and its two settings.
 SWITCHES = {
+    "item fields": ("item_fields", False, True),
+    "user fields": ("user_fields", False, True),
+    "context": ("context", False, True),
     "recency": ("recency", False, True),
     "bilinear interaction": ("bilinear", "off", "all"),
     "SENet": ("senet", False, True),
@@ -39,8 +43,11 @@ def variations(dataset: Dataset) -> dict[str, dict[str, Any]]:
     model, training = configs()
     default = model.model_dump() | training.model_dump()
     changes: dict[str, dict[str, Any]] = {DEFAULT: {}}
+    owners = {field.owner for field in (*dataset.catalog.fields, *dataset.row_fields)}
+    nothing = {name for name, owner in FIELDS.items() if owner not in owners}
+    nothing |= {"fresh_negatives"} if dataset.negative_sampling is None else set()
     for words, (name, off, on) in SWITCHES.items():
-        if name == "fresh_negatives" and dataset.negative_sampling is None:
+        if name in nothing:
             continue  # it would change nothing
         is_off = default[name] == off
         changes[f"{'with' if is_off else 'without'} {words}"] = {name: on if is_off else off}

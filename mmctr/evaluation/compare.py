@@ -184,7 +184,7 @@ def _leads(differences: pd.DataFrame) -> str:
 
 def setting(runs: list[Run], dataset: Dataset) -> str:
     """What was compared, in words: data, split, seeds, and whether all runs were trained alike."""
-    rows = dataset.valid
+    rows, words = dataset.valid, dataset.wording
     seeds = sorted({run.seed for run in runs})
     given = [run.config["model"] | run.config["training"] | {"seed": None} for run in runs]
     names = set().union(*given)
@@ -195,9 +195,9 @@ def setting(runs: list[Run], dataset: Dataset) -> str:
         else "All runs share every parameter but strategy and seed."
     )
     return (
-        f"Scored on the valid split of {dataset.name}: {len(rows):,} impressions of "
+        f"Scored on the valid split of {dataset.name}: {len(rows):,} {words.rows} of "
         f"{len(np.unique(rows.user)):,} users and {dataset.catalog.n_items:,} items; trained on "
-        f"{len(dataset.train):,} impressions with seed{'s' if len(seeds) > 1 else ''} "
+        f"{len(dataset.train):,} {words.rows} with seed{'s' if len(seeds) > 1 else ''} "
         f"{_listed(list(map(str, seeds)))}, up to {given[0]['epochs']} "
         f"epoch{'s' if given[0]['epochs'] > 1 else ''}. {alike}"
     )

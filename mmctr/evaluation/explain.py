@@ -1,5 +1,6 @@
 """What trained models attend to, as tidy DataFrames."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +11,13 @@ from torch import Tensor
 
 from mmctr.data.demo import Topics
 from mmctr.data.demo_clicks import history_weights
+from mmctr.data.fields import Field
 from mmctr.data.impressions import Impressions, slice_positions
-from mmctr.model.din import DIN
+from mmctr.model.din import DIN, Batch
+from mmctr.model.layers import CONTEXT, ITEM_FIELDS, USER_FIELDS
 from mmctr.training.batches import Batches
+
+SLOTS = {"item": ITEM_FIELDS, "user": USER_FIELDS, "context": CONTEXT}  # by owner of a field
 
 
 @torch.inference_mode()
@@ -73,17 +78,23 @@ def sigmoid(logit: np.ndarray) -> np.ndarray:
 
 @torch.inference_mode()
 def permutation_importance(
-    model: DIN, rows: Impressions, shuffles: int = 5, seed: int = 0
+    model: DIN,
+    rows: Impressions,
+    shuffles: int = 5,
+    seed: int = 0,
+    fields: Sequence[Field] = (),
 ) -> pd.DataFrame:
     """AUC lost when one field's vectors change places among the rows (Breiman, 2001).
 
     The field is shuffled as the layers after attention read it. Columns: field, mean, low, high
     (least and most of the shuffles); the field of most loss first. With several heads of attention,
     "all interest" shuffles what they found together, because one head may stand in for another.
+    fields: all those of the dataset's items, users and context. Each that the model reads changes
+    places alone, too: what it adds to the sum in its slot is exchanged, an item's in the target.
     """
     rng = np.random.default_rng(seed)
-    batches = Batches(rows, model).in_order(4096)
-    fields = torch.cat([model.field_vectors(batch) for batch in batches])
+    batches = list(Batches(rows, model).in_order(4096))
+    vectors = torch.cat([model.field_vectors(batch) for batch in batches])
     ends = np.cumsum(list(model.field_widths.values()))
     places = np.split(np.arange(ends[-1]), ends[:-1])
     columns = dict(zip(model.field_widths, places, strict=True))
@@ -95,18 +106,37 @@ def permutation_importance(
         scores = [model.score(part).float() for part in fields.split(4096)]
         return float(roc_auc_score(rows.label, torch.cat(scores).cpu().numpy()))
 
-    whole, losses = auc(fields), {}
-    for name, column in columns.items():
-        column = torch.from_numpy(column).to(fields.device)
+    parts = {name: vectors[:, column] for name, column in columns.items()}
+    for field in fields:
+        if (slot := SLOTS[field.owner]) in columns:
+            owned = [one for one in fields if one.owner == field.owner]
+            parts[field.title] = _added(model, batches, slot, owned.index(field))
+            columns[field.title] = columns[slot]
+    whole, losses = auc(vectors), {}
+    for name, part in parts.items():
+        column = torch.from_numpy(columns[name]).to(vectors.device)
         losses[name] = []
         for _ in range(shuffles):
-            order = torch.from_numpy(rng.permutation(len(rows))).to(fields.device)
-            shuffled = fields.clone()
-            shuffled[:, column] = fields[order][:, column]
+            order = torch.from_numpy(rng.permutation(len(rows))).to(vectors.device)
+            shuffled = vectors.clone()
+            shuffled[:, column] = vectors[:, column] - part + part[order]
             losses[name].append(whole - auc(shuffled))
     table = pd.DataFrame(losses).agg(["mean", "min", "max"]).T
     table = table.rename(columns={"min": "low", "max": "high"}).rename_axis("field").reset_index()
     return table.sort_values("mean", ascending=False, ignore_index=True)
+
+
+def _added(model: DIN, batches: Sequence[Batch], slot: str, number: int) -> Tensor:
+    """What one field adds to the sum in a slot, [n, dim]; number: its place among the slot's."""
+    parts = []
+    for batch in batches:
+        if slot == ITEM_FIELDS:
+            embed = model.embedding.fields
+            codes = model.embedding.item_fields[batch.items[batch.target]]
+        else:
+            embed, codes = model.row_fields(batch.fields)[slot]
+        parts.append(embed.one(codes, number))
+    return torch.cat(parts)
 
 
 def cases(

@@ -250,10 +250,21 @@ class DIN(Pretrained, nn.Module):
 
     def row_vectors(self, codes: Tensor) -> Tensor:
         """What is known of the users and the context of rows, [n, width], of codes [n, fields]."""
-        users = len(self.field_sizes.get("user", ()))
-        known = ((self.user_fields, slice(users)), (self.context, slice(users, None)))
-        vectors = [embed(codes[:, own]) for embed, own in known if embed is not None]
+        vectors = [embed(own) for embed, own in self.row_fields(codes).values()]
         return torch.cat([self.output.weight.new_empty(len(codes), 0), *vectors], dim=1)
+
+    def row_fields(self, codes: Tensor) -> dict[str, tuple[FieldEmbedding, Tensor]]:
+        """What embeds the fields of users and of the context, by slot, and their codes."""
+        users = len(self.field_sizes.get("user", ()))
+        known = {
+            USER_FIELDS: (self.user_fields, slice(users)),
+            CONTEXT: (self.context, slice(users, None)),
+        }
+        return {
+            slot: (embed, codes[:, own])
+            for slot, (embed, own) in known.items()
+            if embed is not None
+        }
 
     def _targets(self, table: Tensor, batch: Batch) -> Tensor:
         """Vectors of the targets, [n, width], with what was known of them at the time."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mmctr.data.wording import stated
 from mmctr.evaluation.compare import by_strategy, run_table, strategy_table
 from mmctr.report.figures.style import strategy_color
 from mmctr.report.pages import as_part, template, write_page
@@ -27,6 +28,7 @@ def overview(
     runs = report.load_runs()
     html = template("index.html.j2").render(
         report=report,
+        words=stated(report.dataset),
         results=_results(runs),
         runs=runs,
         history=_history(report, reports or []),

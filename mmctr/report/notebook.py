@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from IPython import get_ipython
-from IPython.display import HTML, display
+from IPython.display import HTML, Markdown, display
 from pandas.io.formats.style import Styler
 
 from mmctr.content.fusion import available_strategies
 from mmctr.data.catalog import Catalog
 from mmctr.data.dataset import Dataset
 from mmctr.data.demo import find_data
+from mmctr.data.wording import stated
 from mmctr.errors import ConfigError, MMCTRError, RunError
 from mmctr.evaluation.study import Study, find_studies
 from mmctr.files import DEMO, find, home
@@ -132,6 +133,11 @@ def say(words: str) -> None:
         display(HTML(f"<p>{escape(words)}</p>"))
 
 
+def section(words: str) -> None:
+    """Begin a section that not all data have, by its heading and words in Markdown."""
+    display(Markdown(words))
+
+
 def answer(words: str) -> None:
     """Show what the notebook found in one paragraph; a report puts it below the title."""
     display({ANSWER: words, "text/html": f"<p><b>{escape(words)}</b></p>"}, raw=True)
@@ -178,8 +184,9 @@ def covers(catalog: Catalog, items: np.ndarray, notes: list[str] | None = None) 
 
 
 def _say_data(data: dict[str, Any]) -> None:
-    kind = "simulated: it proves nothing about real clicks" if data["simulated"] else "real clicks"
-    say(f"Data: {data['name']} ({kind}), fingerprint {data['fingerprint']}.")
+    kind = "simulated: it proves nothing about real clicks" if data["simulated"] else "real"
+    facts = f"Data: {data['name']} ({kind}), fingerprint {data['fingerprint']}."
+    say(f"{facts} {stated(data).negatives}")
 
 
 def _listed(values: dict[str, object]) -> str:

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from mmctr.data.wording import stated
+
 CARD = """---
 library_name: mmctr
 tags: [click-through-rate]
@@ -11,12 +13,12 @@ tags: [click-through-rate]
 A Deep Interest Network for click-through-rate prediction (arXiv 2504.18961), trained with mmctr.
 {warning}
 ## How well it predicts
-On {rows} impressions of the valid split, which also chose the best epoch:
+On {rows} of the valid split, which also chose the best epoch:
 
 | metric | value |
 |---|---|
 {metrics}
-
+{caveat}
 ## What it was trained on
 {facts}
 
@@ -49,20 +51,23 @@ def run_card(config: dict[str, Any], summary: dict[str, Any]) -> str:
     """Markdown with a run's data, metrics and parameters; no paths of the machine."""
     data, metrics = summary["dataset"], summary["metrics"]
     low, high = metrics["auc_interval"]
+    by_impression = metrics.get("gauc_impression")
     lines = {
         "AUC": metrics["auc"],
         "AUC, 95% interval from": low,
         "AUC, 95% interval to": high,
         "GAUC": metrics["gauc"],
+        **({} if by_impression is None else {"GAUC by impression": by_impression}),
         "logloss (nats)": metrics["logloss"],
         "calibration error": metrics.get("calibration_error", float("nan")),
         **{f"AUC of {name}": value for name, value in summary.get("reference_auc", {}).items()},
     }
-    rows = data.get("rows", {})
+    rows, words = data.get("rows", {}), stated(data)
     facts = {
         "data": f"{data.get('name')}, fingerprint `{data['fingerprint']}`",
         "items": f"{config['sizes']['n_items']:,}",
         "rows": ", ".join(f"{name} {count:,}" for name, count in rows.items()),
+        "negatives": words.negatives.removeprefix("Negatives: "),
         "strategy": f"{config['strategy']}, SHA-256 of the item embedding "
         f"`{summary.get('item_embedding_sha256')}`",
         "seed": config["training"]["seed"],
@@ -75,8 +80,9 @@ def run_card(config: dict[str, Any], summary: dict[str, Any]) -> str:
         data=data.get("name"),
         strategy=config["strategy"],
         warning=SIMULATED if data.get("simulated") else "",
-        rows=f"{rows['valid']:,}" if "valid" in rows else "all",
+        rows=f"{rows['valid']:,} {words.rows}" if "valid" in rows else "all rows",
         metrics="\n".join(f"| {name} | {value:.6f} |" for name, value in lines.items()),
+        caveat=f"\n{words.caveat}\n" if words.caveat else "",
         facts="\n".join(f"- {name}: {value}" for name, value in facts.items()),
         parameters=json.dumps(parameters, indent=2),
     )

@@ -45,6 +45,7 @@ class _Metrics(_Group):
     gauc: Measure
     auc_interval: Annotated[list[Measure], Field(min_length=2, max_length=2)]
     calibration_error: Measure = np.nan
+    gauc_impression: Measure = np.nan  # only where items were shown together
 
 
 class _Source(_Group):
@@ -53,6 +54,8 @@ class _Source(_Group):
     name: str = ""
     simulated: bool = False
     rows: dict[str, Whole] = Field(default_factory=dict)
+    negatives: schema.NegativesFrom = "unknown"  # older runs do not say
+    negatives_per_click: Whole | None = None
     item_ids_sha256: str | None = None  # only of data that have own ids; older runs have none
 
 

@@ -19,10 +19,12 @@ from mmctr.errors import RunError
 def describe(dataset: Dataset) -> dict[str, Any]:
     """What identifies a dataset: name, folder, fingerprint, sizes, and whether it is simulated.
 
-    And hashes of its own names for items and tags, where it has any: the fingerprint knows numbers.
+    And where its negatives come from, and hashes of its own names for items and tags, where it has
+    any: the fingerprint knows numbers.
     """
     catalog = dataset.catalog
-    hashes = {"item_ids_sha256": catalog.ids_hash, "tag_names_sha256": catalog.tags_hash}
+    known = {"item_ids_sha256": catalog.ids_hash, "tag_names_sha256": catalog.tags_hash}
+    known["negatives_per_click"] = dataset.negatives_per_click
     return {
         "name": dataset.name,
         "folder": str(dataset.folder),
@@ -30,7 +32,8 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "simulated": dataset.simulated,
         "items": catalog.n_items,
         "rows": {name: len(rows) for name, rows in dataset.splits.items()},
-        **{name: value for name, value in hashes.items() if value is not None},
+        "negatives": dataset.negatives_from,
+        **{name: value for name, value in known.items() if value is not None},
     }
 
 

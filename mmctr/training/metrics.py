@@ -79,6 +79,19 @@ def corrected(probability: np.ndarray, train_rate: float, click_rate: float) -> 
     return odds / (odds + 1 - probability)
 
 
+def corrected_calibration(
+    label: np.ndarray, probability: np.ndarray, train_rate: float, click_rate: float
+) -> pd.DataFrame:
+    """`calibration` of the corrected probabilities where click_rate is the share of clicks.
+
+    Non-clicks stand for as many rows as that takes.
+    """
+    clicks = float(np.mean(label))
+    stands_for = (1 - click_rate) / click_rate / ((1 - clicks) / clicks)
+    weight = np.where(label == 1, 1.0, stands_for)
+    return calibration(label, corrected(probability, train_rate, click_rate), weight=weight)
+
+
 def evaluate(rows: Impressions, probability: np.ndarray) -> dict[str, float]:
     """All metrics of one split: auc, logloss, gauc and calibration_error.
 

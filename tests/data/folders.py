@@ -1,10 +1,13 @@
 """A dataset of four items in its files, made by hand, to be changed by the tests."""
 
+import json
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmctr.data import schema
 from mmctr.data.dataset import Dataset
+from mmctr.data.fields import Field, column_of, write_fields
 
 FILES = {
     "item_info": {
@@ -66,6 +69,40 @@ def write_folder(folder, changes=None, *, nested=True):
 def load_changed(folder, changes):
     """Load the folder's FILES with changes."""
     return Dataset.load(write_folder(folder, changes))
+
+
+def load_with_fields(folder, negatives="shown", position="pos"):
+    """FILES with fields of items, users and context, times, and impressions of two rows each."""
+    fields = [
+        Field("brand", "item", values=("a", "b")),
+        Field("country", "user", values=("DE", "FR")),
+        Field("device", "context", values=("phone",)),
+        Field(position, "context", borders=(2.0,)),
+    ]
+    hour = 3_600_000_000_000
+    day = 19_723 * 24 * hour  # 2024-01-01
+    times = [
+        day + 11 * hour // 2,
+        day + 5 * hour + 59 * hour // 60,
+        day + 23 * hour,
+        day + 5 * hour,
+    ]
+    changes = {
+        "item_fields": {"item_id": [1, 2, 3], "brand": ["a", "b", "a"]},
+        "user_fields": {"user_id": [7, 8], "country": ["FR", "DE"]},
+    }
+    for name in schema.SPLITS:
+        rows = len(FILES[name]["user_id"])
+        changes[name] = {
+            "time": times[:rows],
+            "impression_id": [row // 2 for row in range(rows)],
+            column_of("device"): ["phone"] * rows,
+            column_of(position): [1.0 + row % 2 for row in range(rows)],
+        }
+    write_folder(folder, changes)
+    write_fields(folder / schema.FIELDS, fields)
+    (folder / schema.ABOUT).write_text(json.dumps({"negatives": negatives}))
+    return Dataset.load(folder)
 
 
 def replaced(file, column, row, value):

@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 from mmctr.data.audit import describe, leaks, problems, single_feature_auc
 from mmctr.data.catalog import Catalog
 from mmctr.data.dataset import Dataset
+from mmctr.data.fields import Field
 from mmctr.data.impressions import Impressions, target_in_history
 
 
@@ -270,3 +271,69 @@ def test_levels_counted_over_all_splits_are_told(tiny, counted):
     data = Dataset(tiny.folder, Catalog(tags, level, level, titles, {}), parts)
     told = [sign for sign in leaks(data)["sign"] if "without train clicks, told by" in sign]
     assert len(told) == (2 if counted == "all splits" else 0)
+
+
+@pytest.fixture
+def with_field(tiny):
+    """The tiny data with a context field of the given codes, by split."""
+
+    def make(size, codes):
+        field = Field("device", "context", values=tuple(f"d{n}" for n in range(size - 1)))
+        rows = {
+            name: replace(part, fields=codes(part).astype(np.int32)[:, None])
+            for name, part in tiny.splits.items()
+        }
+        return replace(tiny, splits=rows, row_fields=(field,))
+
+    return make
+
+
+@pytest.mark.parametrize("size", [2, 5, 400])
+def test_a_field_that_says_nothing_is_near_chance(with_field, size):
+    rng = np.random.default_rng(0)
+    data = with_field(size, lambda part: rng.integers(1, size, len(part)))
+    line = single_feature_auc(data).set_index("feature").loc["device (context)"]
+    assert line[["train AUC", "valid AUC"]].tolist() == pytest.approx([0.5, 0.5], abs=0.09)
+    assert not any("device" in sign for sign in leaks(data)["sign"])
+
+
+def test_a_field_that_tells_the_label_is_named(with_field):
+    """Neither in the order of its codes nor for all rows: 5% were written at random."""
+    rng = np.random.default_rng(1)
+    tells = rng.random(31) < 0.4
+
+    def codes(part):
+        own = np.where(
+            part.label == 1,
+            *(rng.choice(np.flatnonzero(tells == t), len(part)) for t in (True, False)),
+        )
+        return np.where(rng.random(len(part)) < 0.05, rng.integers(0, 31, len(part)), own)
+
+    data = with_field(31, codes)
+    (sign,) = (sign for sign in leaks(data)["sign"] if "device" in sign)
+    assert sign.startswith("valid rows told by device (context) (AUC 0.9")
+    line = single_feature_auc(data).iloc[0]
+    assert line["feature"] == "device (context)"
+    assert "fields           device (context)" in describe(data)
+
+
+def test_what_a_value_tells_is_learned_on_other_rows(with_field):
+    """Every train row has a value of its own: nothing is known of any but the mean."""
+    data = with_field(3000, lambda part: np.arange(len(part)) % 2999 + 1)
+    line = single_feature_auc(data).set_index("feature").loc["device (context)"]
+    assert line["train AUC"] == 0.5
+
+
+def test_a_level_is_that_of_its_time(tiny):
+    levels = np.zeros((len(tiny.valid), 2), dtype=np.int8)
+    levels[:, 1] = tiny.valid.label
+    valid = replace(tiny.valid, levels=levels)
+    table = single_feature_auc(replace(tiny, splits=tiny.splits | {"valid": valid}))
+    found = table.set_index("feature")["valid AUC"]
+    assert (found["likes_level"], found["views_level"]) == (0.5, 1)
+
+
+@pytest.mark.parametrize("said", ["shown", "outcome", "sampled", "unknown"])
+def test_describe_says_where_negatives_come_from(clean, said):
+    (clean.folder / "dataset.json").write_text(f'{{"negatives": "{said}"}}')
+    assert clean.wording.negatives in describe(clean).splitlines()

@@ -237,9 +237,9 @@ def test_summary_and_train_clicks(tmp_path):
     data = load_changed(tmp_path, {})
     table = data.summary().set_index("split")
     assert table["rows"].to_dict() == {"train": 4, "valid": 2, "test": 1}
-    assert table.loc["train", ["users", "target items", "click rate"]].tolist() == [2, 4, 0.5]
+    assert table.loc["train", ["users", "target items", "share of clicks"]].tolist() == [2, 4, 0.5]
     assert table.loc["train", ["mean history", "longest history"]].tolist() == [1, 2]
-    assert np.isnan(table.loc["test", "click rate"])
+    assert np.isnan(table.loc["test", "share of clicks"])
     assert data.train_clicks().tolist() == [0, 1, 0, 1, 0]
 
 

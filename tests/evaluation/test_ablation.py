@@ -1,5 +1,6 @@
 """The ablation changes one thing at a time, and its table is computed by hand."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from mmctr.data.fields import Field
 from mmctr.evaluation.ablation import DEFAULT, ablation_table, ablation_verdict, variations
 from mmctr.training.config import configs
 
@@ -35,6 +37,22 @@ def test_switches_are_flipped_one_at_a_time(tiny):
             (key,) = differing
             is_off = found[key] in (False, "off", 0)
             assert is_off == name.startswith("without"), name
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "switch"),
+    [
+        ("item", "without item fields", "item_fields"),
+        ("user", "without user fields", "user_fields"),
+        ("context", "without context", "context"),
+    ],
+)
+def test_fields_can_be_left_out_where_there_are_any(tiny, owner, name, switch):
+    field = Field("f", owner, values=("a",))
+    catalog = replace(tiny.catalog, fields=(field,) if owner == "item" else ())
+    data = replace(tiny, catalog=catalog, row_fields=() if owner == "item" else (field,))
+    more = {key: value for key, value in variations(data).items() if key not in variations(tiny)}
+    assert more == {name: {switch: False}}
 
 
 def fake_run(label, score):

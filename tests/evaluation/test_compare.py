@@ -1,5 +1,6 @@
 """Comparisons of hand-made runs against naive computations."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -221,7 +222,7 @@ def test_verdict_of_single_seeds_says_what_is_not_known():
     assert found.endswith("A run of v4 takes 3.0 s of fusion and training.")
 
 
-def test_setting_names_the_data_and_what_else_differs(tiny, tiny_run):
+def test_setting_names_the_data_and_what_else_differs(tiny, tiny_run, tmp_path):
     def trained(**changes):
         training = tiny_run.config["training"] | changes
         return Run(tiny_run.folder, tiny_run.config | {"training": training}, tiny_run.summary)
@@ -230,6 +231,9 @@ def test_setting_names_the_data_and_what_else_differs(tiny, tiny_run):
     users = len(set(tiny.valid.user.tolist()))
     assert f"{len(tiny.valid):,} impressions of {users} users and 300 items" in found
     assert "with seeds 1 and 2, up to 1 epoch. All runs share every parameter but" in found
+    drawn = replace(tiny, folder=tmp_path)
+    (tmp_path / "dataset.json").write_text('{"negatives": "sampled"}')
+    assert f"{len(tiny.valid):,} rows of {users} users" in compare.setting([trained()], drawn)
     found = compare.setting([trained(), trained(epochs=2)], tiny)
     assert "Beware: the runs also differ in epochs." in found
 

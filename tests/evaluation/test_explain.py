@@ -1,5 +1,7 @@
 """Explanations against the model itself, naive loops and scikit-learn."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from mmctr.data import demo_clicks
 from mmctr.data.demo import Topics
+from mmctr.data.fields import Field
 from mmctr.data.impressions import Impressions
 from mmctr.errors import ConfigError
 from mmctr.evaluation import explain
@@ -244,6 +247,82 @@ def test_permutation_importance_equals_shuffling_by_hand(tiny, attention):
             found = table.loc[field, ["mean", "low", "high"]].tolist()
             assert found == pytest.approx([np.mean(losses), *sorted(losses)], abs=1e-4)
         assert start == vectors.shape[1]
+
+
+def with_fields(tiny):
+    """The tiny catalog and 200 of its valid rows with two fields of each owner, and the fields."""
+    rng = np.random.default_rng(5)
+    owners = ("item", "item", "user", "user", "context", "context")
+    fields = [Field(f"f{n}", owner, values=tuple("abcd")) for n, owner in enumerate(owners)]
+    codes = rng.integers(0, 5, (tiny.catalog.n_items + 1, 2)).astype(np.int32)
+    catalog = replace(tiny.catalog, fields=tuple(fields[:2]), field_codes=codes)
+    rows = tiny.valid.select(np.arange(200))
+    rows = replace(rows, fields=rng.integers(0, 5, (200, 4)).astype(np.int32))
+    return catalog, rows, fields
+
+
+def importances(model, rows, fields):
+    """The importance of each field by title, and the orders that its rows were shuffled into."""
+    table = explain.permutation_importance(model, rows, shuffles=2, seed=3, fields=fields)
+    slots = len(model.fields) + ("all interest" in set(table["field"]))
+    rng = np.random.default_rng(3)
+    orders = [rng.permutation(len(rows)) for _ in range(2 * (slots + len(fields)))][2 * slots :]
+    by_field = {field.title: orders[2 * n : 2 * n + 2] for n, field in enumerate(fields)}
+    return table.set_index("field"), by_field
+
+
+def test_a_single_field_is_shuffled_as_its_codes_would_be(tiny):
+    catalog, rows, fields = with_fields(tiny)
+    model = DIN.for_catalog(DINConfig.of(embedding_dim=4), catalog, None, fields[2:]).eval()
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight)
+    table, orders = importances(model, rows, fields)
+    whole = roc_auc_score(rows.label, explain.logits(model, rows))
+    for number, field in enumerate(fields[2:]):
+        losses = []
+        for order in orders[field.title]:
+            codes = rows.fields.copy()
+            codes[:, number] = codes[order, number]
+            shuffled = replace(rows, fields=codes)
+            losses.append(whole - roc_auc_score(rows.label, explain.logits(model, shuffled)))
+        found = table.loc[field.title, ["mean", "low", "high"]].tolist()
+        assert found == pytest.approx([np.mean(losses), *sorted(losses)], abs=1e-3)
+    assert (table.loc[[field.title for field in fields], "mean"].abs() > 0).all()
+
+
+def test_an_items_field_is_shuffled_in_the_target_and_not_in_its_history(tiny):
+    catalog, rows, fields = with_fields(tiny)
+    model = DIN.for_catalog(DINConfig.of(embedding_dim=4), catalog, None, fields[2:]).eval()
+    torch.nn.init.normal_(model.embedding.fields.table.weight)
+    table, orders = importances(model, rows, fields)
+    start = list(model.field_widths).index("item fields") * 4
+    weight, codes = model.embedding.fields.table.weight.detach().numpy(), catalog.field_codes
+    with torch.inference_mode():
+        vectors = model.field_vectors(next(Batches(rows, model).in_order(200))).numpy()
+    whole = roc_auc_score(rows.label, explain.logits(model, rows))
+    for number in range(2):
+        losses = []
+        for order in orders[fields[number].title]:
+            shuffled = vectors.copy()
+            for row in range(200):
+                own, other = rows.target[row], rows.target[order[row]]
+                code = [codes[own, 0], 5 + codes[own, 1]]
+                code[number] = 5 * number + codes[other, number]
+                shuffled[row, start : start + 4] = weight[code].sum(axis=0)
+            with torch.inference_mode():
+                scores = model.score(torch.from_numpy(shuffled))
+            losses.append(whole - roc_auc_score(rows.label, scores))
+        found = table.loc[fields[number].title, ["mean", "low", "high"]].tolist()
+        assert found == pytest.approx([np.mean(losses), *sorted(losses)], abs=1e-3)
+
+
+def test_fields_that_the_model_does_not_read_have_no_importance_to_tell(tiny):
+    catalog, rows, fields = with_fields(tiny)
+    config = DINConfig.of(embedding_dim=4, item_fields=False, context=False)
+    model = DIN.for_catalog(config, catalog, None, fields[2:]).eval()
+    table = explain.permutation_importance(model, rows, fields=fields)
+    named = [field.title for field in fields if field.title in set(table["field"])]
+    assert named == ["f2 (user)", "f3 (user)"]
 
 
 def test_a_field_that_the_model_does_not_use_has_no_importance(tiny):

@@ -19,7 +19,7 @@ from mmctr.runs.run import Run
 from mmctr.runs.train import train
 from mmctr.training.config import configs
 from mmctr.training.metrics import auc
-from tests.data.folders import FILES, write_folder
+from tests.data.folders import FILES, load_with_fields, write_folder
 from tests.runs.test_unfinished import require_equal, stop_at
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
@@ -228,6 +228,33 @@ def test_explore_data_whose_name_is_a_number(workplace, narrow):
     notebook, values = execute("01_explore", workplace, data=narrow)
     assert values["items"] == 4
     assert "Data: 20241231" in said(notebook)
+
+
+@pytest.mark.parametrize(("negatives", "explored"), [("shown", 8), ("sampled", 6), ("outcome", 8)])
+def test_sections_of_fields_are_there_where_the_data_have_them(workplace, negatives, explored):
+    """Position, hour and the other fields; drawn negatives tell of those of items only."""
+    folder = workplace / f"fields-{negatives}"
+    words = load_with_fields(folder, negatives).wording
+    notebook, _ = execute("01_explore", workplace, data=str(folder))
+    assert figures(notebook) == explored
+    assert "## Fields" in said(notebook)
+    assert ("## Position" in said(notebook)) == ("## Hour" in said(notebook)) == (explored == 8)
+    assert words.negatives in said(notebook)
+    assert ("click rate" in said(notebook)) == (negatives == "shown")
+
+
+def test_training_with_fields_new_items_and_impressions(workplace):
+    folder = workplace / "new-items"
+    load_with_fields(folder)
+    path = folder / "item_feature.parquet"
+    table = pq.read_table(path)
+    held_out = pa.array([int(item == 4) for item in table["item_id"].to_pylist()])
+    pq.write_table(table.append_column("held_out", held_out), path)
+    small = {"epochs": 1, "embedding_dim": 4, "strategy": "v1", "bilinear": False}
+    notebook, values = execute("03_train", workplace, data=str(folder), **small)
+    assert "### New items" in said(notebook)
+    assert "GAUC by impression" in said(notebook)
+    assert Run.load(values["run"]).summary["dataset"]["negatives"] == "shown"
 
 
 def test_embeddings_narrower_than_their_strategies_are_said_once(workplace, narrow):

@@ -33,6 +33,9 @@ TRIALS = pd.DataFrame(
         "hidden": [[128, 64], [64], [64], [9, 8]],
     }
 )
+RATES = pd.DataFrame(
+    {"value": ["a", "<b>"], "rows": [1200, 3], "rate": [0.25, 0.5]} | {"low": 0.2, "high": 0.6}
+)
 EXAMPLES = {
     "history_lengths": lambda: figures.data.history_lengths({"train": np.array([0, 1, 1, 3])}),
     "popularity": lambda: figures.data.popularity(np.array([5, 0, 9, 1])),
@@ -55,8 +58,17 @@ EXAMPLES = {
         {"data": 1.0, "forward": 3.0, "backward": 4.0}
     ),
     "calibration": lambda: figures.training.calibration(
-        pd.DataFrame({"rows": [5, 5], "predicted": [0.1, 0.4], "observed": [0.2, 0.4]}), "v1"
+        dict.fromkeys(
+            ("as trained", "corrected"),
+            pd.DataFrame({"rows": [5, 5], "predicted": [0.1, 0.4], "observed": [0.2, 0.4]}),
+        ),
+        "v1",
+        "click rate",
     ),
+    "rates": lambda: figures.data.rates(
+        {"brand (item)": RATES, ATTACK: RATES.assign(predicted=0.3)}, "Click rate (%)", 0.3
+    ),
+    "rate_bars": lambda: figures.data.rate_bars(RATES, x_title="Hour", y_title="Click rate (%)"),
     "auc_by_group": lambda: figures.training.auc_by_group(GROUPS, "Clicks"),
     "attention_heads": lambda: figures.attention.attention_heads(
         HEADS, np.array(["", ATTACK, ""]), np.array(["", "<0007>", "x-2"])
@@ -316,3 +328,35 @@ def test_ready_made_columns_have_colours_of_their_own(monkeypatch):
     assert [figures.style.strategy_color(name) for name in fixed] == before
     colors = {figures.style.strategy_color(name) for name in [*fixed, *columns, "oracle"]}
     assert len(colors) == 9
+
+
+def test_rates_show_one_field_at_a_time():
+    figure = EXAMPLES["rates"]()
+    brand, observed, predicted = figure.data
+    assert [trace.visible for trace in figure.data] == [True, False, False]
+    assert (list(brand.x), list(predicted.x)) == ([25, 50], [30, 30])
+    assert list(brand.error_x.array) == pytest.approx([35, 10])
+    assert list(brand.error_x.arrayminus) == pytest.approx([5, 30])
+    assert list(brand.y) == list(observed.y) == ["a", "&lt;b&gt;"]
+    assert list(brand.text) == ["1,200 rows", "3 rows"]
+    (menu,) = figure.layout.updatemenus
+    assert [button.args[0]["visible"] for button in menu.buttons] == [
+        [True, False, False],
+        [False, True, True],
+    ]
+    assert "<script>" not in menu.buttons[1].label
+    alone = figures.data.rates({"brand (item)": RATES}, "Click rate (%)", 0.3)
+    assert not alone.layout.updatemenus
+
+
+def test_rates_as_bars_tell_their_rows():
+    (bar,) = EXAMPLES["rate_bars"]().data
+    assert (list(bar.y), list(bar.text)) == ([25, 50], ["1,200 rows", "3 rows"])
+    assert bar.error_y.array == pytest.approx([35, 10])
+
+
+def test_calibration_has_a_plot_for_each_table():
+    figure = EXAMPLES["calibration"]()
+    assert [note.text for note in figure.layout.annotations] == ["as trained", "corrected"]
+    assert figure.layout.yaxis.title.text == "Observed click rate"
+    assert [trace.name for trace in figure.data if trace.showlegend] == ["perfect", "model, v1"]

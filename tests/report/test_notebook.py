@@ -10,6 +10,7 @@ import pytest
 
 from mmctr.errors import ConfigError, RunError
 from mmctr.report import notebook, pages
+from tests.data.folders import write_folder
 
 
 @pytest.fixture
@@ -156,3 +157,26 @@ def test_data_that_are_null_are_the_demo(displayed, monkeypatch, tmp_path, tiny,
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "demo").symlink_to(tiny_folder, target_is_directory=True)
     assert notebook.open_dataset(None).fingerprint == tiny.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("about", "said"),
+    [
+        (None, "Negatives: it is not known where they come from."),
+        ("shown", "Negatives: impressions that were not clicked."),
+        ("outcome", "Negatives: tried and not liked, so that a click stands for a like."),
+        ("sampled", "Negatives: sampled by the import (1 negative was drawn for each click)"),
+    ],
+)
+def test_the_line_of_the_data_says_where_negatives_come_from(displayed, tmp_path, about, said):
+    folder = write_folder(tmp_path / "log")
+    if about:
+        (folder / "dataset.json").write_text(json.dumps({"negatives": about}))
+    notebook.open_dataset(str(folder))
+    assert "Data: log (real), fingerprint" in displayed[-1].data
+    assert said in displayed[-1].data
+
+
+def test_a_section_is_markdown(displayed):
+    notebook.section("## Fields\nWhat is known.")
+    assert displayed[-1].data == "## Fields\nWhat is known."

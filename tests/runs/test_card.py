@@ -60,3 +60,27 @@ def test_a_run_of_an_earlier_version_has_a_card(tiny_run, tmp_path):
         del summary[name]
     (folder / "summary.json").write_text(json.dumps(summary))
     assert "| AUC |" in Run.load(folder).model().card
+
+
+@pytest.mark.parametrize(
+    ("stated", "said"),
+    [
+        ({"negatives": "shown"}, ["impressions of the valid", "impressions that were not clicked"]),
+        ({"negatives": "outcome"}, ["rows of the valid", "negatives: tried and not liked"]),
+        (
+            {"negatives": "sampled", "negatives_per_click": 3},
+            ["rows of the valid", "artificial rate: 3 negatives were drawn for each click"],
+        ),
+        ({"negatives": "unknown"}, ["negatives: it is not known where they come from"]),
+    ],
+)
+def test_the_card_says_where_negatives_come_from(tiny_run, tmp_path, stated, said):
+    folder = shutil.copytree(tiny_run.folder, tmp_path / "run")
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["dataset"] |= {"simulated": False} | stated
+    summary["metrics"]["gauc_impression"] = 0.625
+    (folder / "summary.json").write_text(json.dumps(summary))
+    card = Run.load(folder).model().card
+    assert all(words in card for words in said), card
+    assert "| GAUC by impression | 0.625000 |" in card
+    assert ("artificial" in card) == (stated["negatives"] == "sampled")

@@ -19,6 +19,7 @@ def test_the_summary_says_what_a_result_rests_on(tiny, tiny_run):
         "folder": str(tiny.folder),
         "fingerprint": tiny.fingerprint,
         "simulated": True,
+        "negatives": "shown",
         "items": 300,
         "rows": {"train": 2400, "valid": 300, "test": 300},
     }

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
@@ -141,6 +141,37 @@ def test_calibration_keeps_all_rows_and_their_means(drawn, bins):
         assert np.average(table[name], weights=table["rows"]) == pytest.approx(values.mean())
     gap = abs(probability.mean() - label.mean())
     assert metrics.calibration_error(label, probability, bins) >= gap - 1e-9
+
+
+@given(rows, st.floats(0.001, 0.9))
+def test_corrected_calibration_weighs_non_clicks_until_clicks_have_their_share(drawn, click_rate):
+    _, label, probability = columns(drawn)
+    assume(0 < label.mean() < 1)
+    probability = np.clip(probability, 0.01, 0.99)
+    table = metrics.corrected_calibration(label, probability, 0.25, click_rate)
+    per_click = (1 - click_rate) / click_rate * label.sum() / (1 - label).sum()
+    order = np.argsort(metrics.corrected(probability, 0.25, click_rate), kind="stable")
+    clicks = total = 0
+    for line, part in zip(table.itertuples(), np.array_split(order, 10), strict=False):
+        weight = [1 if label[row] else per_click for row in part]
+        assert line.observed == pytest.approx(np.average(label[part], weights=weight))
+        clicks += line.observed * sum(weight)
+        total += sum(weight)
+    assert clicks / total == pytest.approx(click_rate)
+
+
+def test_a_model_of_drawn_negatives_is_right_once_it_is_corrected():
+    """Of a million impressions all clicks are kept, and three others for each."""
+    rng = np.random.default_rng(0)
+    true = rng.beta(1, 60, 1_000_000)
+    label = (rng.random(len(true)) < true).astype(np.float32)
+    others = np.flatnonzero(label == 0)
+    kept = np.r_[np.flatnonzero(label), rng.choice(others, 3 * int(label.sum()), replace=False)]
+    share = 3 * label.sum() / len(others)
+    as_trained = true / (true + (1 - true) * share)
+    table = metrics.corrected_calibration(label[kept], as_trained[kept], 0.25, label.mean())
+    np.testing.assert_allclose(table["observed"], table["predicted"], rtol=0.1, atol=0.0005)
+    assert table["predicted"].max() < 0.1
 
 
 def test_evaluate_agrees_with_scikit_learn():

@@ -45,7 +45,7 @@ def field_weights(table: pd.DataFrame) -> go.Figure:
 
 def importance(table: pd.DataFrame) -> go.Figure:
     """AUC lost by shuffling a field: mean, least and most. Columns: field, mean, low, high."""
-    return _by_field(table, "Valid AUC lost when the field is shuffled").add_vline(0, line=DOTTED)
+    return _by_field(table, "Valid AUC lost by shuffling").add_vline(0, line=DOTTED)
 
 
 def _by_field(table: pd.DataFrame, x_title: str) -> go.Figure:

@@ -47,19 +47,40 @@ def time_split(seconds: dict[str, float]) -> go.Figure:
     return figure.update_layout(height=95 + 30 * len(shares), bargap=0.35, margin_t=15, margin_r=90)
 
 
-def calibration(table: pd.DataFrame, strategy: str) -> go.Figure:
-    """Observed against predicted click rate. Columns: rows, predicted, observed."""
-    figure = style.new_figure("Predicted click probability", "Observed click rate")
-    top = float(table[["predicted", "observed"]].max().max()) * 1.05
-    figure.add_scatter(x=[0, top], y=[0, top], mode="lines", name="perfect", line=style.DOTTED)
-    return figure.add_scatter(
-        x=table["predicted"],
-        y=table["observed"],
-        mode="lines+markers",
-        name=f"model, {strategy}",
-        line_color=style.strategy_color(strategy),
-        text=table["rows"].map("{:,} rows".format),
+def calibration(tables: dict[str, pd.DataFrame], strategy: str, rate: str) -> go.Figure:
+    """Observed against predicted rate, a plot a table. Columns: rows, predicted, observed.
+
+    tables: by what their predictions are. rate: what the observed one is called.
+    """
+    titles = list(tables) if len(tables) > 1 else None
+    figure = make_subplots(1, len(tables), horizontal_spacing=0.2, subplot_titles=titles)
+    for number, table in enumerate(tables.values(), start=1):
+        place, first = {"row": 1, "col": number}, number == 1
+        top = float(table[["predicted", "observed"]].max().max()) * 1.05
+        figure.add_scatter(
+            x=[0, top],
+            y=[0, top],
+            mode="lines",
+            name="perfect",
+            line=style.DOTTED,
+            showlegend=first,
+            **place,
+        )
+        figure.add_scatter(
+            x=table["predicted"],
+            y=table["observed"],
+            mode="lines+markers",
+            name=f"model, {style.as_text(strategy)}",
+            line_color=style.strategy_color(strategy),
+            text=table["rows"].map("{:,} rows".format),
+            showlegend=first,
+            **place,
+        )
+    figure.update_xaxes(
+        title_text="Predicted<br>probability" if titles else "Predicted probability"
     )
+    figure.update_yaxes(title_text=f"Observed {rate}", col=1)
+    return figure.update_layout(template="mmctr", legend_y=1.08 if titles else 1.02)
 
 
 def auc_by_group(table: pd.DataFrame, group_title: str) -> go.Figure:
