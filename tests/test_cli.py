@@ -18,7 +18,6 @@ import mmctr
 from mmctr import cli
 from mmctr.content.strategies import STRATEGIES
 from mmctr.data.demo import write_demo
-from mmctr.data.importing.recipe import Recipe
 from mmctr.errors import MMCTRError
 from mmctr.model.config import DINConfig
 from mmctr.model.presets import PRESETS
@@ -180,21 +179,6 @@ def test_words_that_no_command_knows_are_a_usage_error(monkeypatch, capsys, word
     assert "Traceback" not in err
 
 
-def test_check_describes_or_lists_errors(monkeypatch, capsys, tiny_folder, home):
-    status, out, _ = call(monkeypatch, capsys, "data", "check", tiny_folder)
-    assert status == 0
-    assert "click rate" in out
-    broken = home / "broken"
-    shutil.copytree(tiny_folder, broken, ignore=shutil.ignore_patterns("item_images"))
-    for name in ("train", "valid"):
-        path = broken / "MicroLens_1M_x1" / f"{name}.parquet"
-        pd.read_parquet(path).drop(columns="label").to_parquet(path)
-    status, _, err = call(monkeypatch, capsys, "data", "check", broken)
-    assert status == 1
-    assert "train.parquet has no column label" in err
-    assert "valid.parquet has no column label" in err
-
-
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -229,40 +213,6 @@ def test_errors_are_one_sentence_and_status_1(monkeypatch, capsys, tiny_folder, 
     assert sentence in err
     assert err.startswith("mmctr: ")
     assert len(err.strip().splitlines()) == 1
-
-
-def test_import_then_check(monkeypatch, capsys, home):
-    log = pd.DataFrame({"user_id": [1, 1, 1, 2], "item_id": [1, 2, 3, 2], "when": [1, 2, 3, 4]})
-    log.to_csv(home / "log.csv", index=False)
-    items = pd.DataFrame({"item_id": range(1, 6), "title": list("abcde"), "tags": "x|y"})
-    items.to_csv(home / "items.csv", index=False)
-    words = ["data", "import", "--interactions", home / "log.csv", "--items", home / "items.csv"]
-    features = pd.DataFrame({"item_id": [1, 2, 3, 9], "words": [[1.0], [2.0], [3.0], [4.0]]})
-    features.to_parquet(home / "features.parquet")
-    words += ["--out", home / "mine", "--negatives", 1, "-p", "time_column=when"]
-    words += ["--features", home / "features.parquet", "-p", "text_embedding_column=words"]
-    status, out, _ = call(monkeypatch, capsys, *words)
-    assert status == 0
-    assert ["without_features", "2"] in [line.split() for line in out.splitlines()]
-    assert out.splitlines()[-1] == str(home / "mine")
-    status, out, _ = call(monkeypatch, capsys, "data", "check", home / "mine")
-    assert status == 0
-    assert "text features    1 numbers an item" in out
-    status, _, err = call(monkeypatch, capsys, *words)
-    assert (status, "exists already" in err) == (1, True)
-
-
-def test_the_demo_is_made_where_it_is_asked_for(monkeypatch, capsys, home):
-    made = {}
-
-    def write(folder, seed):
-        made[folder] = seed
-        return folder
-
-    monkeypatch.setattr("mmctr.data.demo.write_demo", write)
-    assert call(monkeypatch, capsys, "data", "demo", "--out", home / "d", "--seed", 4)[0] == 0
-    assert call(monkeypatch, capsys, "data", "demo")[0] == 0
-    assert made == {home / "d": 4, home / "data" / "demo": 0}
 
 
 @pytest.mark.parametrize(
@@ -347,13 +297,6 @@ def test_every_parameter_is_listed_where_p_is_explained(command):
         assert name in done.stdout, name
     for strategy in (*STRATEGIES, "ids", "provided:COLUMN"):
         assert strategy in done.stdout
-
-
-def test_every_column_is_listed_where_p_of_import_is_explained():
-    command = [sys.executable, "-m", "mmctr", "data", "import", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    for name in Recipe.model_fields:
-        assert name in done.stdout, name
 
 
 def test_with_a_home_relative_folders_are_the_same_for_all_commands(

@@ -39,7 +39,7 @@ from mmctr.data.importing import {module}
 """
 MOMENTS = {
     "DuckDB": IN_DUCKDB,
-    "clicks": AT_A_STEP.replace("{module}", "events").replace("{step}", "_write_clicks"),
+    "clicks": AT_A_STEP.replace("{module}", "events").replace("{step}", "_write_events"),
     "splits": AT_A_STEP.replace("{module}", "steps").replace("{step}", "write_splits"),
 }
 
@@ -62,7 +62,9 @@ def command(tables, out, *words, code=MAIN, log="log.parquet", items="items.parq
     """Run the command line on these tables; its status and what it says at last."""
     command = [sys.executable, "-c", code, "data", "import", "--out", str(out)]
     command += ["--interactions", str(tables / log), "--items", str(tables / items)]
-    done = subprocess.run([*command, *words], capture_output=True, text=True, **options)
+    environment = os.environ | {"TQDM_DISABLE": "1"} | options.pop("env", {})  # no bars
+    options |= {"capture_output": True, "text": True, "env": environment}
+    done = subprocess.run([*command, *words], **options)
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stderr.rstrip().split("\n")[-1]
 
@@ -129,7 +131,7 @@ def test_no_extension_is_fetched(tmp_path):
         options = {
             "log": "log.csv",
             "items": "items.jsonl",
-            "env": os.environ | {"HOME": str(home)},
+            "env": {"HOME": str(home)},
         }
         status, said = command(tmp_path, tmp_path / encoding, *words, **options)
         assert status == expected, said

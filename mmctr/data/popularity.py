@@ -8,7 +8,7 @@ import numpy as np
 from mmctr.data.impressions import Impressions
 from mmctr.data.schema import LEVELS
 
-MEAN_LEVEL = 4  # views_level of an item that is clicked as often as the mean item
+MEAN_LEVEL = 5  # views_level of an item that is clicked as often as the mean item
 
 
 class Popularity:
@@ -38,10 +38,10 @@ def popularity_levels(clicks: np.ndarray, all_clicks: np.ndarray | int, n_items:
 
     likes_level says how much is known: 1, 2, 3 to 4, 5 to 8 clicks and so on. views_level says how
     popular that is: the clicks beside those of the mean item, all_clicks / n_items, in steps of
-    a factor of 2, so that it means the same early in a log and late.
+    the square root of 2, so that it means the same early in a log and late.
     """
     known = np.maximum(clicks, 1).astype(np.float64)
     likes = 1 + np.ceil(np.log2(known))
-    views = MEAN_LEVEL + np.floor(np.log2(known * n_items / np.maximum(all_clicks, 1)))
+    views = MEAN_LEVEL + np.floor(2 * np.log2(known * n_items / np.maximum(all_clicks, 1)))
     levels = np.clip(np.stack([likes, views], axis=-1), 1, LEVELS - 1)
     return np.where((clicks > 0)[..., None], levels, 0).astype(np.int8)

@@ -88,8 +88,8 @@ def load_with_fields(folder, negatives="shown", position="pos"):
         day + 5 * hour,
     ]
     changes = {
-        "item_fields": {"item_id": [1, 2, 3], "brand": ["a", "b", "a"]},
-        "user_fields": {"user_id": [7, 8], "country": ["FR", "DE"]},
+        "item_fields": {"item_id": [1, 2, 3], column_of("brand"): ["a", "b", "a"]},
+        "user_fields": {"user_id": [7, 8], column_of("country"): ["FR", "DE"]},
     }
     for name in schema.SPLITS:
         rows = len(FILES[name]["user_id"])

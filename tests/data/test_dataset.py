@@ -338,4 +338,4 @@ def test_clicks_are_known_as_of_a_rows_time(tmp_path):
     assert dataset.known_clicks(test).tolist() == [1]
     assert dataset.known_clicks(train).tolist() == [0, 0, 0, 0], "none counts itself"
     assert train.levels.tolist() == [[0, 0]] * 4
-    assert test.levels.tolist() == [[1, 6]], "four times the mean of four items"
+    assert test.levels.tolist() == [[1, 9]], "four times the mean of four items"

@@ -153,6 +153,8 @@ def log_case(names: tuple[str, ...], seed: int) -> str:
                 raise LostError("something half-written is left") from error
             return "refused"
         if wanted is None:
+            if any(map(logs.contradicts_itself, (log, items))):
+                return "loaded"  # by DuckDB alone, which goes by the rows
             raise LostError("imported tables that cannot be used")
         if wrong := logs.difference(out, wanted, recipe):
             raise LostError(wrong)

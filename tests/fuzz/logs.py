@@ -109,13 +109,16 @@ def read(path: Path, columns: list[str]) -> dict[str, list]:
 
 
 def contradicts_itself(path: Path) -> bool:
-    """Whether a Parquet file claims other numbers of values than it has rows: not all read it."""
+    """Whether a Parquet file claims more values or bytes than it has: not all read it."""
     if path.suffix == ".csv":
         return False
     about = pq.read_metadata(path)
     groups = [about.row_group(number) for number in range(about.num_row_groups)]
-    values = [group.column(n).num_values for group in groups for n in range(group.num_columns)]
-    return max(values, default=0) > 1000 * max(sum(group.num_rows for group in groups), 1)
+    columns = [group.column(n) for group in groups for n in range(group.num_columns)]
+    values = max((column.num_values for column in columns), default=0)
+    size = max((column.total_compressed_size for column in columns), default=0)
+    rows = max(sum(group.num_rows for group in groups), 1)
+    return values > 1000 * rows or size > path.stat().st_size
 
 
 def is_text(kind: pa.DataType) -> bool:
