@@ -39,7 +39,7 @@ def files_of(name: Path) -> list[Path]:
 
 
 def is_utf8(path: Path) -> bool:
-    """Whether a file, unpacked, is text in UTF-8."""
+    """Whether a file, unpacked, is text in UTF-8, as far as it can be read."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         with pa.input_stream(str(path), COMPRESSED.get(path.suffix.lower())) as file:
@@ -47,8 +47,10 @@ def is_utf8(path: Path) -> bool:
                 if "\0" in decoder.decode(block):
                     return False
         return decoder.decode(b"", final=True) == ""
-    except (UnicodeDecodeError, OSError):
+    except UnicodeDecodeError:
         return False
+    except OSError:  # DuckDB tells of a damaged one
+        return True
 
 
 def start_of(path: Path) -> bytes:

@@ -309,6 +309,11 @@ def _csv(
     Files with another first line have columns or a delimiter of their own, and become one table by
     the columns' names.
     """
+    if recipe.encoding is None and (other := [path for path in files if not is_utf8(path)]):
+        # DuckDB would leave out the lines that it cannot decode.
+        raise DataError(
+            f"{other[0]} is no text in UTF-8: set its encoding, such as -p encoding=latin-1."
+        )
     alike: dict[bytes, list[Path]] = {}
     for path in files:
         alike.setdefault(starts[path].split(b"\n")[0], []).append(path)

@@ -1,5 +1,6 @@
 """Tables of any writer give the same dataset, byte for byte, or one sentence."""
 
+import gzip
 import json
 import tempfile
 import uuid
@@ -361,3 +362,17 @@ def test_a_delimiter_that_no_table_has_is_told(tmp_path):
     (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,i1,1\n")
     with pytest.raises(ConfigError, match="'delimiter' is ';', which no CSV file has in its first"):
         read(tmp_path, "log.csv", delimiter=";")
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.csv.gz"])
+def test_text_that_is_no_utf_8_is_refused_instead_of_losing_its_lines(tmp_path, name):
+    rows = ["user_id,item_id,timestamp", *(f"u{n % 70},i{n % 12},{n}" for n in range(40_000))]
+    rows[30_000] = "Zoë,i1,1"  # beyond what is looked at to find out the delimiter
+    packed = gzip.compress if name.endswith("gz") else bytes
+    (tmp_path / name).write_bytes(packed("\n".join(rows).encode("latin-1")))
+    with pytest.raises(DataError, match=r"log.csv.* is no text in UTF-8: .* -p encoding=latin-1"):
+        read(tmp_path, name)
+    counts, _ = read(tmp_path, name, encoding="latin-1")
+    assert (counts["unreadable"], counts["users"]) == (0, 71)
+    users = pd.read_parquet(tmp_path / "o" / "user_ids.parquet")["original_id"]
+    assert "Zoë" in set(users)
