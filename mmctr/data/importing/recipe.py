@@ -25,8 +25,9 @@ class Recipe(Config):
     and 0 or yes and no; with min_rating rows from that value on are clicks, with click those of
     these values (by comma). negatives_are: what the others were, "shown" or "outcome" (tried and
     not liked), which min_rating means. where: a condition in SQL; other rows are left out.
-    impression_column: alike for items that were shown together. shown_column, clicked_column:
-    lists of items, for logs with a row for each impression, or words such as "N1-1 N2-0".
+    impression_column: alike for items that were shown together, at the time of the first.
+    shown_column, clicked_column: lists of items, for logs with a row for each impression, or words
+    such as "N1-1 N2-0".
     item_fields, user_fields, context_fields: further columns of the items, the users' table and the
     log, by comma, as name or name:kind (category, number or time).
     text_embedding_column, image_embedding_column: of the features table, which strategies v1 to v4
