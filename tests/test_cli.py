@@ -9,6 +9,7 @@ import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -345,3 +346,35 @@ def test_a_name_that_is_too_long_is_one_sentence(monkeypatch, capsys, home):
     assert status == 1
     assert "xxx cannot be used (File name too long): check its name" in err
     assert len(err.strip().splitlines()) == 1
+
+
+def test_a_known_click_rate_corrects_what_was_drawn_and_nothing_else(
+    monkeypatch, capsys, tiny_folder, tiny_run, home
+):
+    words = "predict", tiny_run.folder, "--data", tiny_folder, "--click-rate"
+    status, _, error = call(monkeypatch, capsys, *words, "0.02")
+    assert status == 1
+    assert "'click_rate' is 0.02, but no negatives of" in error and "leave click_rate out" in error
+    status, _, error = call(monkeypatch, capsys, *words, "2")
+    assert status == 1 and "'click_rate' is 2.0" in error
+    rng = np.random.default_rng(0)
+    log = pd.DataFrame({"user_id": np.repeat(range(40), 10), "timestamp": list(range(10)) * 40})
+    log["item_id"] = np.concatenate([rng.permutation(30)[:10] for _ in range(40)])
+    log.to_csv(home / "log.csv", index=False)
+    pd.DataFrame({"item_id": range(30)}).to_csv(home / "items.csv", index=False)
+    words = ["--interactions", home / "log.csv", "--items", home / "items.csv"]
+    assert call(monkeypatch, capsys, "data", "import", *words, "--out", home / "clicks")[0] == 0
+    words = ["train", "--data", home / "clicks", "--strategy", "ids", *QUICK]
+    status, out, _ = call(monkeypatch, capsys, *words, "--click-rate", "0.02")
+    assert status == 0
+    run = Path(out.splitlines()[-1])
+    odds = []
+    for rate in ([], ["--click-rate", "0.25"]):
+        words = ["predict", run, "--out", home / "out.csv", *rate]
+        status, out, _ = call(monkeypatch, capsys, *words)
+        assert status == 0 and "corrected from" in out
+        probability = pd.read_csv(home / "out.csv")["probability"]
+        odds.append(probability / (1 - probability))
+    # 0.25 is the share that it was trained with: one click to three drawn negatives.
+    expected = odds[1] * (0.02 / 0.98) / (0.25 / 0.75)
+    np.testing.assert_allclose(odds[0], expected, rtol=1e-5)

@@ -1,11 +1,14 @@
 """The assembled model: configuration, gradients, and independence of the rows of a batch."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from mmctr.data.catalog import Catalog
+from mmctr.data.fields import Field
 from mmctr.errors import ConfigError
 from mmctr.model.attention import Histories
 from mmctr.model.config import DINConfig
@@ -307,3 +310,99 @@ def test_a_model_of_its_sizes_loads_the_weights():
     copy.load_state_dict(model.state_dict())
     assert torch.equal(logits(copy, ROWS), logits(model, ROWS))
     assert copy.n_items == N_ITEMS
+
+
+FIELDS = {
+    "item": [Field("brand", "item", values=("a", "b")), Field("price", "item", borders=(2.0,))],
+    "user": [Field("country", "user", values=("x",))],
+    "context": [Field("device", "context", values=("p", "q")), Field("hour", "context", ("0",))],
+}
+
+
+def with_fields(**switches):
+    """A small model of items, users and context with fields, and codes of each item."""
+    plain, rng = make_model(), np.random.default_rng(2)
+    codes = np.vstack([np.zeros((1, 2)), rng.integers(3, size=(N_ITEMS, 2))]).astype(np.int32)
+    catalog = Catalog(
+        tags=plain.embedding.item_tags.numpy(),
+        likes_level=plain.embedding.item_levels[:, 0].numpy(),
+        views_level=plain.embedding.item_levels[:, 1].numpy(),
+        titles=np.full(N_ITEMS + 1, "", dtype=object),
+        covers={},
+        fields=tuple(FIELDS["item"]),
+        field_codes=codes,
+    )
+    torch.manual_seed(1)
+    config = DINConfig.of(**(SMALL | switches))
+    model = DIN.for_catalog(config, catalog, None, FIELDS["user"] + FIELDS["context"])
+    with torch.no_grad():
+        for layer in (model.embedding.fields, model.user_fields, model.context):
+            if layer is not None:
+                layer.table.weight.normal_()
+    return model.eval(), codes
+
+
+ROW_CODES = torch.tensor([[1, 2, 0], [0, 1, 1], [1, 0, 0], [0, 0, 1], [1, 1, 1]])
+
+
+def test_fields_stand_where_they_belong():
+    model, codes = with_fields()
+    names = ["id", "tags", "item fields", "likes_level", "views_level"]
+    names += ["interest 1", "interest 2", "user fields", "context"]
+    assert model.fields == names
+    batch = replace(make_batch(ROWS), fields=ROW_CODES)
+    with torch.no_grad():
+        found = model.field_vectors(batch).view(len(ROWS), len(names), DIM)
+    weight = model.embedding.fields.table.weight.detach()
+    for row, (target, _) in enumerate(ROWS):
+        own = weight[codes[target, 0]] + weight[3 + codes[target, 1]]
+        close(found[row, names.index("item fields")], own)
+        user, device, hour = ROW_CODES[row].tolist()
+        close(found[row, -2], model.user_fields.table.weight.detach()[user])
+        context = model.context.table.weight.detach()
+        close(found[row, -1], context[device] + context[3 + hour])
+
+
+def test_attention_reads_the_fields_of_items_in_histories():
+    model, _ = with_fields()
+    batch = replace(make_batch(ROWS), fields=ROW_CODES)
+    with torch.no_grad():
+        before = model.attention_weights(batch)
+        model.embedding.item_fields[:] = 0
+        assert not torch.allclose(before, model.attention_weights(batch), atol=1e-3)
+
+
+def test_fields_are_switches():
+    model, _ = with_fields(item_fields=False, user_fields=False, context=False)
+    assert model.fields == make_model(content_width=0).fields
+    with torch.no_grad():
+        close(model(make_batch(ROWS)), model(replace(make_batch(ROWS), fields=ROW_CODES)))
+
+
+def test_levels_of_a_rows_time_are_the_targets_alone():
+    """As if each row had a catalog of its own in which its target, and no click, has the levels."""
+    model = make_model(levels_in_history=False)
+    levels = torch.tensor([[1, 10], [0, 0], [7, 2], [3, 3], [10, 1]])
+    rows = [(target, [item for item in history if item != target]) for target, history in ROWS]
+    with torch.no_grad():
+        found = model.eval()(replace(make_batch(rows), levels=levels))
+        kept = model.embedding.item_levels.clone()
+        for row in range(len(rows)):
+            model.embedding.item_levels.copy_(kept)
+            model.embedding.item_levels[rows[row][0]] = levels[row].to(torch.int8)
+            close(found[row : row + 1], model(make_batch(rows[row : row + 1])))
+
+
+def test_in_histories_the_levels_are_those_of_the_catalog():
+    model = make_model()
+    levels = torch.tensor([[1, 10], [0, 0], [7, 2], [3, 3], [10, 1]])
+    batch = make_batch(ROWS)
+    with torch.no_grad():
+        plain = model.eval().field_vectors(batch)
+        told = model.field_vectors(replace(batch, levels=levels))
+        table = model.embedding(batch.items)[:, : model.history_width]
+        target = model.embedding(batch.items)[batch.target]
+        target[:, -2 * DIM :] = model.embedding.of_levels(levels)
+        interest = model.attention(target[:, : model.history_width], table, batch.histories)
+    close(told, torch.cat([target, interest], dim=1))
+    assert not torch.allclose(plain, told, atol=1e-3)

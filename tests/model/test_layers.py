@@ -11,6 +11,7 @@ from mmctr.model.layers import (
     DNN,
     BilinearInteraction,
     CrossNetwork,
+    FieldEmbedding,
     ItemEmbedding,
     ReLUDropout,
     SENet,
@@ -195,3 +196,17 @@ def test_finetuning_leaves_the_callers_array_alone():
     optimizer.step()
     assert (array == 1).all()
     assert not (layer.content[1:3] == 1).all()
+
+
+def test_fields_are_the_sum_of_an_embedding_each():
+    torch.manual_seed(0)
+    sizes = [3, 2, 5]
+    layer = FieldEmbedding(sizes, 4)
+    codes = torch.tensor([[0, 1, 4], [2, 0, 3], [0, 0, 0]], dtype=torch.int32)
+    rows = layer.table.weight.split(sizes)
+    close(layer(codes), torch.stack([sum(rows[f][c] for f, c in enumerate(row)) for row in codes]))
+    for field in range(3):
+        close(layer.one(codes, field), rows[field][codes[:, field].long()])
+    assert not layer(torch.zeros(1, 3, dtype=torch.int32)).any(), "unknown says nothing at first"
+    layer(codes).sum().backward()
+    assert layer.table.weight.grad[[0, 3, 5]].any(dim=1).all(), "and learns where train has it"

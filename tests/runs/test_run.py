@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from mmctr.data.dataset import Dataset
 from mmctr.data.demo import write_demo
+from mmctr.data.fields import Field
 from mmctr.errors import RunError
 from mmctr.runs.run import Run
 from mmctr.runs.train import train
@@ -225,3 +226,22 @@ def test_predictions_of_other_rows_are_refused(tiny_run, tmp_path):
     pq.write_table(table.slice(1), folder / "predictions.parquet")
     with pytest.raises(RunError, match=r"predictions\.parquet has 299 rows, expected 300"):
         _ = Run.load(folder).predictions
+
+
+def test_a_run_refuses_data_with_other_fields(tiny_run, tiny):
+    fields = (Field("device", "context", values=("p",)),)
+    with pytest.raises(RunError, match="was trained with other fields, or other values of them"):
+        tiny_run.require_fit(replace(tiny, row_fields=fields))
+
+
+def test_probabilities_are_corrected_for_a_rate_that_is_known(tiny_run):
+    probability = np.array([0.1, 0.5, 0.9])
+    assert tiny_run.corrected(probability) is probability
+    train = tiny_run.summary["click_rate"]["train"]
+    odds = probability / (1 - probability) * (0.02 / 0.98) / (train / (1 - train))
+    assert tiny_run.corrected(probability, 0.02) == pytest.approx(odds / (1 + odds))
+    known = replace(tiny_run, summary={"click_rate": {"train": train, "known": 0.02}})
+    assert known.corrected(probability) == pytest.approx(odds / (1 + odds))
+    assert known.corrected(probability, train) == pytest.approx(probability)
+    with pytest.raises(RunError, match="does not say what share of clicks it learned from"):
+        replace(tiny_run, summary={}).corrected(probability, 0.02)

@@ -11,6 +11,7 @@ import torch
 from torch._inductor import config as inductor
 
 from mmctr.content.fusion import item_embeddings
+from mmctr.data.fields import Field
 from mmctr.errors import ConfigError, DataError, MMCTRError, RunError
 from mmctr.model.config import DINConfig
 from mmctr.model.din import DIN
@@ -211,3 +212,28 @@ def test_rows_of_another_catalog_are_refused(tiny, tiny_run, field):
     items[-1] = tiny.catalog.n_items + 1
     with pytest.raises(DataError, match=f"item number {items[-1]}, expected 1 to {items[-1] - 1}"):
         prediction.predict(tiny_run.model(), replace(tiny.valid, **{field: items}))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_scorer_knows_the_fields_of_a_request(tiny, precision):
+    rng = np.random.default_rng(0)
+    fields = [Field("brand", "item", ("a", "b")), Field("age", "user", borders=(20.0, 40.0))]
+    fields.append(Field("device", "context", ("p", "q")))
+    own = rng.integers(0, 3, (tiny.catalog.n_items + 1, 1)).astype(np.int32)
+    catalog = replace(tiny.catalog, fields=tuple(fields[:1]), field_codes=own)
+    rows = tiny.valid.select(np.arange(30))
+    rows = replace(rows, fields=rng.integers(0, 3, (30, 2)).astype(np.int32))
+    torch.manual_seed(0)
+    model = DIN.for_catalog(DINConfig.of(hidden=[16, 8]), catalog, None, fields[1:]).eval()
+    for layer in (model.embedding.fields, model.user_fields, model.context):
+        torch.nn.init.normal_(layer.table.weight)
+    scorer, tolerance = prediction.Scorer(model, precision), 1e-6 if precision == "float32" else 0.1
+    expected = prediction.predict(model, rows)
+    for row in range(len(rows)):
+        found = scorer(rows.history(row), np.array([rows.target[row], 3]), rows.fields[row])
+        np.testing.assert_allclose(found[0], expected[row], atol=tolerance)
+    unknown = scorer(rows.history(0), np.array([5]))
+    np.testing.assert_array_equal(unknown, scorer(rows.history(0), np.array([5]), np.zeros(2)))
+    for codes in ([1], [1, 3], [-1, 0]):
+        with pytest.raises(DataError, match=r"expected 2 codes below \[4, 3\]"):
+            scorer(rows.history(0), np.array([5]), np.array(codes))
