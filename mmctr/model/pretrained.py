@@ -88,7 +88,8 @@ class Pretrained(ModelHubMixin):
         Raises RunError unless they fit; no memory is taken before their shapes are known to.
         """
         try:
-            config = DINConfig.of(**model)
+            # Models of before hide nobody's identity, and do not say so.
+            config = DINConfig.of(**{"identity_dropout": 0.0} | model)
             # On the meta device a model has shapes, but no memory, however large it claims to be.
             with torch.device("meta"):
                 expected = cls.of_sizes(config, **sizes).state_dict()
