@@ -33,7 +33,7 @@ class DINConfig(Config):
     recency: bool = True
     levels_in_history: bool = True
     max_history: int = Field(64, ge=1, le=10_000)
-    identity_dropout: float = Field(0.05, ge=0, lt=1)
+    identity_dropout: float = Field(0.0, ge=0, lt=1)
     min_clicks: PositiveInt = 1
     item_fields: bool = True
     user_fields: bool = True

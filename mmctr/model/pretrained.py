@@ -88,8 +88,7 @@ class Pretrained(ModelHubMixin):
         Raises RunError unless they fit; no memory is taken before their shapes are known to.
         """
         try:
-            # Models of before hide nobody's identity, and do not say so.
-            config = DINConfig.of(**{"identity_dropout": 0.0} | model)
+            config = DINConfig.of(**model)
             # On the meta device a model has shapes, but no memory, however large it claims to be.
             with torch.device("meta"):
                 expected = cls.of_sizes(config, **sizes).state_dict()
