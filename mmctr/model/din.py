@@ -78,6 +78,7 @@ class DIN(Pretrained, nn.Module):
         n_tags: int,
         item_fields: Tensor | None = None,
         field_sizes: FieldSizes | None = None,
+        known: Tensor | None = None,
     ) -> None:
         super().__init__()
         sizes = field_sizes or {}
@@ -87,6 +88,8 @@ class DIN(Pretrained, nn.Module):
             levels,
             content,
             item_fields,
+            known if config.identity_dropout else None,
+            identity_dropout=config.identity_dropout,
             field_sizes=sizes.get("item", ()) if config.item_fields else (),
             dim=dim,
             n_tags=n_tags,
@@ -149,13 +152,18 @@ class DIN(Pretrained, nn.Module):
         catalog: Catalog,
         item_embedding: np.ndarray | None,
         row_fields: Sequence[Field] = (),
+        train_clicks: np.ndarray | None = None,
     ) -> "DIN":
         """A new model for the items of a catalog.
 
         item_embedding: float32 [n_items + 1, width] from a strategy, or None for ids and tags only.
-        row_fields: what is known of the users and the context of rows.
+        row_fields: what is known of the users and the context of rows. train_clicks: int64
+        [n_items + 1], which say whose identity can be learned; without them every item's is.
         """
         levels = np.stack([catalog.likes_level, catalog.views_level], axis=1)
+        known = np.ones(catalog.n_items + 1, dtype=bool)
+        if train_clicks is not None:
+            known = train_clicks >= config.min_clicks
         return cls(
             config,
             tags=torch.from_numpy(catalog.tags),
@@ -164,6 +172,7 @@ class DIN(Pretrained, nn.Module):
             n_tags=int(catalog.tags.max(initial=0)) + 1,
             item_fields=torch.from_numpy(catalog.field_codes) if catalog.fields else None,
             field_sizes=field_sizes(*catalog.fields, *row_fields),
+            known=torch.from_numpy(known),
         )
 
     @classmethod
@@ -187,6 +196,7 @@ class DIN(Pretrained, nn.Module):
             n_tags=n_tags,
             item_fields=torch.zeros(n_items + 1, len(own), dtype=torch.int32) if own else None,
             field_sizes=field_sizes,
+            known=torch.ones(n_items + 1, dtype=torch.bool),
         )
 
     @property
@@ -213,7 +223,8 @@ class DIN(Pretrained, nn.Module):
 
     def learned_state(self) -> dict[str, Tensor]:
         """A copy of all that training changes: `state_dict` without what is known of the items."""
-        fixed = {"embedding.item_tags", "embedding.item_levels", "embedding.item_fields"}
+        known_of_items = ("item_tags", "item_levels", "item_fields", "known")
+        fixed = {f"embedding.{name}" for name in known_of_items}
         fixed |= {name for name, weight in self.named_parameters() if not weight.requires_grad}
         return {
             name: value.clone() for name, value in self.state_dict().items() if name not in fixed
@@ -240,8 +251,7 @@ class DIN(Pretrained, nn.Module):
 
     def field_vectors(self, batch: Batch) -> Tensor:
         """The fields of each row before SENet: target fields, then interest, [n, width]."""
-        table = self.embedding(batch.items)
-        target, clicked = self._targets(table, batch), table[:, : self.history_width]
+        target, clicked = self._items(batch)
         interest = self.attention(target[:, : self.history_width], clicked, batch.histories)
         fields = [target, interest.to(target.dtype)]
         if self.user_fields or self.context:
@@ -266,18 +276,23 @@ class DIN(Pretrained, nn.Module):
             if embed is not None
         }
 
-    def _targets(self, table: Tensor, batch: Batch) -> Tensor:
-        """Vectors of the targets, [n, width], with what was known of them at the time."""
-        target = gather(table, batch.target)
-        if batch.levels is None:
-            return target
-        levels = self.embedding.of_levels(batch.levels).to(target.dtype)
-        return torch.cat([target[:, : -levels.shape[1]], levels], dim=1)
+    def _items(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Vectors of the targets as known at the time, [n, width], and of the distinct items as
+        clicks, [m, history_width]."""
+        hidden = self.embedding.hidden(batch.items)
+        table = self.embedding(batch.items, hidden)
+        target, clicked = gather(table, batch.target), table[:, : self.history_width]
+        if batch.levels is not None:
+            levels = batch.levels
+            if hidden is not None:
+                levels = levels.masked_fill(hidden[batch.target][:, None], 0)
+            levels = self.embedding.of_levels(levels).to(target.dtype)
+            target = torch.cat([target[:, : -levels.shape[1]], levels], dim=1)
+        return target, clicked
 
     def attention_weights(self, batch: Batch) -> Tensor:
         """Weights of the target attention, [clicks, heads]."""
-        table = self.embedding(batch.items)
-        target, clicked = self._targets(table, batch), table[:, : self.history_width]
+        target, clicked = self._items(batch)
         return self.attention.weights(target[:, : self.history_width], clicked, batch.histories)
 
     def field_weights(self, batch: Batch) -> Tensor:

@@ -47,7 +47,9 @@ def train(
     embedding = item_embeddings(dataset.catalog, strategy)
     fused = time.perf_counter()
     torch.manual_seed(train_config.seed)
-    model = DIN.for_catalog(model_config, dataset.catalog, embedding, dataset.row_fields)
+    model = DIN.for_catalog(
+        model_config, dataset.catalog, embedding, dataset.row_fields, dataset.train_clicks()
+    )
     model = model.to(device)
     # The processes share weights, but each drops out on its own.
     torch.manual_seed(train_config.seed + 1_000_003 * parallel.share()[0])
