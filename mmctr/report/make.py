@@ -63,7 +63,7 @@ def make_report(
     for seed in seeds:
         configs(**parameters | {"seed": seed})
     assign_colors(available_strategies(dataset.catalog))
-    pages = _plan(dataset, strategies, seeds, parameters)
+    pages = _plan(dataset, strategies, seeds, _as_injected(parameters, notebooks))
     if ablation:
         chosen = {"data": str(dataset.folder), "seeds": ",".join(map(str, seeds))}
         chosen |= {name: parameters.get(name) for name in ("epochs", "max_history")}
@@ -129,6 +129,15 @@ def _plan(
             chosen = data | parameters | {"strategy": strategy, "seed": seed}
             pages.append(Page(f"03_train_{_as_name(strategy)}_seed{seed}", "03_train", chosen))
     return pages + [Page(name, name, dict(data)) for name in ("04_attention", "05_compare")]
+
+
+def _as_injected(parameters: dict[str, Any], notebooks: Path) -> dict[str, Any]:
+    """Parameters as 03_train takes them: those without a name in its cell go into `more`."""
+    first = next(s for s in execution.source_of(notebooks / "03_train.ipynb") if "\nseed = " in s)
+    own = set(re.findall(r"^(\w+) = ", first, flags=re.MULTILINE))
+    named = {name: value for name, value in parameters.items() if name in own}
+    more = {name: value for name, value in parameters.items() if name not in own}
+    return named | ({"more": more} if more else {})
 
 
 def _contents(data: dict[str, Any]) -> list[str | None]:

@@ -8,12 +8,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from mmctr.data.importing.fields import Column, asked, field_names
-from mmctr.data.importing.labels import filtered, impression, label, text, too_low, unnested
+from mmctr.data.importing.labels import (
+    ROW,
+    filtered,
+    impression,
+    label,
+    text,
+    too_low,
+    unnested,
+)
 from mmctr.data.importing.recipe import Recipe
 from mmctr.data.importing.sources import Source, id_text, progress, quoted
 from mmctr.data.importing.times import nanoseconds
@@ -29,16 +36,17 @@ class Events:
     """Events of whole users, sorted by user and time: int64 arrays, one entry an event.
 
     An event is a click, or, in a log with labels, an item that was shown. user: numbered from 1.
-    item: new ids. time: nanoseconds since 1970. label: 1 for a click. start: where the user's
-    events begin. before: the first event at the same time, so that start..before are those that
-    happened earlier. impression: alike for items shown together, or None. context: values of
-    fields, a column each.
+    item: new ids. time: nanoseconds since 1970. label: 1 for a click. shown: the time at which the
+    first of its impression was. start: where the user's events begin. before: the first event that
+    is not earlier than shown, so that start..before are those that happened before. impression:
+    alike for items shown together, or None. context: values of fields, a column each.
     """
 
     user: np.ndarray
     item: np.ndarray
     time: np.ndarray
     label: np.ndarray
+    shown: np.ndarray
     start: np.ndarray
     before: np.ndarray
     impression: np.ndarray | None
@@ -92,7 +100,7 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
             f"{source.name} has no column {recipe.rating_column}, which min_rating needs: name the "
             "rating column or leave min_rating out."
         )
-    needed += [recipe.rating_column, *named]
+    needed += [recipe.rating_column, ROW, *named]
     unused = [c for c in source.columns if c.lower() in LABELS and not _tells_clicks(recipe)]
     source = source.kept(needed + unused, workplace / "log.parquet")
     time, unit, said = nanoseconds(source, recipe.time_column)
@@ -138,10 +146,9 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
     if recipe.label_column:
         wanted.append("label::TINYINT AS label")
     if columns["impression"] != "NULL":
-        # What was shown together happened at once.
         together = "coalesce(impression, time::VARCHAR)"
-        wanted[2] = f"min(time) OVER (PARTITION BY user, {together}) AS time"
         wanted.append(f"{together} AS impression")
+        wanted.append(f"min(time) OVER (PARTITION BY user, {together}) AS shown")
         order.append("impression")
     if recipe.order_by:
         # Whichever row of an item comes first, it was clicked if one of the same time was.
@@ -249,15 +256,18 @@ def _write_events(batches: Iterator[pa.RecordBatch], path: Path) -> dict[str, in
         for table in _whole_users(batches):
             user, item, time = (table[name].to_numpy() for name in ("user", "item", "time"))
             label = table["label"].to_numpy() if "label" in table.column_names else None
-            # A log of clicks counts an item once a user, one with labels once an impression.
-            moment = np.zeros(len(user), dtype=np.int64) if label is None else _runs(table)
-            pairs = pd.DataFrame({"user": user, "moment": moment, "item": item})
-            first = ~pairs.duplicated().to_numpy()
+            # A log of clicks counts an item once a user, one with labels once an impression, where
+            # it was clicked if it ever was.
+            group = user if label is None else (together := _together(table))
+            pairs = pd.Series((group.astype(np.int64) << 32) | item)
+            if label is not None:
+                pairs = pairs.iloc[np.argsort(-label, kind="stable")]
+            first = ~pairs.duplicated().sort_index().to_numpy()
             if "impression" in table.column_names:
                 place = table.column_names.index("impression")
-                shown = pa.array(counts["impressions"] + moment)
+                shown = pa.array(counts["impressions"] + together)
                 table = table.set_column(place, "impression", shown)
-                counts["impressions"] += int(moment[-1])
+                counts["impressions"] += int(together.max())
             table = table.filter(pa.array(first))
             if file is None:
                 writer = pq.ParquetWriter(path, table.schema, use_dictionary=_texts(table.schema))
@@ -271,15 +281,11 @@ def _write_events(batches: Iterator[pa.RecordBatch], path: Path) -> dict[str, in
     return counts
 
 
-def _runs(table: pa.Table) -> np.ndarray:
-    """The number of each event's impression, from 1: of user, time and what tells them apart."""
-    columns = [
-        table[name].combine_chunks()
-        for name in ("user", "time", "impression")
-        if name in table.column_names
-    ]
-    differs = [pc.not_equal(c[1:], c[:-1]).to_numpy(zero_copy_only=False) for c in columns]
-    return np.cumsum(np.r_[True, np.any(differs, axis=0)])
+def _together(table: pa.Table) -> np.ndarray:
+    """The number of what each event was shown with, from 1: a user's impression, or else a time."""
+    told = "impression" if "impression" in table.column_names else "time"
+    pairs = pd.MultiIndex.from_arrays([table["user"].to_numpy(), table[told].to_pandas()])
+    return 1 + pairs.factorize()[0]
 
 
 def _texts(form: pa.Schema) -> list[str]:
@@ -308,18 +314,25 @@ def _events(table: pa.Table, simultaneous: bool) -> Events:
     user, item, time = (table[c].to_numpy().astype(np.int64) for c in ("user", "item", "time"))
     further = {
         name: table[name].to_numpy().astype(np.int64)
-        for name in ("label", "impression")
+        for name in ("label", "impression", "shown")
         if name in table.column_names
     }
     at, new_user = np.arange(len(user)), np.r_[True, user[1:] != user[:-1]]
     new_time = new_user | np.r_[True, time[1:] != time[:-1]]
     start = np.maximum.accumulate(np.where(new_user, at, 0))
     before = np.maximum.accumulate(np.where(new_time, at, 0)) if simultaneous else at
+    shown = further.get("shown", time)
+    if "shown" in further:
+        # What was shown together has one history, however late the others follow the first.
+        moments, rank = np.unique(time, return_inverse=True)
+        key = user * (len(moments) + 1)
+        before = np.searchsorted(key + rank, key + np.searchsorted(moments, shown))
     return Events(
         user=user,
         item=item,
         time=time,
         label=further.get("label", np.ones_like(user)),
+        shown=shown,
         start=start,
         before=before,
         impression=further.get("impression"),

@@ -61,9 +61,10 @@ def unnested(source: Source, recipe: Recipe) -> tuple[Source, Recipe, int]:
         return source, recipe, 0
     names = [recipe.shown_column, *filter(None, [recipe.clicked_column])]
     source.require(*names)
-    shown = _list(source, recipe.shown_column)
+    lists = [_list(source, name) for name in names]
+    shown = lists[0]
     if recipe.clicked_column:
-        clicked = _list(source, recipe.clicked_column)
+        clicked = lists[1]
         unseen = f"list_filter({clicked}, lambda x: NOT list_contains({shown}, x))"
         every = f"list_concat({shown}, {unseen})"
         pair = f"{{'item': x, 'clicked': list_contains({clicked}, x)}}"
@@ -80,14 +81,17 @@ def unnested(source: Source, recipe: Recipe) -> tuple[Source, Recipe, int]:
         every, pair = shown, "{'item': x[:-3], 'clicked': right(x, 1) = '1'}"
     hidden = [name for name in (*names, recipe.item_column) if name in source.columns]
     kept = {name: form for name, form in source.columns.items() if name not in hidden}
-    columns, one = ", ".join(map(quoted, kept)), quoted(PAIR)
+    columns, one, row = ", ".join(map(quoted, kept)), quoted(PAIR), quoted(ROW)
     empty = source.rows(f"SELECT count_if(len({every}) = 0) FROM {{source}}")[0][0]
     pairs = f"unnest(list_transform({every}, lambda x: {pair})) AS {one}"
+    # Of one user at one time, what was shown tells impressions apart.
+    pairs += f", md5({' || '.join(f'({shown_list})::VARCHAR' for shown_list in lists)}) AS {row}"
     sql = (
         f"(SELECT {columns}, {one}.item AS {quoted(recipe.item_column)}, "
-        f"{one}.clicked AS {quoted(LABEL)} FROM (SELECT {columns}, {pairs} FROM {source.sql}))"
+        f"{one}.clicked AS {quoted(LABEL)}, {row} FROM (SELECT {columns}, {pairs} FROM "
+        f"{source.sql}))"
     )
-    kept |= {recipe.item_column: "VARCHAR", LABEL: "BOOLEAN"}
+    kept |= {recipe.item_column: "VARCHAR", LABEL: "BOOLEAN", ROW: "VARCHAR"}
     rows = replace(source, sql=sql, columns=kept, header=list(kept))
     return rows, recipe.model_copy(update={"label_column": LABEL}), empty
 
@@ -133,7 +137,9 @@ def impression(source: Source, recipe: Recipe) -> str:
     """SQL of what tells impressions of a user apart, as text unlike a time; NULL if time does."""
     if recipe.impression_column:
         return f"'#' || {id_text(source, recipe.impression_column)}"
-    return "NULL::VARCHAR" if recipe.shown_column else "NULL"
+    if recipe.shown_column:
+        return f"{quoted(ROW)} || {text(source, recipe.time_column)}"
+    return "NULL"
 
 
 def too_low(source: Source, recipe: Recipe) -> str:

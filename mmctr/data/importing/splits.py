@@ -34,7 +34,7 @@ class Splitter:
             number = self._last_two(events)
         else:
             valid_from, test_from = self.borders
-            number = np.where(events.time >= test_from, 2, events.time >= valid_from)
+            number = np.where(events.shown >= test_from, 2, events.shown >= valid_from)
         held_out = self.held_out[events.item]
         return np.where(held_out > 0, held_out, number)
 
@@ -44,6 +44,9 @@ class Splitter:
 
     def _last_two(self, events: Events) -> np.ndarray:
         step = events.before if self.labelled else np.arange(len(events))
+        if events.impression is not None:
+            moments, rank = np.unique(events.shown, return_inverse=True)
+            step = events.user * len(moments) + rank
         clicks = np.flatnonzero(self.history(events))
         steps, first = np.unique(step[clicks], return_index=True)
         # How many of its user's steps with a click come before an event, and how many there are.

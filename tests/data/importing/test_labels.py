@@ -36,22 +36,53 @@ def frame_of(log):
 
 
 def expected_impressions(log, together):
-    """Whether each item was clicked, by (user, day, impression): what was shown together is at
-    once, at its first time."""
-    found = defaultdict(dict)
-    for user, item, time, clicked, page in log:
-        if not together:
-            page = None
-        same = [row[2] for row in log if row[0] == user and row[4] == page]
-        shown = found[user, time if page is None else min(same), page]
-        shown[item] = shown.get(item, False) or clicked
-    return found
+    """What each impression showed, by (user, first day, page): the day and label of each item,
+    which counts once, as clicked if it ever was."""
+    groups = {}
+    for user, item, day, clicked, page in log:
+        page = page if together else None
+        groups.setdefault((user, page if page is not None else ("day", day)), []).append(
+            (not clicked, day, item)
+        )
+    impressions = {}
+    for (user, page), rows in groups.items():
+        items = {}
+        for missed, day, item in sorted(rows):
+            items.setdefault(item, (day, not missed))
+        impressions[user, min(day for _, day, _ in rows), page] = items
+    return impressions
+
+
+def clicks_before(impressions, user, time):
+    """The clicks of a user on days before one, those of a day in order of their items."""
+    return sorted(
+        (day, item)
+        for (who, _, _), shown in impressions.items()
+        for item, (day, clicked) in shown.items()
+        if who == user and clicked and day < time
+    )
+
+
+def in_days(impressions, user, history):
+    """A history's items with the days on which they were clicked, which may only rise."""
+    left = clicks_before(impressions, user, 99)
+    found = []
+    for item in history:
+        day = min(day for day, other in left if other == item)
+        left.remove((day, item))
+        assert not found or day >= found[-1][0], "oldest first"
+        found.append((day, item))
+    return sorted(found)
 
 
 def split_of(impressions, user, time):
     """Where a row belongs by its own time among its user's times with a click."""
     steps = sorted(
-        {t for (u, t, _), shown in impressions.items() if u == user and any(shown.values())}
+        {
+            t
+            for (u, t, _), shown in impressions.items()
+            if u == user and any(clicked for _, clicked in shown.values())
+        }
     )
     if len(steps) < 3 or time <= steps[-3]:
         return "train"
@@ -62,7 +93,7 @@ def split_of(impressions, user, time):
 @given(shown_rows, st.booleans(), st.randoms())
 def test_rows_are_those_of_a_naive_loop(log, together, random):
     expected = expected_impressions(log, together)
-    labels = [clicked for shown in expected.values() for clicked in shown.values()]
+    labels = [clicked for shown in expected.values() for _, clicked in shown.values()]
     splits = {key: split_of(expected, *key[:2]) for key in expected}
     options = {"label_column": "clicked", "impression_column": "page" if together else None}
     with tempfile.TemporaryDirectory() as name:
@@ -90,30 +121,26 @@ def test_rows_are_those_of_a_naive_loop(log, together, random):
         (row.user, row.day, row.item_id - 1, row.label, row.split) for row in rows.itertuples()
     )
     assert found == Counter(
-        (user, time, item, int(clicked), splits[user, time, page])
+        (user, day, item, int(clicked), splits[user, time, page])
         for (user, time, page), shown in expected.items()
-        for item, clicked in shown.items()
+        for item, (day, clicked) in shown.items()
     )
+    starts = defaultdict(set)  # an item may be in several impressions of one day
+    for (user, time, _), shown in expected.items():
+        for item, (day, clicked) in shown.items():
+            starts[user, day, item, int(clicked)].add(time)
     for row in rows.itertuples():
-        left = list(row.item_seq - 1)
-        for day in range(row.day):
-            clicks = sorted(
-                item
-                for (user, time, _), shown in expected.items()
-                for item, clicked in shown.items()
-                if (user, time) == (row.user, day) and clicked
-            )
-            assert sorted(left[: len(clicks)]) == clicks, "oldest first"
-            left = left[len(clicks) :]
-        assert not left, "clicks of the same time or later"
+        key = row.user, row.day, row.item_id - 1, row.label
+        histories = [clicks_before(expected, row.user, time) for time in starts[key]]
+        assert in_days(expected, row.user, row.item_seq - 1) in histories
     assert ("impression_id" in rows) == together
     if together:
         pages = rows.groupby("impression_id").agg(
-            user=("user", "first"), day=("day", "first"), items=("item_id", frozenset)
+            user=("user", "first"), items=("item_id", frozenset)
         )
         assert Counter(pages.itertuples(index=False, name=None)) == Counter(
-            (user, time, frozenset(item + 1 for item in shown))
-            for (user, time, _), shown in expected.items()
+            (user, frozenset(item + 1 for item in shown))
+            for (user, _, _), shown in expected.items()
         )
     counts = facts["counts"]
     assert counts["repeated"] == len(log) - len(labels)
@@ -256,11 +283,12 @@ def test_pages_of_one_id_are_shown_together(tmp_path, form):
     out, facts = imported(tmp_path, log, form=form, context_fields="device", **options)
     train, valid, test = splits_of(out).values()
     assert train["item_id"].tolist() == [2, 3, 2]
-    # What q showed on day 4 counts as shown on day 2, the item i4 once.
+    # What q showed on day 4 has the history of day 2 and its split; each item is there once.
+    valid = valid.sort_values("item_id")
     assert (valid["item_id"] - 1).tolist() == [1, 2, 3, 4, 5]
     assert valid["label"].tolist() == [0, 0, 1, 1, 1]
     assert {tuple(history - 1) for history in valid["item_seq"]} == {(1,)}
-    assert [tuple(history - 1) for history in test["item_seq"]] == [(1, 3, 4, 5)] * 2
+    assert [tuple(history - 1) for history in test["item_seq"]] == [(1, 3)] * 2, "not of day 4"
     assert set(valid["field_device"]) == {"y"}
     ids = [table["impression_id"].unique().tolist() for table in (train, valid, test)]
     assert ids == [[1, 4], [2], [3]], "those of user a come first"
@@ -350,3 +378,41 @@ def test_what_cannot_be_used_is_one_sentence(tmp_path, change, options, message)
         imported(tmp_path, frame_of(LOG).assign(**change), **options)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_click_of_an_impression_is_no_history_before_it_happened(tmp_path):
+    """Sessions overlap: what was clicked late in one must not be known in another before."""
+    log = [("a", 0, "A", 1, 0), ("a", 9000, "A", 2, 1), ("a", 5000, "B", 3, 1)]
+    log += [("a", 9500, "C", 4, 1), ("a", 8000, "A", 3, 0), ("a", 9001, "A", 1, 1)]
+    log += [("b", day, "D", day % 7, day % 2) for day in range(8)]
+    frame = pd.DataFrame(log, columns=["user_id", "timestamp", "session", "item_id", "clicked"])
+    frame["item_id"] = "i" + frame["item_id"].astype(str)
+    options = {"label_column": "clicked", "impression_column": "session", "split": "date"}
+    out, facts = imported(tmp_path, frame, **options, valid_from=4000, test_from=9400)
+    rows = pd.concat(splits_of(out).values())
+    rows = rows[rows["user_id"] == 1]
+    found = {
+        (row.item_id - 1, row.time // (86_400 * 10**9)): (row.label, [n - 1 for n in row.item_seq])
+        for row in rows.itertuples()
+    }
+    assert found == {
+        (1, 9001): (1, []),  # clicked at last, and with the history of its impression's first
+        (2, 9000): (1, []),
+        (3, 8000): (0, []),
+        (3, 5000): (1, []),
+        (4, 9500): (1, [3, 2, 1]),
+    }
+    assert facts["counts"]["train"] == 3 + 7, "an impression is in one split, that of its first"
+    assert facts["counts"]["repeated"] == 2
+
+
+def test_rows_with_lists_are_an_impression_each_at_whatever_time(tmp_path):
+    rows = [("a", 1, "i1 i2", "i1"), ("a", 1, "i2 i3", ""), ("a", 2, "i4 i5", "i4")]
+    rows += [("a", 3, "i6 i7", "i7"), ("b", 1, "i1 i2", "i2"), ("a", 4, "i1 i2", "i1")]
+    log = pd.DataFrame(rows, columns=["user_id", "timestamp", "shown", "clicked"])
+    options = {"shown_column": "shown", "clicked_column": "clicked"}
+    out, facts = imported(tmp_path, log, **options)
+    assert facts["counts"]["impressions"] == 6 and facts["counts"]["repeated"] == 0
+    rows = pd.concat(splits_of(out).values())
+    shown = rows.groupby("impression_id")["item_id"].agg(lambda items: sorted(items - 1))
+    assert sorted(map(tuple, shown)) == [(1, 2), (1, 2), (1, 2), (2, 3), (4, 5), (6, 7)]
