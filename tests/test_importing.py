@@ -16,12 +16,29 @@ from tests.data.importing.logs import ITEMS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
 MAIN = "import sys; from mmctr.cli import main; sys.argv[0] = 'mmctr'; main()"
+# A query that takes days stands for the sort of a large log: the signal comes while it runs.
+IN_DUCKDB = """
+import os, threading
+from mmctr.data.importing import steps
+
+def endless(source, recipe, workplace):
+    def send():
+        while source.connection.query_progress() < 0:
+            pass
+        os.kill(os.getpid(), {number})
+
+    threading.Thread(target=send, daemon=True).start()
+    source.rows("SELECT count(*) FROM range(1_000_000_000_000_000) WHERE hash(range) = 1")
+
+steps.read_log = endless
+"""
 AT_A_STEP = """
 import os
 from mmctr.data.importing import {module}
 {module}.{step} = lambda *arguments: os.kill(os.getpid(), {number})
 """
 MOMENTS = {
+    "DuckDB": IN_DUCKDB,
     "clicks": AT_A_STEP.replace("{module}", "events").replace("{step}", "_write_events"),
     "splits": AT_A_STEP.replace("{module}", "steps").replace("{step}", "write_splits"),
 }

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mmctr.data.importing.engine import engine
 from mmctr.data.importing.items import EMBEDDINGS, Embeddings, Items, fused_columns
 from mmctr.data.importing.parts import files_of
 from mmctr.data.importing.recipe import Recipe
-from mmctr.data.importing.sources import engine, id_text, open_source
+from mmctr.data.importing.sources import id_text, open_source
 from mmctr.data.parquet import listed
 from mmctr.errors import DataError, first_line
 

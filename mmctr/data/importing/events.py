@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
+from mmctr.data.importing.engine import progress
 from mmctr.data.importing.fields import Column, asked, field_names
 from mmctr.data.importing.labels import (
     ROW,
@@ -22,7 +23,7 @@ from mmctr.data.importing.labels import (
     unnested,
 )
 from mmctr.data.importing.recipe import Recipe
-from mmctr.data.importing.sources import Source, id_text, progress, quoted
+from mmctr.data.importing.sources import Source, id_text, quoted
 from mmctr.data.importing.times import nanoseconds
 from mmctr.errors import DataError
 

@@ -8,9 +8,10 @@ import pyarrow.parquet as pq
 
 from mmctr.data import schema
 from mmctr.data.fields import BINS, Field, Owner, column_of
+from mmctr.data.importing.engine import literal
 from mmctr.data.importing.labels import number, text
 from mmctr.data.importing.recipe import Recipe
-from mmctr.data.importing.sources import FRACTIONS, INTEGERS, Source, id_text, literal, quoted
+from mmctr.data.importing.sources import FRACTIONS, INTEGERS, Source, id_text, quoted
 from mmctr.errors import ConfigError, DataError
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ Each step turns a table into another one, in SQL.
 
 from dataclasses import replace
 
+from mmctr.data.importing.engine import literal
 from mmctr.data.importing.recipe import Recipe
-from mmctr.data.importing.sources import FRACTIONS, INTEGERS, Source, id_text, literal, quoted
+from mmctr.data.importing.sources import FRACTIONS, INTEGERS, Source, id_text, quoted
 from mmctr.errors import ConfigError, DataError, first_line
 
 YES = ["1", "true", "t", "yes", "y"]

@@ -3,32 +3,23 @@
 Nothing is read that the user did not name, and no extension is fetched.
 """
 
-import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
-from tqdm.auto import tqdm
 
+from mmctr.data.importing.engine import interruptible, literal, progress, readable
 from mmctr.data.importing.parts import BLANK, files_of, is_utf8, kind_of, start_of
 from mmctr.data.importing.recipe import Recipe
 from mmctr.data.parquet import listed
-from mmctr.errors import DataError, first_line
-from mmctr.files import FULL
+from mmctr.errors import DataError
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
+    from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
-ADVICE = {
-    "csv": "write it again, or set -p delimiter=... or -p encoding=latin-1",
-    "json": "write it again as JSON Lines, an object a line",
-    "parquet": "write it again",
-}
+Result = TypeVar("Result")
 # Lines with more or fewer columns than the header are counted, instead of ending the import.
 REJECTS = "store_rejects=true, rejects_limit=0"
 INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
@@ -56,23 +47,23 @@ class Source:
 
     def rows(self, sql: str) -> list[tuple]:
         """What SQL gives in which {source} is the table; DataError if it cannot be read."""
-        with readable(self.name, self.form):
-            return self.connection.sql(sql.replace("{source}", self.sql)).fetchall()
+        return self._asked(lambda: self._relation(sql).fetchall())
 
     def table(self, sql: str) -> pa.Table:
         """Like `rows`, as a table."""
-        with readable(self.name, self.form):
-            return self.connection.sql(sql.replace("{source}", self.sql)).to_arrow_table()
+        return self._asked(lambda: self._relation(sql).to_arrow_table())
 
     def batches(self, sql: str, size: int) -> Iterator[pa.RecordBatch]:
         """Like `rows`, in parts as they are made."""
-        with readable(self.name, self.form):
-            yield from self.connection.sql(sql.replace("{source}", self.sql)).to_arrow_reader(size)
+        reader = self._asked(lambda: self._relation(sql).to_arrow_reader(size))
+        while (batch := self._asked(lambda: next(reader, None))) is not None:
+            yield batch
 
     def create(self, name: str, sql: str, description: str) -> None:
         """Keep what SQL gives as a table of DuckDB; description: of the bar."""
-        with progress(self.connection, description), readable(self.name, self.form):
-            self.connection.execute(f"CREATE TABLE {name} AS " + sql.replace("{source}", self.sql))
+        statement = f"CREATE TABLE {name} AS " + sql.replace("{source}", self.sql)
+        with progress(self.connection, description):
+            self._asked(lambda: self.connection.execute(statement))
 
     def require(self, *columns: str) -> None:
         """Raise DataError unless the table has these columns, once each, and rows."""
@@ -106,91 +97,22 @@ class Source:
         if self.sql.startswith("read_parquet"):
             return self
         chosen, file = ", ".join(map(quoted, names)), literal(str(path))
-        with progress(self.connection, "parse"), readable(self.name, self.form):
-            self.connection.execute(
-                f"COPY (SELECT {chosen} FROM {self.sql}) TO {file} (FORMAT parquet)"
-            )
+        statement = f"COPY (SELECT {chosen} FROM {self.sql}) TO {file} (FORMAT parquet)"
+        with progress(self.connection, "parse"):
+            self._asked(lambda: self.connection.execute(statement))
         columns = {name: self.columns[name] for name in names}
         return replace(self, sql=f"read_parquet({file})", columns=columns)
+
+    def _relation(self, sql: str) -> "DuckDBPyRelation":
+        return self.connection.sql(sql.replace("{source}", self.sql))
+
+    def _asked(self, call: Callable[[], Result]) -> Result:
+        with readable(self.name, self.form):
+            return interruptible(self.connection, call)
 
     def kind(self, column: str) -> str:
         """The type of a column without its size: VARCHAR, DECIMAL, TIMESTAMP_NS."""
         return self.columns[column].split("(")[0]
-
-
-@contextmanager
-def engine(
-    files: list[Path], workplace: Path, memory: float, ordered: bool = False
-) -> "Iterator[DuckDBPyConnection]":
-    """A DuckDB that reads these files alone, and spills into the workplace.
-
-    memory: GB, of which it takes a quarter, and somewhat more while it sorts. ordered: rows come
-    in the order of their file.
-    """
-    import duckdb
-
-    settings = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
-    settings |= {"python_enable_replacements": False}
-    settings |= {"temp_directory": str(workplace), "memory_limit": f"{memory * 250:.0f}MB"}
-    settings |= {"preserve_insertion_order": ordered}
-    with duckdb.connect(config=settings) as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute("SET enable_progress_bar = true")
-        connection.execute("SET enable_progress_bar_print = false")  # `progress` shows it
-        # A Parquet file's statistics leave NaN out, and isnan would be false for all of its rows.
-        connection.execute("SET disabled_optimizers = 'statistics_propagation'")
-        connection.execute(f"SET allowed_directories = {literal([str(workplace)])}")
-        connection.execute(f"SET allowed_paths = {literal([str(path) for path in files])}")
-        connection.execute("SET enable_external_access = false")
-        connection.execute("SET lock_configuration = true")
-        yield connection
-
-
-@contextmanager
-def progress(connection: "DuckDBPyConnection", description: str) -> Iterator[None]:
-    """A bar of how much DuckDB has done of a query, which a thread asks it for."""
-    done = Event()
-    form = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
-    with tqdm(total=100, desc=description, bar_format=form) as bar, ThreadPoolExecutor(1) as pool:
-
-        def watch() -> None:
-            while not done.wait(0.2):
-                bar.update(max(0, connection.query_progress() - bar.n))
-
-        watching = pool.submit(watch)
-        try:
-            yield
-        finally:
-            done.set()
-            watching.result()
-        bar.update(100 - bar.n)
-
-
-@contextmanager
-def readable(name: str, form: str) -> Iterator[None]:
-    """Turn what DuckDB says of a file into a sentence, or into what Python says of the same."""
-    import duckdb
-
-    try:
-        yield
-    except RuntimeError as error:
-        if "interrupted" in str(error):
-            raise KeyboardInterrupt from None
-        raise
-    except duckdb.OutOfMemoryException as error:
-        raise DataError(
-            f"{name} needs more memory or disk than there is ({first_line(error)}): free some "
-            "space, or raise it with -p memory=8 (GB)."
-        ) from error
-    except duckdb.Error as error:
-        # A full disk is no matter of the table that was read.
-        if full := next((n for n in FULL if os.strerror(n) in str(error)), None):
-            raise OSError(full, os.strerror(full)) from error
-        damaged = isinstance(error, duckdb.IOException)  # as a packed file that was cut off
-        advice = "write it again" if damaged else ADVICE[form]
-        raise DataError(
-            f"{name} is not a readable table ({first_line(error)}): {advice}."
-        ) from error
 
 
 def open_source(connection: "DuckDBPyConnection", names: list[Path], recipe: Recipe) -> Source:
@@ -347,10 +269,3 @@ def _forced(line: bytes, files: list[Path], recipe: Recipe) -> str:
 def _asis(form: str) -> str:
     """The type to read a field of JSON as: plain ones as they are written."""
     return form if form.endswith("]") or form.startswith(("STRUCT", "MAP")) else "JSON"
-
-
-def literal(value: Any) -> str:
-    """A text, or a list of texts, in SQL."""
-    if isinstance(value, list):
-        return "[" + ", ".join(map(literal, value)) + "]"
-    return "'" + str(value).replace("'", "''") + "'"

@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 import numpy as np
 
 from mmctr.data import schema
+from mmctr.data.importing.engine import literal
 from mmctr.data.importing.events import Events, Log
 from mmctr.data.importing.negatives import mixed
 from mmctr.data.importing.recipe import Recipe
-from mmctr.data.importing.sources import Source, literal
+from mmctr.data.importing.sources import Source
 from mmctr.errors import ConfigError
 
 

@@ -16,12 +16,13 @@ from mmctr.data import schema
 from mmctr.data.fields import write_fields
 from mmctr.data.importing.arrays import array_files, read_arrays
 from mmctr.data.importing.covers import copy_covers
+from mmctr.data.importing.engine import engine
 from mmctr.data.importing.events import read_log
 from mmctr.data.importing.fields import in_words, learn_fields, owner_tables
 from mmctr.data.importing.items import Embeddings, read_embeddings, read_items
 from mmctr.data.importing.parts import files_of
 from mmctr.data.importing.recipe import Recipe
-from mmctr.data.importing.sources import engine, open_source
+from mmctr.data.importing.sources import open_source
 from mmctr.data.importing.splits import require_all, splitter
 from mmctr.data.importing.writing import write_items, write_splits
 from mmctr.errors import ConfigError, DataError

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from mmctr.data.importing.sources import FRACTIONS, INTEGERS, Source, literal, quoted
+from mmctr.data.importing.engine import literal
+from mmctr.data.importing.sources import FRACTIONS, INTEGERS, Source, quoted
 from mmctr.errors import DataError
 
 NANOSECONDS = {"days": 86_400 * 10**9, "seconds": 10**9, "milliseconds": 10**6}

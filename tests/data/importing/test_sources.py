@@ -5,7 +5,6 @@ import json
 import tempfile
 import uuid
 from pathlib import Path
-from threading import Event
 
 import duckdb
 import fastparquet
@@ -17,12 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tqdm.auto import tqdm
 
-from mmctr.data.importing import sources
 from mmctr.data.importing.parts import files_of
 from mmctr.data.importing.recipe import Recipe
-from mmctr.data.importing.sources import progress
 from mmctr.data.importing.steps import import_dataset
 from mmctr.errors import ConfigError, DataError
 from tests.data.importing.logs import ITEMS, folder_bytes, read
@@ -264,27 +260,6 @@ def test_odd_logs_are_one_sentence(tmp_path, text):
     with pytest.raises(DataError, match=r"log\.csv"):
         paths = [tmp_path / "log.csv"], [tmp_path / "items.parquet"]
         import_dataset(*paths, None, tmp_path / "o", Recipe.of())
-
-
-def test_a_bar_shows_how_far_duckdb_is(monkeypatch):
-    """A query that is at 40%, then not running (-1), and done in the end."""
-    shown, seen, told = [], Event(), iter([40.0, -1.0])
-
-    class Connection:
-        def query_progress(self):
-            if (percent := next(told, None)) is None:
-                seen.set()
-            return percent or 40.0
-
-    class Bar(tqdm):
-        def update(self, n=1):
-            self.n += n
-            shown.append(self.n)
-
-    monkeypatch.setattr(sources, "tqdm", Bar)
-    with progress(Connection(), "sort"):
-        assert seen.wait(60)
-    assert shown[0] == 40 and shown[-1] == 100 and shown == sorted(shown)
 
 
 @pytest.mark.parametrize("place", [2, 5000])
