@@ -85,7 +85,11 @@ class ItemEmbedding(nn.Module):
         return hidden
 
     def forward(self, items: Tensor, hidden: Tensor | None = None) -> Tensor:
-        """Embed items, int64 [m], as [m, sum of the fields' widths]; the hidden ones show no id."""
+        """Embed items, int64 [m], as [m, sum of the fields' widths].
+
+        hidden: `hidden` of these items, where the caller needs to know it too.
+        """
+        hidden = self.hidden(items) if hidden is None else hidden
         ids, levels = items, self.item_levels[items].long()
         if hidden is not None:
             # Padding and level 0 are what says nothing.

@@ -237,3 +237,19 @@ def test_a_scorer_knows_the_fields_of_a_request(tiny, precision):
     for codes in ([1], [1, 3], [-1, 0]):
         with pytest.raises(DataError, match=r"expected 2 codes below \[4, 3\]"):
             scorer(rows.history(0), np.array([5]), np.array(codes))
+
+
+def test_a_scorer_hides_the_identity_that_training_did_not_see(tiny):
+    clicks = np.zeros(tiny.catalog.n_items + 1, dtype=np.int64)
+    clicks[::2] = 3
+    torch.manual_seed(0)
+    config = DINConfig.of(identity_dropout=0.1, hidden=[16, 8])
+    model = DIN.for_catalog(config, tiny.catalog, None, train_clicks=clicks).eval()
+    torch.nn.init.normal_(model.embedding.id.weight)
+    rows = tiny.valid.select(np.arange(40))
+    assert 0 < (clicks[rows.target] == 0).sum() < 40
+    expected, scorer = prediction.predict(model, rows), prediction.Scorer(model)
+    for row in range(len(rows)):
+        found = scorer(rows.history(row), np.array([rows.target[row], 3]))
+        np.testing.assert_allclose(found[0], expected[row], atol=1e-6)
+
