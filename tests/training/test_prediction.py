@@ -252,4 +252,3 @@ def test_a_scorer_hides_the_identity_that_training_did_not_see(tiny):
     for row in range(len(rows)):
         found = scorer(rows.history(row), np.array([rows.target[row], 3]))
         np.testing.assert_allclose(found[0], expected[row], atol=1e-6)
-
