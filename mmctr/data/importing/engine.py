@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tqdm.auto import tqdm
@@ -78,16 +78,27 @@ def interruptible(connection: "DuckDBPyConnection", call: Callable[[], Result]) 
     In a thread of its own: DuckDB does not look for signals as long as the calling thread has
     nothing to do, while another reads a packed file, say.
     """
-    with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(call)
-        try:
-            wait([asked])
-        except KeyboardInterrupt:
-            while not asked.done():  # an interruption before the query has begun is lost
-                connection.interrupt()
-                wait([asked], 0.1)
-            raise
-        return asked.result()
+    asked: Future[Result] = Future()
+
+    def ask() -> None:
+        if asked.set_running_or_notify_cancel():
+            try:
+                asked.set_result(call())
+            except BaseException as error:  # raised where the result is asked for
+                asked.set_exception(error)
+
+    try:
+        Thread(target=ask).start()
+        # Again and again: a signal just before a wait does not end it, and is seen after it.
+        while not asked.done():
+            wait([asked], 0.1)
+    except KeyboardInterrupt:
+        # Here too: DuckDB forgets an interruption that comes before its query has begun.
+        while not (asked.cancel() or asked.done()):
+            connection.interrupt()
+            wait([asked], 0.1)
+        raise
+    return asked.result()
 
 
 @contextmanager
