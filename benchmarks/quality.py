@@ -141,9 +141,7 @@ def fuxictr_by_mmctr(**settings: Any) -> System:
         from benchmarks import fuxictr_din as din
 
         original, model_config, config = _original(task, settings)
-        model = DIN.for_catalog(
-            model_config, task.dataset.catalog, task.item_embedding, task.dataset.row_fields
-        )
+        model = DIN.for_dataset(model_config, task.dataset, task.item_embedding)
         din.copy_weights(original, model)
         original.optimizer = make_optimizer(model, config)
         batches = Batches(task.dataset.train, model)
@@ -167,9 +165,7 @@ def mmctr_model(*, content: bool = True, **parameters: Any) -> System:
         )
         torch.manual_seed(task.seed)
         embedding = task.item_embedding if content else None
-        model = DIN.for_catalog(
-            model_config, task.dataset.catalog, embedding, task.dataset.row_fields
-        )
+        model = DIN.for_dataset(model_config, task.dataset, embedding)
         records = fit(model, task.dataset, config).records
         curve = [(record["seconds"], record["auc"]) for record in records]
         scores = (predict(model, rows) for rows in (task.dataset.valid, task.dataset.split("test")))

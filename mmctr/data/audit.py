@@ -120,7 +120,7 @@ def single_feature_auc(dataset: Dataset) -> pd.DataFrame:
 def describe(dataset: Dataset) -> str:
     """A dataset in words and tables, for a terminal."""
     catalog = dataset.catalog
-    features, fields = _features(catalog), (*catalog.fields, *dataset.row_fields)
+    features, fields = _features(catalog), dataset.fields
     widths = {name: f"{values.shape[1]:,} numbers an item" for name, values in features.items()}
     lines = [
         f"{dataset.folder}",

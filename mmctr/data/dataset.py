@@ -66,6 +66,11 @@ class Dataset:
         return self.splits["train"].probability is not None
 
     @property
+    def fields(self) -> tuple[Field, ...]:
+        """What else is known of items, users and the context, in this order."""
+        return (*self.catalog.fields, *self.row_fields)
+
+    @property
     def train(self) -> Impressions:
         """The rows to learn from."""
         return self.splits["train"]
@@ -183,6 +188,11 @@ class Dataset:
         clicked = self.train.target[self.train.label == 1]
         return np.bincount(clicked, minlength=self.catalog.n_items + 1)
 
+    @cached_property
+    def popularity(self) -> Popularity:
+        """Train clicks over time; only where train has times."""
+        return Popularity(self.train, self.catalog.n_items)
+
     def levels(self, rows: Impressions) -> np.ndarray:
         """likes_level and views_level of each target, int8 [n, 2], as of its time if known."""
         if rows.levels is not None:
@@ -194,7 +204,7 @@ class Dataset:
         """Train clicks of each row's target, int64 [n], where rows have times those before it."""
         if rows.time is None or self.train.time is None:
             return self.train_clicks()[rows.target]
-        return Popularity(self.train, self.catalog.n_items).clicks(rows.target, rows.time)
+        return self.popularity.clicks(rows.target, rows.time)
 
     def repeated_rows(self, earlier: str = "train", later: str = "valid") -> int:
         """How many rows of one split also stand in another: same user, target and history."""

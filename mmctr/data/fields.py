@@ -5,10 +5,11 @@ a number's bin, both learned from train; 0 stands for what train does not know.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -75,9 +76,9 @@ def column_of(field_name: str) -> str:
     return f"field_{field_name}"
 
 
-def write_fields(path: Path, fields: list[Field]) -> None:
-    """Write vocabularies as JSON."""
-    path.write_text(json.dumps([asdict(field) for field in fields]), encoding="utf-8")
+def as_json(fields: Iterable[Field]) -> list[dict[str, Any]]:
+    """Vocabularies as JSON has them: `fields_of` reads them."""
+    return json.loads(json.dumps([asdict(field) for field in fields]))
 
 
 def load_fields(folder: Path) -> tuple[Field, ...]:

@@ -20,7 +20,7 @@ def field_codes(dataset: Dataset, rows: Impressions) -> list[tuple[Field, np.nda
     of_items = dataset.catalog.field_codes
     codes = [of_items[rows.target, n] for n in range(len(dataset.catalog.fields))]
     codes += [rows.fields[:, n] for n in range(len(dataset.row_fields))]
-    return list(zip((*dataset.catalog.fields, *dataset.row_fields), codes, strict=True))
+    return list(zip(dataset.fields, codes, strict=True))
 
 
 def position_field(dataset: Dataset) -> str | None:

@@ -43,7 +43,7 @@ def variations(dataset: Dataset) -> dict[str, dict[str, Any]]:
     model, training = configs()
     default = model.model_dump() | training.model_dump()
     changes: dict[str, dict[str, Any]] = {DEFAULT: {}}
-    owners = {field.owner for field in (*dataset.catalog.fields, *dataset.row_fields)}
+    owners = {field.owner for field in dataset.fields}
     nothing = {name for name, owner in FIELDS.items() if owner not in owners}
     nothing |= {"fresh_negatives"} if dataset.negative_sampling is None else set()
     for words, (name, off, on) in SWITCHES.items():

@@ -59,10 +59,7 @@ def search(
         model_config, train_config = configs(**fixed, **proposed)
         # Seeded as `train` does it, so that training with the best parameters is that trial again.
         torch.manual_seed(train_config.seed)
-        model = DIN.for_catalog(
-            model_config, dataset.catalog, embedding, dataset.row_fields, dataset.train_clicks()
-        )
-        model = model.to(device)
+        model = DIN.for_dataset(model_config, dataset, embedding).to(device)
         torch.manual_seed(train_config.seed)
 
         def report(record: dict[str, float]) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmctr.data.catalog import Catalog
+from mmctr.data.dataset import Dataset
 from mmctr.data.fields import Field
 from mmctr.data.schema import LEVELS
 from mmctr.errors import ConfigError
@@ -173,6 +174,15 @@ class DIN(Pretrained, nn.Module):
             item_fields=torch.from_numpy(catalog.field_codes) if catalog.fields else None,
             field_sizes=field_sizes(*catalog.fields, *row_fields),
             known=torch.from_numpy(known),
+        )
+
+    @classmethod
+    def for_dataset(
+        cls, config: DINConfig, dataset: Dataset, item_embedding: np.ndarray | None
+    ) -> "DIN":
+        """A new model for a dataset: its items, its fields, and what train can teach of items."""
+        return cls.for_catalog(
+            config, dataset.catalog, item_embedding, dataset.row_fields, dataset.train_clicks()
         )
 
     @classmethod

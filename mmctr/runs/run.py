@@ -1,9 +1,8 @@
 """A run: the folder that keeps a trained model, its parameters, its metrics and its predictions."""
 
-import json
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from mmctr.content.fusion import available_strategies, embedding_hash, item_embeddings
 from mmctr.data.catalog import Catalog
 from mmctr.data.dataset import Dataset
+from mmctr.data.fields import as_json
 from mmctr.errors import ConfigError, DataError, MMCTRError, RunError, first_line
 from mmctr.model.din import DIN
 from mmctr.model.pretrained import CONFIG, WEIGHTS
@@ -120,9 +120,7 @@ class Run:
                     f"{self.folder} was trained with {name} = {sizes[name]}, but {dataset.folder} "
                     f"has {value}: {own}"
                 )
-        fields = (*catalog.fields, *dataset.row_fields)
-        stated = json.loads(json.dumps([asdict(field) for field in fields]))
-        if stated != self.config.get("fields", []):
+        if as_json(dataset.fields) != self.config.get("fields", []):
             raise RunError(
                 f"{self.folder} was trained with other fields, or other values of them, than "
                 f"{dataset.folder} has: {own}"

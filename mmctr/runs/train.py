@@ -2,7 +2,6 @@
 
 import time
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -10,6 +9,7 @@ import torch
 from mmctr import parallel
 from mmctr.content.fusion import embedding_hash, item_embeddings
 from mmctr.data.dataset import Dataset
+from mmctr.data.fields import as_json
 from mmctr.devices import find_device
 from mmctr.errors import RunError
 from mmctr.model.config import DINConfig
@@ -47,10 +47,7 @@ def train(
     embedding = item_embeddings(dataset.catalog, strategy)
     fused = time.perf_counter()
     torch.manual_seed(train_config.seed)
-    model = DIN.for_catalog(
-        model_config, dataset.catalog, embedding, dataset.row_fields, dataset.train_clicks()
-    )
-    model = model.to(device)
+    model = DIN.for_dataset(model_config, dataset, embedding).to(device)
     # The processes share weights, but each drops out on its own.
     torch.manual_seed(train_config.seed + 1_000_003 * parallel.share()[0])
     config = {
@@ -59,8 +56,8 @@ def train(
         "training": train_config.model_dump(),
         "sizes": model.sizes,
     }
-    if fields := [asdict(field) for field in (*dataset.catalog.fields, *dataset.row_fields)]:
-        config["fields"] = fields
+    if dataset.fields:
+        config["fields"] = as_json(dataset.fields)
     if unfinished is None and parallel.share()[1] == 1:
         unfinished = UnfinishedRun.begin(runs, dataset, config)
     with nullcontext() if unfinished is None else unfinished.in_training():

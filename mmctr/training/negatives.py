@@ -4,7 +4,6 @@ import numpy as np
 
 from mmctr.data.dataset import Dataset
 from mmctr.data.importing.negatives import NegativeSampler
-from mmctr.data.popularity import Popularity
 
 
 class FreshNegatives:
@@ -23,9 +22,7 @@ class FreshNegatives:
         self.sampler = NegativeSampler(weight, number[clicked], items)
         self.rows, self.negatives = rows, np.flatnonzero(~clicked)
         self.user = number[self.negatives]
-        self.popularity = None
-        if rows.levels is not None:
-            self.popularity = Popularity(rows, catalog.n_items)
+        self.popularity = None if rows.levels is None else dataset.popularity
 
     def targets(self, rng: np.random.Generator) -> np.ndarray:
         """The target of each row, int32 [n]: that of a click stays, a negative is another item."""

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 
 from mmctr.data import schema
 from mmctr.data.dataset import Dataset
-from mmctr.data.fields import Field, column_of, write_fields
+from mmctr.data.fields import Field, as_json, column_of
+from mmctr.files import write_json
 
 FILES = {
     "item_info": {
@@ -100,7 +101,7 @@ def load_with_fields(folder, negatives="shown", position="pos"):
             column_of(position): [1.0 + row % 2 for row in range(rows)],
         }
     write_folder(folder, changes)
-    write_fields(folder / schema.FIELDS, fields)
+    write_json(folder / schema.FIELDS, as_json(fields))
     (folder / schema.ABOUT).write_text(json.dumps({"negatives": negatives}))
     return Dataset.load(folder)
 

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmctr.data.dataset import Dataset, check
-from mmctr.data.fields import Field, load_fields, write_fields
+from mmctr.data.fields import Field, as_json, load_fields
 from mmctr.errors import DataError
+from mmctr.files import write_json
 from tests.data.folders import write_folder
 
 FIELDS = [
@@ -55,7 +56,7 @@ def folder_with_fields(tmp_path):
         "test": {"field_device": ["tv"], "field_age": ["a"]},
     }
     write_folder(tmp_path, changes)
-    write_fields(tmp_path / "fields.json", FIELDS)
+    write_json(tmp_path / "fields.json", as_json(FIELDS))
     tables = {"user": {"user_id": [9, 7], "field_age": [70.0, 18.0]}}
     tables["item"] = {"item_id": [3, 1], "field_brand": ["x", "y"]}
     for owner, columns in tables.items():
@@ -82,7 +83,7 @@ def test_rows_and_items_have_their_codes(tmp_path):
 def test_a_field_file_is_part_of_the_fingerprint(tmp_path, name):
     before = Dataset.load(folder_with_fields(tmp_path)).fingerprint
     if name == "fields.json":
-        write_fields(tmp_path / name, FIELDS[:-1])
+        write_json(tmp_path / name, as_json(FIELDS[:-1]))
     else:
         path = tmp_path / name
         pq.write_table(pq.read_table(path).slice(1), path)

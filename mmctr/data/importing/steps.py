@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mmctr.data import schema
-from mmctr.data.fields import write_fields
+from mmctr.data.fields import as_json
 from mmctr.data.importing.arrays import array_files, read_arrays
 from mmctr.data.importing.covers import copy_covers
 from mmctr.data.importing.engine import engine
@@ -127,7 +127,7 @@ def import_dataset(
         if any(columns.values()):
             with engine([], temporary, recipe.memory) as connection:
                 fields = learn_fields(connection, temporary, columns)
-            write_fields(temporary / schema.FIELDS, fields)
+            write_json(temporary / schema.FIELDS, as_json(fields))
             for one in fields:
                 say(in_words(one))
         shutil.rmtree(work)
