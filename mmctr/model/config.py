@@ -14,9 +14,9 @@ class DINConfig(Config):
     "frozen" as it is, or "finetuned". content_dim: width of that field, None for embedding_dim.
     attention: "dot" or the "mlp" of the original DIN. recency: each head of dot attention learns
     how much less older clicks count.
-    identity_dropout: share of a batch's distinct items whose identity (id and popularity levels) is
-    hidden in training, as that of items with fewer than min_clicks train clicks always is, so that
-    content, tags and fields learn to speak for new items; 0 hides none.
+    identity_dropout: share of rows whose target's identity (id and popularity levels) is hidden in
+    training, as that of items with fewer than min_clicks train clicks always is, so that content,
+    tags and fields learn to speak for new items; 0 hides none.
     max_history: the latest clicks that are read. item_fields, user_fields, context: whether what
     an import knows beyond ids, tags and popularity is read. cross_layers: 0 switches the cross
     network off.

@@ -90,7 +90,6 @@ class DIN(Pretrained, nn.Module):
             content,
             item_fields,
             known if config.identity_dropout else None,
-            identity_dropout=config.identity_dropout,
             field_sizes=sizes.get("item", ()) if config.item_fields else (),
             dim=dim,
             n_tags=n_tags,
@@ -289,16 +288,34 @@ class DIN(Pretrained, nn.Module):
     def _items(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Vectors of the targets as known at the time, [n, width], and of the distinct items as
         clicks, [m, history_width]."""
-        hidden = self.embedding.hidden(batch.items)
-        table = self.embedding(batch.items, hidden)
+        table = self.embedding(batch.items)
         target, clicked = gather(table, batch.target), table[:, : self.history_width]
-        if batch.levels is not None:
-            levels = batch.levels
-            if hidden is not None:
-                levels = levels.masked_fill(hidden[batch.target][:, None], 0)
+        levels, hidden = batch.levels, self._hidden(batch)
+        if hidden is not None:
+            if levels is None:
+                levels = self.embedding.item_levels[batch.items[batch.target]].long()
+            levels = levels.masked_fill(hidden[:, None], 0)
+            # The vector of padding, which an unknown id has, is zero.
+            own_id, rest = target.tensor_split([self.embedding.id.embedding_dim], dim=1)
+            target = torch.cat([own_id.masked_fill(hidden[:, None], 0), rest], dim=1)
+        if levels is not None:
             levels = self.embedding.of_levels(levels).to(target.dtype)
             target = torch.cat([target[:, : -levels.shape[1]], levels], dim=1)
         return target, clicked
+
+    def _hidden(self, batch: Batch) -> Tensor | None:
+        """Which rows, bool [n], show no identity of their target; None if all do.
+
+        In training a share of the rows is as if its target were new, like a dropped field
+        (DropoutNet: Volkovs et al., 2017): histories keep theirs, as those of new items' rows do.
+        """
+        unknown = self.embedding.unknown(batch.items)
+        hidden = None if unknown is None else unknown[batch.target]
+        if self.training and self.config.identity_dropout:
+            draw = torch.rand(len(batch), device=batch.target.device)
+            dropped = draw < self.config.identity_dropout
+            hidden = dropped if hidden is None else hidden | dropped
+        return hidden
 
     def attention_weights(self, batch: Batch) -> Tensor:
         """Weights of the target attention, [clicks, heads]."""

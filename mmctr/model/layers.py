@@ -21,8 +21,7 @@ class ItemEmbedding(nn.Module):
     Arguments: tags int [n_items + 1, tags per item]; levels int [n_items + 1, 2]; content float
     [n_items + 1, width] or None; field_codes int [n_items + 1, fields] of as many field_sizes, or
     None; known bool [n_items + 1], items whose identity training learns, or None for all. Row 0 is
-    padding. In training a share identity_dropout of the items loses its identity, like a dropped
-    field (DropoutNet: Volkovs et al., 2017).
+    padding.
     """
 
     def __init__(
@@ -33,7 +32,6 @@ class ItemEmbedding(nn.Module):
         field_codes: Tensor | None = None,
         known: Tensor | None = None,
         *,
-        identity_dropout: float = 0.0,
         field_sizes: Sequence[int] = (),
         dim: int,
         n_tags: int,
@@ -45,7 +43,6 @@ class ItemEmbedding(nn.Module):
         self.register_buffer("item_tags", tags)
         self.register_buffer("item_levels", levels)
         self.register_buffer("known", known)
-        self.identity_dropout = identity_dropout
         self.id = nn.Embedding(len(tags), dim, padding_idx=0)
         self.tags = nn.EmbeddingBag(n_tags, dim, mode="mean", padding_idx=0)
         self.likes_level = nn.Embedding(n_levels, dim)
@@ -75,25 +72,16 @@ class ItemEmbedding(nn.Module):
         """Whether the gradients of ids and of finetuned content hold only the rows of a batch."""
         self.id.sparse = wanted
 
-    def hidden(self, items: Tensor) -> Tensor | None:
+    def unknown(self, items: Tensor) -> Tensor | None:
         """Which items, int64 [m], show no identity, bool [m]; None if all do."""
-        if self.known is None:
-            return None
-        hidden = ~self.known[items]
-        if self.training and self.identity_dropout:
-            hidden |= torch.rand(len(items), device=items.device) < self.identity_dropout
-        return hidden
+        return None if self.known is None else ~self.known[items]
 
-    def forward(self, items: Tensor, hidden: Tensor | None = None) -> Tensor:
-        """Embed items, int64 [m], as [m, sum of the fields' widths].
-
-        hidden: `hidden` of these items, where the caller needs to know it too.
-        """
-        hidden = self.hidden(items) if hidden is None else hidden
-        ids, levels = items, self.item_levels[items].long()
-        if hidden is not None:
+    def forward(self, items: Tensor) -> Tensor:
+        """Embed items, int64 [m], as [m, sum of the fields' widths]."""
+        ids, levels, unknown = items, self.item_levels[items].long(), self.unknown(items)
+        if unknown is not None:
             # Padding and level 0 are what says nothing.
-            ids, levels = ids.masked_fill(hidden, 0), levels.masked_fill(hidden[:, None], 0)
+            ids, levels = ids.masked_fill(unknown, 0), levels.masked_fill(unknown[:, None], 0)
         fields = [self.id(ids), self.tags(self.item_tags[items].long())]
         if self.content is not None:
             content = F.embedding(items, self.content, sparse=self.id.sparse)

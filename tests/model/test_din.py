@@ -406,3 +406,38 @@ def test_in_histories_the_levels_are_those_of_the_catalog():
         interest = model.attention(target[:, : model.history_width], table, batch.histories)
     close(told, torch.cat([target, interest], dim=1))
     assert not torch.allclose(plain, told, atol=1e-3)
+
+
+@pytest.mark.parametrize("told", [False, True], ids=["levels of the catalog", "of the row"])
+def test_training_hides_the_identity_of_a_share_of_the_targets_but_not_of_clicks(told):
+    """A hidden row is that of a model which does not know its target, with the same history."""
+    model = make_model(identity_dropout=0.3).eval()
+    batch = make_batch(ROWS * 200)
+    if told:
+        levels = torch.tensor([[1, 10], [4, 4], [7, 2], [3, 3], [10, 1]])
+        batch = replace(batch, levels=levels.repeat(200, 1))
+    with torch.no_grad():
+        table = model.embedding(batch.items)
+        shown = model._items(batch)[0]
+        model.train()
+        torch.manual_seed(0)
+        found, clicked = model._items(batch)
+        model.embedding.known[:] = False
+        unknown = model.eval()._items(batch)[0]
+    close(clicked, table)
+    hidden = (found != shown).any(dim=1)
+    assert abs(float(hidden.float().mean()) - 0.3) < 4 * (0.3 * 0.7 / len(batch)) ** 0.5
+    close(found, torch.where(hidden[:, None], unknown, shown))
+    by_row = hidden.view(200, len(ROWS))
+    assert by_row.any(dim=0).all() and not by_row.all(dim=0).any(), "the same target, hidden or not"
+
+
+def test_prediction_hides_the_identity_of_unknown_targets_alone():
+    model, batch = make_model(identity_dropout=0.3).eval(), make_batch(ROWS)
+    with torch.no_grad():
+        all_known = model._items(batch)[0]
+        model.embedding.known[3] = False
+        found = model._items(batch)[0]
+    differs = (found != all_known).any(dim=1).tolist()
+    assert differs == [target == 3 for target, _ in ROWS]
+    assert not found[differs.index(True), :DIM].any(), "an id that says nothing"

@@ -221,7 +221,7 @@ def test_a_hidden_item_shows_content_and_tags_alone():
     sizes = {"dim": 2, "n_tags": 3, "n_levels": 11, "content_mode": "projected", "content_dim": 2}
     embedding = ItemEmbedding(tags, levels, content, known=known, **sizes)
     items = torch.tensor([1, 2, 3])
-    found = embedding(items, embedding.hidden(items))
+    found = embedding(items)
     widths = list(embedding.widths.values())
     for row, item in enumerate(items.tolist()):
         number, at = (item, levels[item]) if known[item] else (0, torch.zeros(2, dtype=torch.int64))
@@ -236,21 +236,3 @@ def test_a_hidden_item_shows_content_and_tags_alone():
         assert [len(field) for field in expected] == widths
         torch.testing.assert_close(found[row], torch.cat(expected))
     assert not embedding.id.weight[0].any(), "who is not known has no id at all"
-
-
-def test_training_hides_a_share_of_the_items_and_prediction_none_that_is_known():
-    known = torch.ones(20_001, dtype=torch.bool)
-    known[5] = False
-    nothing = torch.zeros(20_001, 1, dtype=torch.int64)
-    sizes = {"dim": 1, "n_tags": 1, "n_levels": 1, "content_mode": "frozen", "content_dim": 1}
-    embedding = ItemEmbedding(
-        nothing, nothing.expand(-1, 2), None, known=known, identity_dropout=0.05, **sizes
-    )
-    items = torch.arange(1, 20_001)
-    torch.manual_seed(0)
-    first, second = embedding.train().hidden(items), embedding.hidden(items)
-    assert first[4] and second[4]
-    for hidden in (first, second):
-        assert abs(float(hidden.float().mean()) - 0.05) < 4 * (0.05 * 0.95 / 20_000) ** 0.5
-    assert (first != second).any()
-    assert embedding.eval().hidden(items).nonzero().tolist() == [[4]]
