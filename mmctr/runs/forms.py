@@ -33,10 +33,14 @@ _Cost = _form("_Cost", samples_per_s=(Measure, np.nan), peak_memory_mb=(Measure,
 _Record = _form("_Record", **dict.fromkeys(RECORD, (Measure, ...)))
 
 
+_Origin = _form("_Origin", **dict.fromkeys(("name", "folder", "weights_sha256"), (str, ...)))
+
+
 class _Parameters(_Group):
     strategy: str
     model: dict[str, Any]
     training: _Training
+    origin: _Origin | None = None  # the run whose weights it started from
 
 
 class _Metrics(_Group):
