@@ -113,7 +113,6 @@ def train_command(
         folder = _existing_data(data) if resume is None or given("data") else None
     from mmctr import parallel
     from mmctr.data.dataset import Dataset
-    from mmctr.data.fields import fields_of
     from mmctr.runs import train
     from mmctr.runs.unfinished import UnfinishedRun
 
@@ -128,8 +127,7 @@ def train_command(
         else:
             begun = UnfinishedRun.load(find(resume))
             folder = folder or find(begun.config["dataset"]["folder"])
-            fields = fields_of(begun.config.get("fields", []))
-            run = train.resume(begun.folder, Dataset.load(folder, fields))
+            run = train.resume(begun.folder, Dataset.load(folder, begun.fields))
     if run is None:
         return  # the first of torchrun's processes tells it
     metrics = run.summary["metrics"]

@@ -61,6 +61,15 @@ def title_hashes(catalog: Catalog) -> np.ndarray:
     return hash_array(catalog.titles.astype(object), categorize=False).view(np.int64)
 
 
+def require_kept(dataset: Dataset, strategy: FittedStrategy | None) -> None:
+    """Raise, before a training is lost, what `write` would: ConfigError for a strategy that no
+    file holds, DataError for damaged facts of the encoders.
+    """
+    if strategy is not None:
+        to_state(strategy.transformer)
+        _ = dataset.encoders
+
+
 def write(folder: Path, dataset: Dataset, strategy: FittedStrategy | None) -> None:
     """Write what a run carries into its folder; ConfigError for a strategy that no file holds."""
     catalog = dataset.catalog

@@ -127,6 +127,7 @@ def joined(run: Run, dataset: Dataset) -> tuple[np.ndarray | None, Drift]:
     carried, catalog = run.carried, dataset.catalog
     _require_comparable(run, carried, dataset)
     items = carried.numbers(catalog.ids)
+    items[0] = 0
     known = items > 0
     if not known.any():
         raise RunError(

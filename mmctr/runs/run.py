@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from mmctr.content.fusion import available_strategies, embedding_hash, item_embeddings
 from mmctr.data.catalog import Catalog
 from mmctr.data.dataset import Dataset
-from mmctr.data.fields import Field, as_json, fields_of
+from mmctr.data.fields import Field, as_json
 from mmctr.errors import ConfigError, DataError, MMCTRError, RunError, first_line
 from mmctr.model.din import DIN
 from mmctr.model.pretrained import CONFIG, WEIGHTS
@@ -91,12 +91,7 @@ class Run:
     @cached_property
     def fields(self) -> tuple[Field, ...]:
         """The fields that it reads, with their vocabularies, for Dataset.load; mostly none."""
-        try:
-            return fields_of(self.config.get("fields", []))
-        except ValueError as error:
-            raise RunError(
-                f"{self.folder / CONFIG}, fields: {first_line(error)}: train the model again."
-            ) from None
+        return forms.fields_in(self.config, self.folder / CONFIG)
 
     def model(self) -> DIN:
         """The trained model, on the CPU and ready to predict.

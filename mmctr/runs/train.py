@@ -9,7 +9,6 @@ import torch
 
 from mmctr import parallel
 from mmctr.content.fitted import fit as fit_strategy
-from mmctr.content.fitted import to_state
 from mmctr.content.fusion import embedding_hash
 from mmctr.data.dataset import Dataset
 from mmctr.data.fields import as_json
@@ -18,7 +17,7 @@ from mmctr.errors import RunError
 from mmctr.model.config import DINConfig
 from mmctr.model.din import DIN
 from mmctr.model.pretrained import WEIGHTS
-from mmctr.runs import grown
+from mmctr.runs import carried, grown
 from mmctr.runs.run import Run
 from mmctr.runs.unfinished import UnfinishedRun
 from mmctr.runs.writing import save_run
@@ -56,8 +55,7 @@ def train(
         embedding, fitted = fit_strategy(dataset.catalog, strategy)
     else:
         (embedding, drift), fitted = grown.joined(origin, dataset), origin.carried.strategy
-    if fitted is not None:
-        to_state(fitted.transformer)  # what no run can keep is told before it is trained
+    carried.require_kept(dataset, fitted)
     fused = time.perf_counter()
     torch.manual_seed(train_config.seed)
     model = DIN.for_dataset(model_config, dataset, embedding)
