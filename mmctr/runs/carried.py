@@ -20,7 +20,6 @@ from safetensors.numpy import load_file, save_file
 
 from mmctr.content.fitted import FittedStrategy, from_state, to_state
 from mmctr.data import parquet, schema
-from mmctr.data.catalog import Catalog
 from mmctr.data.dataset import Dataset
 from mmctr.data.names import Names, tag_names
 from mmctr.errors import DataError, RunError, first_line
@@ -56,9 +55,12 @@ class Carried:
         return self._index.get_indexer(pd.Index(ids, dtype=object)) + 1
 
 
-def title_hashes(catalog: Catalog) -> np.ndarray:
-    """A hash of each title, int64 [n_items + 1]."""
-    return hash_array(catalog.titles.astype(object), categorize=False).view(np.int64)
+def title_hashes(titles: np.ndarray) -> np.ndarray:
+    """A hash of each title, text [n]: int64 [n]."""
+    return hash_array(titles.astype(object), categorize=False).view(np.int64)
+
+
+UNTITLED = title_hashes(np.array([""]))[0]
 
 
 def require_kept(dataset: Dataset, strategy: FittedStrategy | None) -> None:
@@ -76,7 +78,7 @@ def write(folder: Path, dataset: Dataset, strategy: FittedStrategy | None) -> No
     items = {
         "item_id": np.arange(1, catalog.n_items + 1),
         "original_id": pa.array(catalog.ids[1:], pa.string()),
-        TITLE: title_hashes(catalog)[1:],
+        TITLE: title_hashes(catalog.titles)[1:],
     }
     pq.write_table(pa.table(items), folder / ITEMS, compression="zstd")
     if catalog.tag_names:

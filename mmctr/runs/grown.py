@@ -15,7 +15,7 @@ from mmctr.data.fields import as_json
 from mmctr.data.impressions import Impressions
 from mmctr.errors import MMCTRError, RunError, first_line
 from mmctr.model.din import DIN
-from mmctr.runs.carried import ITEMS, Carried, other_encoder, title_hashes
+from mmctr.runs.carried import ITEMS, UNTITLED, Carried, other_encoder, title_hashes
 from mmctr.runs.run import Run
 
 # Share of the mean square by which a vector of the same features may differ: encoders of other
@@ -135,16 +135,18 @@ def joined(run: Run, dataset: Dataset) -> tuple[np.ndarray | None, Drift]:
             f"{carried.ids[1]!r}, here {catalog.ids[1]!r}): choose data with the ids of its own, "
             f"{run.summary['dataset']['folder']}."
         )
-    retitled, changed = known & (title_hashes(catalog) != carried.titles[items]), ~known
+    titles, titled = title_hashes(catalog.titles), catalog.titles != ""
+    before = carried.titles[items]
+    retitled = known & titled & (before != UNTITLED) & (before != titles)
+    changed = np.zeros_like(known)
     made = None if carried.strategy is None else _embedded(run, dataset)
     if made is not None:
         kept = run.tensor("embedding.content")
         if run.config["model"].get("content") != "finetuned":
             apart = np.square(made - kept[items]).sum(axis=1)
-            changed = apart > SAME_CONTENT * np.square(kept[1:]).sum(axis=1).mean()
+            changed = known & (apart > SAME_CONTENT * np.square(kept[1:]).sum(axis=1).mean())
         as_it_was = known & ~changed
         made[as_it_was] = kept[items[as_it_was]]
-    changed &= known
     other = retitled if made is None else retitled & changed
     if other.sum() > OTHER_ITEMS * known.sum():
         raise RunError(

@@ -139,6 +139,15 @@ def test_changed_titles_and_features_are_told_and_taken(run, monday):
     assert "known items, other title                1" in drift.in_words(other, other.valid)
 
 
+def test_data_without_titles_are_not_data_with_other_titles(run, monday, tmp_path):
+    none = np.full(len(monday.catalog.titles), "", dtype=object)
+    untitled = with_catalog(monday, titles=none)
+    assert run.adapted(untitled)[1].retitled.sum() == 0
+    small = train(untitled, "ids", *configs(**SMALL), tmp_path)
+    titled = renumbered(monday, range(len(KEPT), 0, -1))
+    assert small.adapted(titled)[1].retitled.sum() == 0
+
+
 def test_what_is_unknown_is_counted_as_a_loop_counts(run, named):
     _, drift = run.adapted(named)
     rows, known = named.valid, set(KEPT)
