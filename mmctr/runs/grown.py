@@ -157,7 +157,10 @@ def joined(run: Run, dataset: Dataset) -> tuple[np.ndarray | None, Drift]:
     names = {
         carried.tag_names.get(tag, str(tag)): tag for tag in range(1, run.config["sizes"]["n_tags"])
     }
-    tags = [names.get(catalog.tag_name(tag), 0) for tag in range(1, int(catalog.tags.max()) + 1)]
+    tags = [
+        names.get(catalog.tag_name(tag), 0)
+        for tag in range(1, int(catalog.tags.max(initial=0)) + 1)
+    ]
     gone = len(carried.ids) - 1 - int(known.sum())
     return made, Drift(items, np.array([0, *tags]), gone, retitled, changed)
 
