@@ -1,4 +1,4 @@
-"""The command line: mmctr data|features|train|predict|search|verify|rerun|report.
+"""The command line: mmctr data|features|train|predict|recommend|search|verify|rerun|report.
 
 Commands check what can be checked at once, parse and print; the work is in the library. Heavy
 imports are local to a command and follow its checks, so that `mmctr --help` and a wrong word are
@@ -8,24 +8,20 @@ answered at once.
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 import mmctr
-from mmctr.cli_data import data_app, features_app, require_one_of
+from mmctr.cli_data import data_app, features_app
+from mmctr.cli_runs import ClickRate, print_references, run_with_data, runs_app
 from mmctr.config import in_words, parse_pairs
 from mmctr.content import strategies
-from mmctr.data.schema import SPLITS
-from mmctr.errors import ConfigError, MMCTRError, RunError
+from mmctr.errors import ConfigError, MMCTRError
 from mmctr.files import DEMO, existing_folder, find, home, place
 from mmctr.model.config import DINConfig
 from mmctr.model.presets import PRESETS
 from mmctr.training.config import TrainConfig, configs
-
-if TYPE_CHECKING:
-    from mmctr.data.dataset import Dataset
-    from mmctr.runs.run import Run
 
 LISTED = (
     f"Parameters of -p and their defaults: preset=default ({', '.join(PRESETS)}); "
@@ -38,19 +34,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="A research workbook for multimodal click-through-rate prediction.",
 )
+app.add_typer(runs_app)
 app.add_typer(data_app, name="data")
 app.add_typer(features_app, name="features")
 
 Data = Annotated[Path, typer.Option("--data", help="Folder with the dataset's parquet files.")]
-OwnData = Annotated[
-    Path | None, typer.Option("--data", help="Folder of a dataset; the run's own if not given.")
-]
 Strategy = Annotated[str, typer.Option(help=f"One of {strategies.choices()}.")]
-ClickRate = Annotated[
-    float | None,
-    typer.Option(help="Known share of clicks in what is shown, where negatives were drawn."),
-]
-RunFolder = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
 Parameters = Annotated[
     list[str] | None,
     typer.Option(
@@ -90,8 +79,15 @@ def train_command(
     resume: Annotated[
         Path | None, typer.Option(help="Go on with this unfinished run, as it was begun.")
     ] = None,
+    origin: Annotated[
+        Path | None,
+        typer.Option("--from", help="Start from this run's weights, on a catalog that has grown."),
+    ] = None,
 ) -> None:
     """Train a model as 03_train does; the last line printed is the run's folder.
+
+    With --from it starts with a run's weights, strategy and parameters, of which -p may change
+    those of training; data are the run's own if not given.
 
     Under torchrun (torchrun --nproc-per-node 2 -m mmctr train ...) each process computes its part
     of every batch, and the first one writes the run.
@@ -108,66 +104,38 @@ def train_command(
             f"Found --resume {resume} with parameters, expected none, because a run goes on "
             "with those it began with: leave out --strategy, --seed, --click-rate and -p."
         )
-    folder = _existing_data(data) if resume is None or given("data") else None
+    changes = {name: value for name, value in chosen.items() if given(name)}
+    changes |= parse_pairs(parameter)
+    if origin is not None:
+        _require_changes_of_training(changes, origin, given("strategy"), resume)
+        folder = data if given("data") else None
+    else:
+        folder = _existing_data(data) if resume is None or given("data") else None
     from mmctr import parallel
     from mmctr.data.dataset import Dataset
     from mmctr.runs import train
     from mmctr.runs.unfinished import UnfinishedRun
 
     with parallel.joined():
-        if resume is None:
+        if origin is not None:
+            start, dataset = parallel.in_turn(lambda: run_with_data(origin, folder))
+            _, training = configs(**start.config["training"] | changes)
+            run = train.train_from(start, dataset, training, home() / "runs")
+        elif resume is None:
             dataset = parallel.in_turn(lambda: Dataset.load(_made(folder)))
             run = train.train(dataset, strategy, model, training, home() / "runs")
         else:
             begun = UnfinishedRun.load(find(resume))
             folder = folder or find(begun.config["dataset"]["folder"])
-            run = train.resume(begun.folder, Dataset.load(folder))
+            run = train.resume(begun.folder, Dataset.load(folder, begun.fields))
     if run is None:
         return  # the first of torchrun's processes tells it
     metrics = run.summary["metrics"]
     low, high = metrics["auc_interval"]
     print(f"valid AUC {metrics['auc']:.4f} (95% interval {low:.4f} to {high:.4f})")
-    _print_references(run.summary["reference_auc"])
+    print_references(run.summary["reference_auc"])
     print(f"valid logloss {metrics['logloss']:.4f}")
     print(run.folder)
-
-
-@app.command("predict")
-def predict_command(
-    run: RunFolder,
-    data: OwnData = None,
-    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
-    out: Annotated[Path, typer.Option(help="CSV file to write.")] = Path("prediction.csv"),
-    submission: Annotated[
-        Path | None, typer.Option(help="Also write the challenge's zip (ID, Task2) here.")
-    ] = None,
-    click_rate: ClickRate = None,
-) -> None:
-    """Score a split with a trained model; with labels, print AUC and logloss too."""
-    require_one_of("split", split, SPLITS)
-    configs(click_rate=click_rate)
-    found, dataset = _run_with_data(run, data)
-    from mmctr.devices import find_device
-    from mmctr.training import prediction
-    from mmctr.training.metrics import auc, logloss, reference_aucs
-    from mmctr.training.trainer import require_drawn
-
-    found.require_fit(dataset)
-    rows = dataset.split(split)
-    probability = prediction.predict(found.model().to(find_device("auto")), rows)
-    require_drawn(dataset, click_rate)
-    corrected = found.corrected(probability, click_rate)
-    prediction.write_predictions(out, dataset, rows, corrected)
-    print(f"{out}: {len(rows):,} rows")
-    if corrected is not probability:
-        print(f"mean probability {corrected.mean():.4g}, corrected from {probability.mean():.4g}")
-    if submission:
-        prediction.write_submission(submission, probability)
-        print(submission)
-    if rows.label is not None:
-        print(f"{split} AUC {auc(rows.label, probability):.4f}")
-        _print_references(reference_aucs(dataset, rows))
-        print(f"{split} logloss {logloss(rows.label, probability):.4f}")
 
 
 @app.command("search", epilog=LISTED)
@@ -195,36 +163,11 @@ def search_command(
     study = search(dataset, strategy, folder, trials=trials, fixed=fixed)
     print(f"best valid AUC {study.best_auc:.4f} of {study.done} trials")
     default = {} if study.default_auc is None else {"defaults": study.default_auc}
-    _print_references(default | study.facts["reference_auc"])
+    print_references(default | study.facts["reference_auc"])
     print("The best of many trials is flattered on valid: train it with several seeds.")
     print(study.pairs)
     parameters = {"study": str(folder)}
     print(make_page("07_search", dataset, parameters, home() / "reports" / folder.name))
-
-
-@app.command("verify")
-def verify_command(run: RunFolder, data: OwnData = None) -> None:
-    """Compute a run's metrics and predictions again, and say whether they are as it states."""
-    found, dataset = _run_with_data(run, data)
-    from mmctr.runs.verify import verify
-
-    differing, remarks = verify(found, dataset)
-    if differing:
-        raise MMCTRError(f"{found.folder} does not verify. {' '.join(differing)}")
-    print(
-        "\n".join([*remarks, f"{found.folder}: metrics, predictions and weights are as it says."])
-    )
-
-
-@app.command("rerun")
-def rerun_command(run: RunFolder, data: OwnData = None) -> None:
-    """Train again with a run's parameters and compare; the last line is the new run's folder."""
-    found, dataset = _run_with_data(run, data)
-    from mmctr.runs.verify import rerun
-
-    again, comparison = rerun(found, dataset, home() / "runs")
-    print(comparison)
-    print(again.folder)
 
 
 @app.command("report", epilog=LISTED)
@@ -305,28 +248,20 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _run_with_data(folder: Path, data: Path | None) -> "tuple[Run, Dataset]":
-    """A finished run, and a dataset: the one given or else the run's own."""
-    folder = find(folder)
-    if not folder.is_dir():
-        raise RunError(
-            f"{folder} is not a finished run, there is no such folder: choose one that mmctr train "
-            "has written."
+def _require_changes_of_training(
+    changes: dict[str, Any], origin: Path, strategy_given: bool, resume: Path | None
+) -> None:
+    """Raise ConfigError unless a training that starts from a run changes what it may."""
+    if resume is not None:
+        raise ConfigError(
+            f"Found --from {origin} with --resume {resume}, expected one of them: a run in work "
+            "knows what it started from, leave out --from."
         )
-    if data:
-        existing_folder(find(data))
-    from mmctr.data.dataset import Dataset
-    from mmctr.runs.run import Run
-
-    run = Run.load(folder)
-    own = run.summary["dataset"]["folder"]
-    if not data and not find(own).is_dir():
-        raise RunError(
-            f"{own}, on which {run.name} was trained, is not there: name its folder with --data."
+    wrong = [f"-p {name}" for name in changes if name not in TrainConfig.model_fields]
+    wrong += ["--strategy"] if strategy_given else []
+    if wrong:
+        raise ConfigError(
+            f"Found {wrong[0]} with --from {origin}, expected parameters of training alone, "
+            "because strategy and model are those of that run: leave it out, or train without "
+            "--from."
         )
-    return run, Dataset.load(find(data or own))
-
-
-def _print_references(auc: dict[str, float]) -> None:
-    for name, value in auc.items():
-        print(f"  beside it: {name} AUC {value:.4f}")

@@ -10,6 +10,7 @@ from sklearn.pipeline import Pipeline
 
 from mmctr.content.scaling import RootMeanSquareScaler
 from mmctr.content.strategies import IDS, PROVIDED, STRATEGIES, require_known
+from mmctr.data import schema
 from mmctr.data.catalog import Catalog
 from mmctr.errors import ConfigError
 
@@ -108,6 +109,28 @@ def check_strategy(catalog: Catalog, strategy: str) -> None:
         )
 
 
+def columns_read(strategy: str) -> list[str]:
+    """Which columns of features a strategy of the registry reads: those of text, image or both."""
+    transformer = STRATEGIES[strategy](slice(0, 1), slice(1, 2), 2)
+    # A transformer that is not made of blocks of columns reads all of them.
+    is_blocks = isinstance(transformer, ColumnTransformer)
+    read = [block[2] for block in transformer.transformers] if is_blocks else [slice(0, 2)]
+    reads = {
+        schema.TEXT_COLUMN: any(part.start == 0 for part in read),
+        schema.IMAGE_COLUMN: any(part.stop == 2 for part in read),
+    }
+    return [column for column, wanted in reads.items() if wanted]
+
+
+def features_by_column(catalog: Catalog) -> dict[str, np.ndarray]:
+    """The features of text and image that a catalog has, float32 [n_items + 1, width] each."""
+    both = {
+        schema.TEXT_COLUMN: catalog.text_features,
+        schema.IMAGE_COLUMN: catalog.image_features,
+    }
+    return {column: features for column, features in both.items() if features is not None}
+
+
 def _pca_blocks(blocks: list[tuple[str, TransformerMixin, slice]]) -> list[tuple[str, PCA, slice]]:
     """Name, PCA and columns of those blocks of a ColumnTransformer that are a pipeline with one."""
     return [
@@ -125,21 +148,14 @@ def _columns(catalog: Catalog) -> tuple[slice, slice]:
 
 
 def _features(catalog: Catalog) -> np.ndarray:
-    both = (catalog.text_features, catalog.image_features)
-    return np.hstack([part for part in both if part is not None])
+    return np.hstack(list(features_by_column(catalog).values()))
 
 
 def _missing_features(catalog: Catalog, strategy: str) -> str:
     """Which of text and image a strategy reads and the catalog lacks, in words."""
-    transformer = STRATEGIES[strategy](slice(0, 1), slice(1, 2), 2)
-    # A transformer that is not made of blocks of columns reads all of them.
-    is_blocks = isinstance(transformer, ColumnTransformer)
-    read = [block[2] for block in transformer.transformers] if is_blocks else [slice(0, 2)]
-    needs = {
-        "text": catalog.text_features is None and any(part.start == 0 for part in read),
-        "image": catalog.image_features is None and any(part.stop == 2 for part in read),
-    }
-    return " and ".join(name for name, missing in needs.items() if missing)
+    there, media = features_by_column(catalog), {schema.TEXT_COLUMN: "text"}
+    missing = [column for column in columns_read(strategy) if column not in there]
+    return " and ".join(media.get(column, "image") for column in missing)
 
 
 def _possible_components(

@@ -105,10 +105,13 @@ class Catalog:
 
 def load_catalog(folder: Path) -> Catalog:
     """Read item_info.parquet, item_feature.parquet and item_images/, as far as they exist."""
-    return catalog_of(folder, item_arrays(folder))
+    fields = load_fields(folder)
+    return catalog_of(folder, item_arrays(folder, fields), fields)
 
 
-def catalog_of(folder: Path, arrays: dict[str, np.ndarray | None]) -> Catalog:
+def catalog_of(
+    folder: Path, arrays: dict[str, np.ndarray | None], fields: Iterable[Field]
+) -> Catalog:
     """Arrays, with what is quickly found: titles, covers, names, and those of embeddings."""
     n_items = len(arrays["tags"]) - 1
     found = {
@@ -117,13 +120,13 @@ def catalog_of(folder: Path, arrays: dict[str, np.ndarray | None]) -> Catalog:
         "provided": _provided(folder),
         "own_ids": names.item_ids(folder, n_items),
         "tag_names": names.tag_names(folder),
-        "fields": tuple(field for field in load_fields(folder) if field.owner == "item"),
+        "fields": tuple(field for field in fields if field.owner == "item"),
     }
     return Catalog(**found, **arrays)
 
 
-def item_arrays(folder: Path) -> dict[str, np.ndarray | None]:
-    """The catalog's arrays by field, all but the titles."""
+def item_arrays(folder: Path, fields: Iterable[Field]) -> dict[str, np.ndarray | None]:
+    """The catalog's arrays by field, all but the titles; codes of those fields that are items'."""
     info = schema.find_file(folder, "item_info.parquet")
     feature = schema.find_file(folder, "item_feature.parquet")
     if info is None and feature is None:
@@ -160,9 +163,9 @@ def item_arrays(folder: Path) -> dict[str, np.ndarray | None]:
         if "held_out" in table.column_names:
             held_out = parquet.integers(table["held_out"], feature, "held_out", low=0, high=2)
             arrays["held_out"] = _by_id(ids, held_out.astype(np.int8), n_items, feature, "held_out")
-    if fields := [field for field in load_fields(folder) if field.owner == "item"]:
+    if own := [field for field in fields if field.owner == "item"]:
         path = schema.find_file(folder, schema.ITEM_FIELDS)
-        arrays["field_codes"] = owner_codes(path, "item_id", fields, np.arange(n_items + 1))
+        arrays["field_codes"] = owner_codes(path, "item_id", own, np.arange(n_items + 1))
     for name in schema.LEVEL_COLUMNS:
         if arrays[name] is None:
             arrays[name] = _levels_from_rows(folder, name, n_items)

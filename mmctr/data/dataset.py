@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,7 +14,7 @@ import pandas as pd
 
 from mmctr.data import cache, names, parquet, schema
 from mmctr.data.catalog import Catalog, catalog_of, item_arrays, load_catalog
-from mmctr.data.fields import Field, load_fields, owner_codes
+from mmctr.data.fields import Field, load_fields, owner_codes, require_fields
 from mmctr.data.impressions import Impressions, history_hashes, load_impressions
 from mmctr.data.popularity import Popularity
 from mmctr.data.wording import Wording, wording_of
@@ -35,21 +35,26 @@ class Dataset:
     row_fields: tuple[Field, ...] = ()
 
     @classmethod
-    def load(cls, folder: Path | str) -> "Dataset":
+    def load(cls, folder: Path | str, fields: tuple[Field, ...] | None = None) -> "Dataset":
         """Read and validate a folder; DataError names the file, column and row at fault.
 
+        fields: with the vocabularies to code its values by, as of a run; its own if not given.
         Large arrays are memory-mapped from the folder's cache once their files were read.
         """
         folder = existing_folder(folder)
-        fingerprint = files_fingerprint(folder)
-        cached = cache.read(folder, fingerprint)
-        parts = cached or _read_parts(folder)
-        catalog = catalog_of(folder, parts["catalog"])
+        fingerprint, own = files_fingerprint(folder), load_fields(folder)
+        fields = own if fields is None else fields
+        require_fields(fields, own, folder)
+        cached = cache.read(folder, fingerprint) if fields == own else None
+        parts = cached or _read_parts(folder, fields)
+        catalog = catalog_of(folder, parts["catalog"], fields)
         splits = {name: Impressions(**parts[name]) for name in schema.SPLITS if name in parts}
-        fields = tuple(field for field in load_fields(folder) if field.owner != "item")
-        dataset = cls(folder, catalog, _with_truth(folder, splits), fields)
-        # Files that changed while they were read must not be remembered by what they were before.
-        if not cached and cache.pays(parts) and files_fingerprint(folder) == fingerprint:
+        row_fields = tuple(field for field in fields if field.owner != "item")
+        dataset = cls(folder, catalog, _with_truth(folder, splits), row_fields)
+        # Files that changed while they were read must not be remembered by what they were before,
+        # and the cache holds codes of the folder's own vocabularies.
+        pays = not cached and fields == own and cache.pays(parts)
+        if pays and files_fingerprint(folder) == fingerprint:
             cache.write(folder, fingerprint, parts)
         # That of what was loaded, whatever the files hold when somebody asks for it.
         vars(dataset)["fingerprint"] = fingerprint
@@ -154,6 +159,22 @@ class Dataset:
     def user_names(self, users: np.ndarray) -> np.ndarray:
         """What the user's own tables call users, int [n]: text, object [n]."""
         return names.plain(users) if self._user_ids is None else self._user_ids.of(users)
+
+    def users(self, ids: Iterable[str]) -> np.ndarray:
+        """The numbers of users by what the user's own tables call them, int64 [n].
+
+        Raises DataError for one that no row has.
+        """
+        every = np.unique(np.concatenate([rows.user for rows in self.splits.values()]))
+        known, own = pd.Index(self.user_names(every), dtype=object), [str(one) for one in ids]
+        place = known.get_indexer(pd.Index(own, dtype=object))
+        if (place < 0).any():
+            raise DataError(
+                f"Found user {own[int(place.argmin())]!r}, expected one of the {len(every):,} "
+                f"users of {self.folder}, such as {parquet.listed(known[:3].tolist())}: leave it "
+                "out."
+            )
+        return every[place]
 
     def ids(self, rows: Impressions) -> dict[str, np.ndarray]:
         """What the user calls the users and targets of rows: user_id, item_id, text, object [n]."""
@@ -264,11 +285,10 @@ def _content_digest(path: Path) -> bytes:
         raise parquet.unreadable(path, error.strerror or str(error)) from error
 
 
-def _read_parts(folder: Path) -> cache.Parts:
+def _read_parts(folder: Path, fields: tuple[Field, ...]) -> cache.Parts:
     """The arrays of the catalog and of each split, by field, read and validated."""
-    parts = {"catalog": item_arrays(folder)}
-    n_items = len(parts["catalog"]["tags"]) - 1
-    fields, popularity = load_fields(folder), None
+    parts = {"catalog": item_arrays(folder, fields)}
+    n_items, popularity = len(parts["catalog"]["tags"]) - 1, None
     for name in schema.SPLITS:
         path = schema.find_file(folder, f"{name}.parquet")
         if path:

@@ -116,6 +116,24 @@ def fields_of(value: object) -> tuple[Field, ...]:
     return tuple(sorted(found, key=lambda field: order.index(field.owner)))
 
 
+def require_fields(wanted: Iterable[Field], own: Iterable[Field], folder: Path) -> None:
+    """Raise DataError unless the files of a folder, whose own fields are given, hold those wanted.
+
+    Vocabularies may differ: files hold values, and any vocabulary gives them codes.
+    """
+    kinds = {(field.owner, field.name): field.kind for field in own}
+    for field in wanted:
+        found = kinds.get((field.owner, field.name))
+        if found == field.kind:
+            continue
+        holds = "has no such field" if found is None else f"has {found} there"
+        form = "" if found is None else ":category" if field.kind == schema.TEXT else ":number"
+        raise DataError(
+            f"{folder} {holds}: {field.title}, expected {field.kind}, as a run was trained with: "
+            f"import the log again with --{field.owner}-fields {field.name}{form}."
+        )
+
+
 def owner_codes(
     path: Path | None, key: str, fields: list[Field], numbers: np.ndarray
 ) -> np.ndarray:

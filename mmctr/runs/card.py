@@ -70,6 +70,7 @@ def run_card(config: dict[str, Any], summary: dict[str, Any]) -> str:
         "negatives": words.negatives.removeprefix("Negatives: "),
         "strategy": f"{config['strategy']}, SHA-256 of the item embedding "
         f"`{summary.get('item_embedding_sha256')}`",
+        **({"started from": config["origin"]["name"]} if config.get("origin") else {}),
         "seed": config["training"]["seed"],
         "date": summary.get("date"),
         "versions": ", ".join(f"{k} {v}" for k, v in summary.get("versions", {}).items()),

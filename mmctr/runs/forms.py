@@ -10,6 +10,8 @@ import pandas as pd
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
 from mmctr.data import parquet, schema
+from mmctr.data.fields import Field as KnownField
+from mmctr.data.fields import fields_of
 from mmctr.errors import DataError, RunError, first_line
 from mmctr.model.pretrained import Sizes, Whole
 
@@ -33,10 +35,14 @@ _Cost = _form("_Cost", samples_per_s=(Measure, np.nan), peak_memory_mb=(Measure,
 _Record = _form("_Record", **dict.fromkeys(RECORD, (Measure, ...)))
 
 
+_Origin = _form("_Origin", **dict.fromkeys(("name", "folder", "weights_sha256"), (str, ...)))
+
+
 class _Parameters(_Group):
     strategy: str
     model: dict[str, Any]
     training: _Training
+    origin: _Origin | None = None  # the run whose weights it started from
 
 
 class _Metrics(_Group):
@@ -100,6 +106,14 @@ def _checked(value: dict[str, Any], form: type[_Group], where: str) -> dict[str,
             f"{where}, {place}: found {problem['input']!r:.60} ({problem['msg']}): train the model "
             "again."
         ) from None
+
+
+def fields_in(config: dict[str, Any], path: Path) -> tuple[KnownField, ...]:
+    """The fields that a run reads, with their vocabularies; RunError if they are damaged."""
+    try:
+        return fields_of(config.get("fields", []))
+    except ValueError as error:
+        raise RunError(f"{path}, fields: {first_line(error)}: train the model again.") from None
 
 
 def read_history(path: Path) -> pd.DataFrame:

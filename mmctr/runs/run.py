@@ -1,11 +1,12 @@
 """A run: the folder that keeps a trained model, its parameters, its metrics and its predictions."""
 
+import hashlib
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,15 +15,18 @@ from safetensors import SafetensorError, safe_open
 from mmctr.content.fusion import available_strategies, embedding_hash, item_embeddings
 from mmctr.data.catalog import Catalog
 from mmctr.data.dataset import Dataset
-from mmctr.data.fields import as_json
+from mmctr.data.fields import Field, as_json
 from mmctr.errors import ConfigError, DataError, MMCTRError, RunError, first_line
 from mmctr.model.din import DIN
 from mmctr.model.pretrained import CONFIG, WEIGHTS
-from mmctr.runs import forms
+from mmctr.runs import carried, forms
 from mmctr.runs.card import run_card
+from mmctr.runs.carried import Carried
 from mmctr.runs.provenance import has_other_ids
 from mmctr.training.metrics import corrected
 
+if TYPE_CHECKING:
+    from mmctr.runs.grown import Drift
 CONTENT_TOLERANCE = 1e-2  # share of the mean square by which the same embedding may differ
 
 
@@ -79,6 +83,16 @@ class Run:
             )
         return table
 
+    @cached_property
+    def carried(self) -> Carried:
+        """What it keeps for other catalogs; RunError if it is damaged, or older than that."""
+        return carried.read(self.folder, self.config["sizes"]["n_items"], self.strategy)
+
+    @cached_property
+    def fields(self) -> tuple[Field, ...]:
+        """The fields that it reads, with their vocabularies, for Dataset.load; mostly none."""
+        return forms.fields_in(self.config, self.folder / CONFIG)
+
     def model(self) -> DIN:
         """The trained model, on the CPU and ready to predict.
 
@@ -88,6 +102,23 @@ class Run:
         model = DIN.load(self.folder, self.config["model"], self.config["sizes"])
         model.card = run_card(self.config, self.summary)
         return model
+
+    def adapted(self, dataset: Dataset) -> "tuple[DIN, Drift | None]":
+        """The model for the catalog of any dataset, and how far that is from the run's own.
+
+        See `grown.adapted`, which says what is refused.
+        """
+        from mmctr.runs.grown import adapted
+
+        return adapted(self, dataset)
+
+    def item_embeddings(self, catalog: Catalog) -> np.ndarray | None:
+        """Embed a catalog as the run's own was embedded: by the strategy fitted to these items, or
+        by the one that the run it started from had fitted.
+        """
+        if "origin" in self.config and self.carried.strategy is not None:
+            return self.carried.strategy.embed(catalog)
+        return item_embeddings(catalog, self.strategy)
 
     def corrected(self, probability: np.ndarray, click_rate: float | None = None) -> np.ndarray:
         """Probabilities where a share of clicks is known, or the one that the run was trained with.
@@ -128,7 +159,7 @@ class Run:
         other = None
         if self.has_other_ids(catalog):
             other = "ids"
-        elif not np.array_equal(self._tensor("embedding.item_tags"), catalog.tags):
+        elif not np.array_equal(self.tensor("embedding.item_tags"), catalog.tags):
             other = "tags"
         elif self.summary["dataset"]["fingerprint"] != dataset.fingerprint:
             other = "content" if self.has_other_content(catalog) else None
@@ -151,10 +182,10 @@ class Run:
         if finetuned or self.strategy not in available_strategies(catalog):
             return False
         try:
-            made = item_embeddings(catalog, self.strategy)
+            made = self.item_embeddings(catalog)
         except (ConfigError, DataError):  # features are narrower than they were
             return True
-        kept = self._tensor("embedding.content")
+        kept = self.tensor("embedding.content")
         if made.shape != kept.shape:
             return True
         # Another machine may turn components of equal variance: products of rows stay the same.
@@ -171,9 +202,14 @@ class Run:
 
     def content_hash(self) -> str:
         """`embedding_hash` of the item embedding that the weights hold."""
-        return embedding_hash(self._tensor("embedding.content"))
+        return embedding_hash(self.tensor("embedding.content"))
 
-    def _tensor(self, name: str) -> np.ndarray:
+    def weights_hash(self) -> str:
+        """SHA-256 of the file of its weights, by which a run that starts from it knows it again."""
+        with (self.folder / WEIGHTS).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def tensor(self, name: str) -> np.ndarray:
         """One array of the weights; the others are not read."""
         try:
             with safe_open(self.folder / WEIGHTS, "np") as file:

@@ -3,17 +3,21 @@
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from mmctr import parallel
-from mmctr.content.fusion import embedding_hash, item_embeddings
+from mmctr.content.fitted import fit as fit_strategy
+from mmctr.content.fusion import embedding_hash
 from mmctr.data.dataset import Dataset
 from mmctr.data.fields import as_json
 from mmctr.devices import find_device
 from mmctr.errors import RunError
 from mmctr.model.config import DINConfig
 from mmctr.model.din import DIN
+from mmctr.model.pretrained import WEIGHTS
+from mmctr.runs import carried, grown
 from mmctr.runs.run import Run
 from mmctr.runs.unfinished import UnfinishedRun
 from mmctr.runs.writing import save_run
@@ -29,9 +33,12 @@ def train(
     train_config: TrainConfig,
     runs: Path,
     unfinished: UnfinishedRun | None = None,
+    origin: Run | None = None,
 ) -> Run | None:
     """Train on the train split, choose on valid, and write a new run folder below `runs`.
 
+    origin: the run whose weights it starts from, of the same strategy and parameters of the model;
+    its strategy is not fitted again, so that its weights keep their meaning.
     Until then a folder that ends in -unfinished keeps the state of each validation for `resume`;
     an interruption from the keyboard becomes a RunError that says so. A training that was begun
     exactly like this and killed, or `unfinished`, is gone on with: it ends as a new one would.
@@ -44,10 +51,17 @@ def train(
     require_drawn(dataset, train_config.click_rate)
     device = find_device(train_config.device)
     started = time.perf_counter()
-    embedding = item_embeddings(dataset.catalog, strategy)
+    if origin is None:
+        embedding, fitted = fit_strategy(dataset.catalog, strategy)
+    else:
+        (embedding, drift), fitted = grown.joined(origin, dataset), origin.carried.strategy
+    carried.require_kept(dataset, fitted)
     fused = time.perf_counter()
     torch.manual_seed(train_config.seed)
-    model = DIN.for_dataset(model_config, dataset, embedding).to(device)
+    model = DIN.for_dataset(model_config, dataset, embedding)
+    if origin is not None:
+        grown.take_weights(model, origin.model(), drift)
+    model = model.to(device)
     # The processes share weights, but each drops out on its own.
     torch.manual_seed(train_config.seed + 1_000_003 * parallel.share()[0])
     config = {
@@ -58,6 +72,9 @@ def train(
     }
     if dataset.fields:
         config["fields"] = as_json(dataset.fields)
+    if origin is not None:
+        stated = {"name": origin.name, "folder": str(origin.folder.resolve())}
+        config["origin"] = stated | {"weights_sha256": origin.weights_hash()}
     if unfinished is None and parallel.share()[1] == 1:
         unfinished = UnfinishedRun.begin(runs, dataset, config)
     with nullcontext() if unfinished is None else unfinished.in_training():
@@ -83,7 +100,20 @@ def train(
             "device": device.type,
             "processes": parallel.share()[1],
         }
-        return save_run(runs, dataset, model, config, summary, progress.records, probability)
+        return save_run(
+            runs, dataset, model, config, summary, progress.records, probability, fitted
+        )
+
+
+def train_from(origin: Run, dataset: Dataset, train_config: TrainConfig, runs: Path) -> Run | None:
+    """Like `train`, from the weights of a run, with its strategy and its model's parameters.
+
+    dataset: its catalog may have grown; read by Dataset.load(folder, origin.fields). Rows of new
+    items and tags begin as those of a new model do. Raises RunError for data that the run cannot
+    serve.
+    """
+    model = DINConfig.of(**origin.config["model"])
+    return train(dataset, origin.strategy, model, train_config, runs, origin=origin)
 
 
 def resume(folder: Path, dataset: Dataset) -> Run:
@@ -98,4 +128,24 @@ def resume(folder: Path, dataset: Dataset) -> Run:
     unfinished.require_same(dataset)
     begun = unfinished.config
     model, training = DINConfig.of(**begun["model"]), TrainConfig.of(**begun["training"])
-    return train(dataset, begun["strategy"], model, training, unfinished.folder.parent, unfinished)
+    origin = origin_of(begun, unfinished.folder)
+    runs = unfinished.folder.parent
+    return train(dataset, begun["strategy"], model, training, runs, unfinished, origin)
+
+
+def origin_of(config: dict[str, Any], folder: Path) -> Run | None:
+    """The run that one with this configuration, in this folder, started from; None if from none.
+
+    Raises RunError if it is neither where it was nor beside the folder, or has other weights.
+    """
+    if (stated := config.get("origin")) is None:
+        return None
+    for place in (Path(stated["folder"]), folder.parent / stated["name"]):
+        if (place / WEIGHTS).is_file():
+            found = Run.load(place)
+            if found.weights_hash() == stated["weights_sha256"]:
+                return found
+    raise RunError(
+        f"{folder} was started from {stated['folder']}, which is not there with the weights that "
+        "it had: put that run beside it, or train anew."
+    )

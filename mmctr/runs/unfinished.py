@@ -15,10 +15,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from mmctr.data.dataset import Dataset
+from mmctr.data.fields import Field
 from mmctr.errors import ConfigError, MMCTRError, RunError, first_line
 from mmctr.files import LOCK, alone, atomic_path, temporary_folder, write_json, writing
 from mmctr.model.pretrained import CONFIG
-from mmctr.runs.forms import SUMMARY, BegunForm, read_json
+from mmctr.runs.forms import SUMMARY, BegunForm, fields_in, read_json
 from mmctr.runs.provenance import describe, provenance, require_same, source_hash
 from mmctr.runs.writing import move_to_free_name, run_folder
 from mmctr.training.progress import State
@@ -65,6 +66,11 @@ class UnfinishedRun:
                 "below runs, with a name that ends in -unfinished."
             )
         return cls(folder, read_json(folder / CONFIG, BegunForm))
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The fields that it reads, with their vocabularies, for Dataset.load."""
+        return fields_in(self.config, self.folder / CONFIG)
 
     def is_free(self) -> bool:
         """Whether no process trains it just now."""

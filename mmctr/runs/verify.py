@@ -7,13 +7,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from mmctr.content.fusion import available_strategies, embedding_hash, item_embeddings
+from mmctr.content.fusion import available_strategies, embedding_hash
 from mmctr.data.dataset import Dataset
 from mmctr.model.config import DINConfig
 from mmctr.runs.forms import PREDICTIONS, read_own_ids
 from mmctr.runs.provenance import require_same
 from mmctr.runs.run import Run
-from mmctr.runs.train import train
+from mmctr.runs.train import origin_of, train
 from mmctr.training.config import TrainConfig
 from mmctr.training.metrics import bootstrap_auc, evaluate, interval
 from mmctr.training.prediction import predict
@@ -49,11 +49,14 @@ def _embedding(run: Run, dataset: Dataset) -> tuple[list[str], list[str]]:
     if (stated := run.summary.get("item_embedding_sha256")) is None:
         return [], []
     differing, remarks = [], []
-    if run.config["model"].get("content") != "finetuned" and run.content_hash() != stated:
+    finetuned = run.config["model"].get("content") == "finetuned"
+    if not finetuned and run.content_hash() != stated:
         differing.append("The weights hold another item embedding than summary.json states.")
+    if finetuned and "origin" in run.config:
+        return differing, remarks  # it began with vectors that another training had changed
     if run.strategy not in available_strategies(dataset.catalog):
         remarks.append(f"The data have no features to fit {run.strategy} again.")
-    elif embedding_hash(item_embeddings(dataset.catalog, run.strategy)) != stated:
+    elif embedding_hash(run.item_embeddings(dataset.catalog)) != stated:
         if run.has_other_content(dataset.catalog):
             differing.append(f"{run.strategy} fits another item embedding to these data.")
         else:
@@ -98,12 +101,13 @@ def rerun(run: Run, dataset: Dataset, runs: Path) -> tuple[Run, str]:
     """Train again from a run's config.json, below `runs`: the new run, and how it compares.
 
     On one machine, CPU and number of threads, weights are identical bit for bit. Raises RunError
-    for other data than the run's.
+    for other data than the run's, and where the run that it started from is not as it was.
     """
     require_same(run.summary["dataset"], dataset, run.folder)
     model = DINConfig.of(**run.config["model"])
     training = TrainConfig.of(**run.config["training"])
-    again = train(dataset, run.strategy, model, training, runs)
+    origin = origin_of(run.config, run.folder)
+    again = train(dataset, run.strategy, model, training, runs, origin=origin)
     before, after = (one.model().state_dict() for one in (run, again))
     if all(torch.equal(before[name], after[name]) for name in before):
         return again, "The weights are identical, bit for bit."

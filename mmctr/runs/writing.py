@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mmctr.content.fitted import FittedStrategy
 from mmctr.data.dataset import Dataset
 from mmctr.errors import RunError
 from mmctr.files import temporary_folder, write_json, writing
 from mmctr.model.din import DIN
 from mmctr.model.pretrained import CONFIG, WEIGHTS
+from mmctr.runs import carried
 from mmctr.runs.forms import HISTORY, PREDICTIONS, SUMMARY
 from mmctr.runs.provenance import describe, provenance
 from mmctr.runs.run import Run
@@ -28,10 +30,12 @@ def save_run(
     summary: dict[str, Any],
     records: list[dict[str, float]],
     probability: np.ndarray,
+    strategy: FittedStrategy | None = None,
 ) -> Run:
     """Write a new run folder below `runs`; it appears whole or not at all.
 
-    `summary` is completed by what is known of the data, the software and the machine.
+    `summary` is completed by what is known of the data, the software and the machine. strategy: as
+    it was fitted, without which the run serves no other catalog; None for "ids".
     """
     folder = run_folder(runs, dataset, config)
     summary = {
@@ -49,6 +53,7 @@ def save_run(
         model.save_weights(temporary / WEIGHTS)
         predictions.to_parquet(temporary / PREDICTIONS, index=False, compression="zstd")
         pd.DataFrame(records).to_json(temporary / HISTORY, orient="records", lines=True)
+        carried.write(temporary, dataset, strategy)
         write_json(temporary / CONFIG, config)
         write_json(temporary / SUMMARY, summary)
         os.sync()

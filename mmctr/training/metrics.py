@@ -40,6 +40,31 @@ def gauc(user: np.ndarray, label: np.ndarray, score: np.ndarray) -> float:
     return float(np.average(user_auc, weights=users["rows"]))
 
 
+def recall_at(clicked: np.ndarray, score: np.ndarray, k: int = 20) -> float:
+    """Share of a user's clicks that stand among the k best of all candidates; NaN without clicks.
+
+    clicked: bool [n], score: float [n], of every candidate.
+    """
+    return float(clicked[_best(score, k)].sum() / clicked.sum()) if clicked.any() else float("nan")
+
+
+def ndcg_at(clicked: np.ndarray, score: np.ndarray, k: int = 20) -> float:
+    """Normalized discounted cumulative gain of the k best of all candidates; NaN without clicks.
+
+    A click at rank r counts 1 / log2(r + 1) (Järvelin and Kekäläinen, 2002), over the best that so
+    many clicks allow. clicked: bool [n], score: float [n].
+    """
+    if not clicked.any():
+        return float("nan")
+    gains = 1 / np.log2(np.arange(2, min(k, len(score)) + 2))
+    return float(gains @ clicked[_best(score, k)] / gains[: int(clicked.sum())].sum())
+
+
+def _best(score: np.ndarray, k: int) -> np.ndarray:
+    """Places of the k highest scores, the highest first; of equal ones the earlier first."""
+    return np.argsort(-score, kind="stable")[:k]
+
+
 def calibration(
     label: np.ndarray,
     probability: np.ndarray,

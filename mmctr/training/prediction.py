@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -43,6 +44,14 @@ def predict(
     return torch.cat(logits).float().sigmoid().cpu().numpy()
 
 
+class Adaptable(Protocol):
+    """A run, as this room may know one: it gives its model for the catalog of a dataset."""
+
+    def adapted(self, dataset: Dataset) -> tuple[DIN, object]:
+        """The model, and what is to be said of it."""
+        ...
+
+
 class Scorer:
     """Scores the candidates for one user after another, as a recommender serves them.
 
@@ -69,6 +78,15 @@ class Scorer:
         self.vectors, self.targets = vectors, attention.as_targets(seen)
         self.clicks = attention.as_clicks(seen)
         self.logits = _compiled(self._logits) if compiled else self._logits
+
+    @classmethod
+    def of(cls, run: Adaptable, dataset: Dataset, **options: Any) -> "Scorer":
+        """The scorer of a run for the catalog of any dataset, new items included.
+
+        dataset: read by Dataset.load(folder, run.fields); options: precision and compiled. Raises
+        RunError for data that the run cannot serve.
+        """
+        return cls(run.adapted(dataset)[0], **options)
 
     @torch.inference_mode()
     def __call__(

@@ -312,7 +312,7 @@ def test_the_fingerprint_is_that_of_what_was_loaded(folder):
 
 def test_two_processes_may_write_at_once(folder):
     """Each begins before the other has ended, whichever ends first."""
-    parts = dataset._read_parts(folder)
+    parts = dataset._read_parts(folder, ())
     start = threading.Barrier(2)
 
     def writer():
@@ -333,7 +333,7 @@ def test_two_processes_may_write_at_once(folder):
 
 def test_an_entry_made_meanwhile_is_replaced(folder, monkeypatch):
     """Another process writes, as seen from within this one's writing: nobody is disturbed."""
-    parts, original = dataset._read_parts(folder), cache._save
+    parts, original = dataset._read_parts(folder, ()), cache._save
 
     def interrupted(path, array):
         monkeypatch.setattr(cache, "_save", original)

@@ -2,21 +2,26 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from mmctr.data import cache
 from mmctr.data import dataset as dataset_module
 from mmctr.data.dataset import Dataset, check
+from mmctr.data.fields import Field
 from mmctr.errors import DataError
 from tests.data.folders import (
     FILES,
     INFINITY,
+    NAMES,
     NAN,
     TRUTH,
     histories,
     load_changed,
+    load_with_fields,
     replaced,
     write_folder,
 )
@@ -339,3 +344,52 @@ def test_clicks_are_known_as_of_a_rows_time(tmp_path):
     assert dataset.known_clicks(train).tolist() == [0, 0, 0, 0], "none counts itself"
     assert train.levels.tolist() == [[0, 0]] * 4
     assert test.levels.tolist() == [[1, 9]], "four times the mean of four items"
+
+
+def test_other_vocabularies_give_the_same_values_other_codes(tmp_path, monkeypatch):
+    dataset = load_with_fields(tmp_path)
+    brand, country, device, position = dataset.fields
+    assert Dataset.load(tmp_path, dataset.fields).catalog.field_codes.tolist() == (
+        dataset.catalog.field_codes.tolist()
+    )
+    wanted = (
+        replace(brand, values=("c", "b")),
+        replace(country, values=("FR",)),
+        replace(position, borders=(0.5, 1.5)),
+    )
+    monkeypatch.setattr(cache, "SMALLEST", 0)
+    read = Dataset.load(tmp_path, wanted)
+    assert not (tmp_path / ".cache").exists()  # which holds codes of the folder's own
+    assert read.fields == wanted
+    assert read.catalog.field_codes[:, 0].tolist() == [0, 0, 2, 0, 0]
+    assert read.train.fields.tolist() == [[1, 2], [1, 3], [0, 2], [0, 3]]
+    assert Dataset.load(tmp_path, ()).train.fields is None
+    assert device not in read.fields
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        (
+            Field("price", "item", borders=(1.0,)),
+            r"has no such field: price \(item\), expected numbers, as a run was trained with: "
+            r"import the log again with --item-fields price\.",
+        ),
+        (
+            Field("device", "context", borders=(1.0,)),
+            r"has text there: device \(context\), expected numbers, .* --context-fields "
+            r"device:number\.",
+        ),
+    ],
+)
+def test_a_field_that_the_files_lack_is_named(tmp_path, field, message):
+    load_with_fields(tmp_path)
+    with pytest.raises(DataError, match=message):
+        Dataset.load(tmp_path, (field,))
+
+
+def test_users_are_found_by_what_the_user_s_tables_call_them(tmp_path):
+    dataset = load_changed(tmp_path, NAMES)
+    assert dataset.users(["0008", "ann", "<i>", "ann"]).tolist() == [8, 7, 9, 7]
+    with pytest.raises(DataError, match=r"Found user '8', expected one of the 3 users of"):
+        dataset.users(["ann", "8"])

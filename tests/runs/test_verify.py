@@ -14,7 +14,6 @@ from safetensors.numpy import load_file, save_file
 from mmctr.content.fusion import embedding_hash
 from mmctr.data.dataset import Dataset
 from mmctr.errors import RunError
-from mmctr.runs import verify as verification
 from mmctr.runs.run import Run
 from mmctr.runs.verify import rerun, verify
 from tests.runs.conftest import with_other_ids
@@ -94,12 +93,12 @@ def test_another_item_embedding_is_told(copy, tiny):
 
 
 def test_low_bits_of_another_processor_are_a_remark(tiny_run, tiny, monkeypatch):
-    real = verification.item_embeddings
+    real = Run.item_embeddings
 
-    def rounded(catalog, strategy):
-        return np.nextafter(real(catalog, strategy), np.float32(9))
+    def rounded(run, catalog):
+        return np.nextafter(real(run, catalog), np.float32(9))
 
-    monkeypatch.setattr(verification, "item_embeddings", rounded)
+    monkeypatch.setattr(Run, "item_embeddings", rounded)
     verdict = verify(tiny_run, tiny)
     assert verdict.differing == []
     assert "but for rounding" in verdict.remarks[0]

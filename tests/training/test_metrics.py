@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import log_loss, ndcg_score, roc_auc_score
 
 from mmctr.data.impressions import Impressions
 from mmctr.training import metrics
@@ -278,3 +278,28 @@ def test_weights_of_calibration_count_a_row_as_many():
     repeated = metrics.calibration(label.repeat(weight), probability.repeat(weight), 1)
     names = ["predicted", "observed"]
     pd.testing.assert_frame_equal(weighted[names], repeated[names])
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(-9, 9)), min_size=2, max_size=30),
+    st.integers(1, 40),
+)
+def test_recall_and_ndcg_of_the_best_are_those_of_naive_loops(drawn, k):
+    clicked, score = np.array([one for one, _ in drawn]), np.array([one for _, one in drawn])
+    ranked = sorted(range(len(drawn)), key=lambda place: (-score[place], place))[:k]
+    recall, ndcg = metrics.recall_at(clicked, score, k), metrics.ndcg_at(clicked, score, k)
+    if not clicked.any():
+        assert np.isnan(recall) and np.isnan(ndcg)
+        return
+    assert recall == pytest.approx(sum(clicked[ranked]) / sum(clicked))
+    gain = sum(1 / math.log2(rank + 2) for rank, place in enumerate(ranked) if clicked[place])
+    best = sum(1 / math.log2(rank + 2) for rank in range(min(k, len(drawn), clicked.sum())))
+    assert ndcg == pytest.approx(gain / best)
+
+
+@given(st.lists(st.booleans(), min_size=2, max_size=30), st.integers(1, 40), st.integers(0, 99))
+def test_ndcg_without_ties_is_scikit_learns(clicked, k, seed):
+    assume(any(clicked))
+    score = np.random.default_rng(seed).permutation(len(clicked)).astype(float)
+    expected = ndcg_score([np.array(clicked, dtype=int)], [score], k=k)
+    assert metrics.ndcg_at(np.array(clicked), score, k) == pytest.approx(expected)

@@ -1,0 +1,157 @@
+"""The command line of finished runs: mmctr predict|recommend|verify|rerun."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmctr.cli_data import require_one_of
+from mmctr.data.schema import SPLITS
+from mmctr.errors import ConfigError, MMCTRError, RunError
+from mmctr.files import existing_folder, find, home
+from mmctr.training.config import configs
+
+if TYPE_CHECKING:
+    from mmctr.data.dataset import Dataset
+    from mmctr.runs.run import Run
+
+runs_app = typer.Typer()
+OwnData = Annotated[
+    Path | None, typer.Option("--data", help="Folder of a dataset; the run's own if not given.")
+]
+ClickRate = Annotated[
+    float | None,
+    typer.Option(help="Known share of clicks in what is shown, where negatives were drawn."),
+]
+RunFolder = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
+
+
+@runs_app.command("predict")
+def predict_command(
+    run: RunFolder,
+    data: OwnData = None,
+    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+    out: Annotated[Path, typer.Option(help="CSV file to write.")] = Path("prediction.csv"),
+    submission: Annotated[
+        Path | None, typer.Option(help="Also write the challenge's zip (ID, Task2) here.")
+    ] = None,
+    click_rate: ClickRate = None,
+) -> None:
+    """Score a split with a trained model; with labels, print AUC and logloss too.
+
+    The catalog may have grown since the run was trained: items are joined by their own ids.
+    """
+    require_one_of("split", split, SPLITS)
+    configs(click_rate=click_rate)
+    found, dataset = run_with_data(run, data)
+    from mmctr.devices import find_device
+    from mmctr.runs.grown import moved
+    from mmctr.training import prediction
+    from mmctr.training.metrics import auc, logloss, reference_aucs
+    from mmctr.training.trainer import require_drawn
+
+    rows = dataset.split(split)
+    model, drift = found.adapted(dataset)
+    probability = prediction.predict(model.to(find_device("auto")), rows)
+    require_drawn(dataset, click_rate)
+    corrected = found.corrected(probability, click_rate)
+    prediction.write_predictions(out, dataset, rows, corrected)
+    print(f"{out}: {len(rows):,} rows")
+    if corrected is not probability:
+        print(f"mean probability {corrected.mean():.4g}, corrected from {probability.mean():.4g}")
+    if drift is not None:
+        print(drift.in_words(dataset, rows))
+        print(moved(found.predictions["probability"].to_numpy(), probability))
+    if submission:
+        prediction.write_submission(submission, probability)
+        print(submission)
+    if rows.label is not None:
+        print(f"{split} AUC {auc(rows.label, probability):.4f}")
+        print_references(reference_aucs(dataset, rows))
+        print(f"{split} logloss {logloss(rows.label, probability):.4f}")
+
+
+@runs_app.command("recommend")
+def recommend_command(
+    run: RunFolder,
+    data: OwnData = None,
+    users: Annotated[
+        str | None, typer.Option(help="Ids of users, by comma; all users if not given.")
+    ] = None,
+    candidates: Annotated[
+        Path | None,
+        typer.Option(help="Items to rank: an id a line, or CSV or Parquet with item_id; else all."),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Items for each user.")] = 20,
+    out: Annotated[Path, typer.Option(help="CSV or Parquet file to write.")] = Path(
+        "recommend.csv"
+    ),
+) -> None:
+    """Rank the items that users have not clicked yet, by their clicks in the dataset so far.
+
+    The catalog may have grown since the run was trained: new items are among them.
+    """
+    if out.suffix not in (".csv", ".parquet"):
+        raise ConfigError(f"Found --out {out}, expected a name that ends in .csv or .parquet.")
+    found, dataset = run_with_data(run, data)
+    from mmctr.evaluation import recommend
+
+    asked = None if users is None else [name for name in users.split(",") if name]
+    items = None if candidates is None else recommend.read_candidates(candidates, dataset.catalog)
+    table = recommend.recommend(found, dataset, asked, items, top)
+    recommend.write_table(out, table)
+    print(f"{out}: {len(table):,} rows, {table['user_id'].nunique():,} users")
+    print(f"{int(table['new'].sum()):,} rows are of items that the run does not know.")
+
+
+@runs_app.command("verify")
+def verify_command(run: RunFolder, data: OwnData = None) -> None:
+    """Compute a run's metrics and predictions again, and say whether they are as it states."""
+    found, dataset = run_with_data(run, data)
+    from mmctr.runs.verify import verify
+
+    differing, remarks = verify(found, dataset)
+    if differing:
+        raise MMCTRError(f"{found.folder} does not verify. {' '.join(differing)}")
+    print(
+        "\n".join([*remarks, f"{found.folder}: metrics, predictions and weights are as it says."])
+    )
+
+
+@runs_app.command("rerun")
+def rerun_command(run: RunFolder, data: OwnData = None) -> None:
+    """Train again with a run's parameters and compare; the last line is the new run's folder."""
+    found, dataset = run_with_data(run, data)
+    from mmctr.runs.verify import rerun
+
+    again, comparison = rerun(found, dataset, home() / "runs")
+    print(comparison)
+    print(again.folder)
+
+
+def run_with_data(folder: Path, data: Path | None) -> "tuple[Run, Dataset]":
+    """A finished run, and a dataset: the one given or else the run's own, read by its fields."""
+    folder = find(folder)
+    if not folder.is_dir():
+        raise RunError(
+            f"{folder} is not a finished run, there is no such folder: choose one that mmctr train "
+            "has written."
+        )
+    if data:
+        existing_folder(find(data))
+    from mmctr.data.dataset import Dataset
+    from mmctr.runs.run import Run
+
+    run = Run.load(folder)
+    own = run.summary["dataset"]["folder"]
+    if not data and not find(own).is_dir():
+        raise RunError(
+            f"{own}, on which {run.name} was trained, is not there: name its folder with --data."
+        )
+    return run, Dataset.load(find(data or own), run.fields)
+
+
+def print_references(auc: dict[str, float]) -> None:
+    """Print what stands beside an AUC, a line each."""
+    for name, value in auc.items():
+        print(f"  beside it: {name} AUC {value:.4f}")

@@ -1,0 +1,180 @@
+"""The commands of finished runs: on their own data, and on a catalog that has grown since."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mmctr.runs.run import Run
+from tests.data.importing.logs import ITEMS, imported
+from tests.test_cli import call
+
+RNG = np.random.default_rng(0)
+LOG = pd.DataFrame(
+    [
+        (f"u{user}", f"i{item}", time)
+        for user in range(12)
+        for time, item in enumerate(RNG.permutation(12)[:6])
+    ],
+    columns=["user_id", "item_id", "timestamp"],
+)
+NEW = ["i3", "i7"]  # items of tuesday
+
+
+@pytest.fixture(scope="module")
+def days(tmp_path_factory):
+    """Two datasets of one shop: tuesday's has two items more."""
+    place = tmp_path_factory.mktemp("days")
+    rng, quiet = np.random.default_rng(1), lambda _: None
+    features = {
+        "item_id": ITEMS["item_id"].tolist(),
+        "txt_emb": rng.normal(size=(12, 4)).astype(np.float32).tolist(),
+    }
+    kept = ~LOG["item_id"].isin(NEW)
+    items = ITEMS[~ITEMS["item_id"].isin(NEW)]
+    options = {"features": features, "say": quiet, "negatives": 2}
+    monday, _ = imported(place, LOG[kept], items, out="monday", **options)
+    tuesday, _ = imported(place, LOG, out="tuesday", **options)
+    return monday, tuesday
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """Runs of these tests go here."""
+    monkeypatch.setenv("MMCTR_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, home):
+    """Run a command: its output, or the sentence it failed with."""
+
+    def run(*words):
+        status, out, err = call(monkeypatch, capsys, *words)
+        assert status in (0, 1)
+        return out if status == 0 else err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(days, tmp_path_factory):
+    """A run of monday."""
+    home = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        from mmctr.data.dataset import Dataset
+        from mmctr.runs.train import train
+        from mmctr.training.config import configs
+
+        patch.setenv("MMCTR_HOME", str(home))
+        small = configs(epochs=1, embedding_dim=4, heads=1, hidden=(8,), identity_dropout=0.1)
+        return train(Dataset.load(days[0]), "v1", *small, home / "runs").folder
+
+
+def test_predict_serves_a_catalog_that_has_grown_and_says_how_far_it_is(
+    command, days, trained, home
+):
+    out = command("predict", trained, "--data", days[1], "--out", home / "p.csv")
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert "items 2 of 12 16.7%" in lines
+    assert "of its items gone 0" in lines
+    assert any(line.startswith("the run's valid") for line in lines)
+    table = pd.read_csv(home / "p.csv", dtype={"item_id": str})
+    assert table["probability"].between(0, 1).all()
+    assert set(table["item_id"]) & set(NEW)
+    own = command("predict", trained, "--out", home / "own.csv")
+    assert "Unknown to the run" not in own
+
+
+def test_train_from_a_run_then_verify_predict_and_rerun(command, days, trained, home):
+    words = ["--from", trained, "--data", days[1], "-p", "epochs=2", "--seed", 3]
+    out = command("train", *words)
+    run = Run.load(out.splitlines()[-1])
+    assert run.folder.parent == home / "runs"
+    assert (run.config["training"]["epochs"], run.seed) == (2, 3)
+    assert run.config["model"] == Run.load(trained).config["model"]
+    assert run.config["origin"]["name"] == trained.name
+    assert "are as it says" in command("verify", run.folder)
+    assert "AUC" in command("predict", run.folder, "--out", home / "p.csv")
+    assert "identical, bit for bit" in command("rerun", run.folder)
+    gone = shutil.copytree(run.folder, home / "elsewhere" / "copy")
+    text = json.loads((gone / "config.json").read_text())
+    text["origin"]["folder"] = "/gone/run"
+    (gone / "config.json").write_text(json.dumps(text))
+    assert "was started from /gone/run, which is not there with" in command("rerun", gone)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["-p", "heads=2"], "Found -p heads with --from"),
+        (["-p", "preset=din"], "Found -p preset with --from"),
+        (["--strategy", "v2"], "Found --strategy with --from"),
+        (["-p", "colour=red"], "Parameter 'colour' is unknown"),
+        (["--resume", "x"], "with --resume x, expected one of them"),
+    ],
+)
+def test_the_model_of_a_run_stays_as_it_is(command, trained, words, sentence):
+    assert sentence in command("train", "--from", trained, *words)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_recommend_ranks_what_was_not_clicked_new_items_among_it(
+    command, days, trained, home, ending
+):
+    out = home / f"r.{ending}"
+    words = ["recommend", trained, "--data", days[1], "--users", "u1,u4", "--top", 4, "--out", out]
+    assert command(*words).startswith(f"{out}: 8 rows, 2 users\n")
+    table = pd.read_csv(out) if ending == "csv" else pd.read_parquet(out)
+    assert table["user_id"].tolist() == ["u1"] * 4 + ["u4"] * 4
+    titles = dict(zip(ITEMS["item_id"], ITEMS["title"], strict=True))
+    assert table["title"].tolist() == [titles[item] for item in table["item_id"]]
+    assert table["new"].tolist() == table["item_id"].isin(NEW).tolist()
+    clicked = set(zip(LOG["user_id"], LOG["item_id"], strict=True))
+    assert not clicked & set(zip(table["user_id"], table["item_id"], strict=True))
+    (home / "new.txt").write_text("i3\ni7\n")
+    command(*words[:-2], "--candidates", home / "new.txt", "--out", home / "new.csv")
+    found = pd.read_csv(home / "new.csv")
+    assert found["new"].all()
+    everybody = command(
+        "recommend", trained, "--data", days[1], "--top", 1, "--out", home / "a.csv"
+    )
+    assert "12 rows, 12 users" in everybody
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--users", "nobody"], "Found user 'nobody', expected one of the 12 users"),
+        (["--candidates", "nowhere.txt"], "nowhere.txt cannot be read"),
+        (["--out", "r.xlsx"], "Found --out r.xlsx, expected a name that ends in .csv or .parquet"),
+    ],
+)
+def test_what_cannot_be_recommended_is_one_sentence(command, days, trained, words, sentence):
+    err = command("recommend", trained, "--data", days[1], *words)
+    assert sentence in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_killed_warm_start_is_gone_on_with(command, days, trained, home, monkeypatch):
+    from mmctr.training import trainer
+
+    real, steps = trainer.update, iter(range(99))
+
+    def update(*arguments):
+        if next(steps) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    words = ["train", "--from", trained, "--data", days[1], "-p", "epochs=3", "-p", "validations=1"]
+    monkeypatch.setattr(trainer, "update", update)
+    said = command(*words, "-p", "batch_size=64")
+    assert "--resume" in said
+    monkeypatch.setattr(trainer, "update", real)
+    left = next((home / "runs").glob("*-unfinished"))
+    resumed = Run.load(command("train", "--resume", left).splitlines()[-1])
+    at_once = Run.load(command(*words, "-p", "batch_size=64").splitlines()[-1])
+    for name in ("model.safetensors", "config.json", "predictions.parquet"):
+        assert (resumed.folder / name).read_bytes() == (at_once.folder / name).read_bytes()
