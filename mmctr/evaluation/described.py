@@ -24,13 +24,15 @@ WHOLE = "whole"
 class Description:
     """An item in its parts; a part that is not there says nothing.
 
-    tags: of the catalog. text, image: features, float32 [width], or None.
+    tags: of the catalog. text, image: features, float32 [width], or None. item: the one that parts
+    were taken from, 0 for none.
     """
 
     title: str = ""
     tags: tuple[int, ...] = ()
     text: np.ndarray | None = None
     image: np.ndarray | None = None
+    item: int = 0
 
     @classmethod
     def of_item(cls, catalog: Catalog, item: int) -> "Description":
@@ -38,7 +40,7 @@ class Description:
         both = (catalog.text_features, catalog.image_features)
         text, image = (None if values is None else values[item] for values in both)
         tags = tuple(tag for tag in catalog.tags[item].tolist() if tag)
-        return cls(str(catalog.titles[item]), tags, text, image)
+        return cls(str(catalog.titles[item]), tags, text, image, item)
 
     def without(self, part: str) -> "Description":
         """The same without one of its parts: text, image or tags."""
@@ -79,13 +81,14 @@ class Prospects:
         return self.transformer.transform(features)[0].astype(np.float32)
 
     def neighbours(self, described: Description, count: int = 6) -> pd.DataFrame:
-        """Items whose embedding is most like that of a description: item, cosine."""
+        """Other items whose embedding is most like that of a description: item, cosine."""
         vector = self.vector(described)
         if vector is None:
             return pd.DataFrame(columns=["item", "cosine"])
-        likeness = self._unit[1:] @ unit_vectors(vector[None])[0]
-        items = np.argsort(-likeness, kind="stable")[:count] + 1
-        return pd.DataFrame({"item": items, "cosine": likeness[items - 1]})
+        likeness = self._unit @ unit_vectors(vector[None])[0]
+        order = np.argsort(-likeness, kind="stable")
+        items = order[(order > 0) & (order != described.item)][:count]
+        return pd.DataFrame({"item": items, "cosine": likeness[items]})
 
     def scores(self, described: Description) -> pd.DataFrame:
         """Predicted probabilities of a click by each user of the sample, a column a variant.

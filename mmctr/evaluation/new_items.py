@@ -243,13 +243,13 @@ def worth_in_words(table: pd.DataFrame) -> str:
     if table.empty:
         return "What text and image add for new items is not known without a run of ids beside."
     said = [
-        f"{line.difference:+z.3f} for {line.group} items ({line.strategy}; 95% interval "
+        f"{line.difference:+z.3f} on {line.group} items ({line.strategy}, 95% interval "
         f"{line.low:+z.3f} to {line.high:+z.3f}, "
         + ("more than chance" if line.p_holm < LEVEL else "could be chance")
         + (", few clicks)" if line.clicks < LEAST else ")")
         for line in table.itertuples()
     ]
-    return f"Beside ids, text and image are worth in AUC within the group: {listed(said)}."
+    return f"Text and image add to the AUC of ids: {listed(said)}, each within its group."
 
 
 def gains(trial: Trial, strategy: str, baseline: str = IDS, least: int = 3) -> pd.DataFrame:
@@ -289,7 +289,7 @@ def gains_in_words(table: pd.DataFrame, strategy: str) -> str:
 
 def notes(table: pd.DataFrame) -> list[str]:
     """A note for each item of a table of gains: what it was, what it became, and its clicks."""
-    return [f"{line.before:.2f} → {line.after:.2f}, {line.clicks}" for line in table.itertuples()]
+    return [f"{line.before:.2f} → {line.after:.2f} ({line.clicks})" for line in table.itertuples()]
 
 
 def sharing(model: DIN) -> DIN:

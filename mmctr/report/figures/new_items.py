@@ -14,11 +14,12 @@ def auc_by_newness(table: pd.DataFrame) -> go.Figure:
     """
     kinds = list(dict.fromkeys(table["against"]))
     # One above the other: side by side, systems and intervals would not fit a phone.
-    figure = make_subplots(len(kinds), 1, vertical_spacing=0.2, subplot_titles=kinds)
+    figure = make_subplots(len(kinds), 1, vertical_spacing=0.26, subplot_titles=kinds)
     for row, kind in enumerate(kinds, start=1):
         part = table[table["against"] == kind]
         counts = part.groupby("group", sort=False)["clicks"].first()
         labels = [f"{group}<br>{count:,} clicks" for group, count in counts.items()]
         add_groups(figure, part, labels, row=row, col=1)
+    figure.update_xaxes(title_text="Target, by its clicks in train")
     figure.update_yaxes(title_text="AUC (0.5 is chance)")
-    return figure.update_layout(template="mmctr", height=640, legend_y=1.06)
+    return figure.update_layout(template="mmctr", height=700, legend_y=1.06)

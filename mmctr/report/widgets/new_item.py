@@ -72,8 +72,8 @@ class NewItemView:
         image = f'<img class="cover" src="{picture}" alt="">' if picture else ""
         columns = [
             ("Nearest items", self._neighbours(described)),
-            ("Users by what they clicked", self._by_tag(scores)),
-            ("Users who would click it first", self._users(scores)),
+            ("By a tag of the history: highest, lowest", self._by_tag(scores)),
+            ("Users with the highest score", self._users(scores)),
         ]
         body = "".join(f"<div><h5>{name}</h5>{inner}</div>" for name, inner in columns)
         return (
@@ -207,7 +207,7 @@ class NewItemExplorer(ipywidgets.VBox):
         """Take what is chosen of an item: all of it, its text, picture or tags."""
         catalog, parts = self.view.catalog, TAKE[self.take.value]
         other = Description.of_item(catalog, item)
-        taken = {part: getattr(other, part) for part in parts}
+        taken = {part: getattr(other, part) for part in parts} | {"item": item}
         taken |= {"title": other.title} if "text" in parts else {}
         described = replace(self.described, **taken)
         self.described = described
@@ -226,6 +226,6 @@ def _line(name: str, note: str, score: float, highest: float) -> str:
     width = 100 * score / max(highest, 1e-9)
     return (
         f'<div class="row" title="{escape(note)}"><span class="title">{escape(name)}<br>'
-        f'<span class="quiet">{escape(note)}</span></span><span class="bar">'
+        f'<span class="quiet">{escape(note)}</span></span><span class="share">'
         f'<i style="width:{width:.0f}%"></i></span><span class="number">{score:.2f}</span></div>'
     )
