@@ -193,10 +193,13 @@ class NewItemExplorer(ipywidgets.VBox):
 
     def _drop(self) -> None:
         if self.upload.value:
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "picture"
-                path.write_bytes(bytes(self.upload.value[-1]["content"]))
-                self.show_picture(path)
+            self._uploaded(bytes(self.upload.value[-1]["content"]))
+
+    def _uploaded(self, content: bytes) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "picture"
+            path.write_bytes(content)
+            self.show_picture(path)
 
     def _find(self) -> None:
         text = self.search.value.strip()
@@ -225,7 +228,7 @@ def _line(name: str, note: str, score: float, highest: float) -> str:
     """A line of a list: a name, a note below it, a bar and a score."""
     width = 100 * score / max(highest, 1e-9)
     return (
-        f'<div class="row" title="{escape(note)}"><span class="title">{escape(name)}<br>'
-        f'<span class="quiet">{escape(note)}</span></span><span class="share">'
+        f'<div class="row" title="{escape(note)}"><span class="title">{escape(name)}'
+        f'<span class="note quiet">{escape(note)}</span></span><span class="share">'
         f'<i style="width:{width:.0f}%"></i></span><span class="number">{score:.2f}</span></div>'
     )
