@@ -23,7 +23,7 @@ from mmctr.training.prediction import predict
 NEW, COLD, WARM = "new", "cold", "warm"
 WITHIN, AGAINST_ALL = "Negatives of the same group", "Negatives of all items"
 LEAST = 30  # clicks and negatives of a group, below which its figures say little
-RESAMPLES = 500  # of the users
+RESAMPLES = 2000  # of the users: p-values stay small for many strategies and groups
 STAND_IN = 20_000  # rows that are scored again where identities are withheld
 BLOCK = 4096  # rows that are scored by cosine at once
 
@@ -241,7 +241,10 @@ def worth(scores: dict[str, np.ndarray], rows: Impressions, group: pd.Series) ->
 def worth_in_words(table: pd.DataFrame) -> str:
     """What content is worth for which items, in a sentence; the table is that of worth."""
     if table.empty:
-        return "What text and image add for new items is not known without a run of ids beside."
+        return (
+            "What text and image are worth for new items is not known: a report with ids beside "
+            "other strategies tells (mmctr report --strategies v1,v4,ids)."
+        )
     said = [
         f"{line.difference:+z.3f} on {line.group} items ({line.strategy}, 95% interval "
         f"{line.low:+z.3f} to {line.high:+z.3f}, "

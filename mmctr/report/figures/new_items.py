@@ -14,7 +14,8 @@ def auc_by_newness(table: pd.DataFrame) -> go.Figure:
     """
     kinds = list(dict.fromkeys(table["against"]))
     # One above the other: side by side, systems and intervals would not fit a phone.
-    figure = make_subplots(len(kinds), 1, vertical_spacing=0.26, subplot_titles=kinds)
+    shape = {"rows": max(1, len(kinds)), "cols": 1, "subplot_titles": kinds or None}
+    figure = make_subplots(**shape, vertical_spacing=0.26)
     for row, kind in enumerate(kinds, start=1):
         part = table[table["against"] == kind]
         counts = part.groupby("group", sort=False)["clicks"].first()

@@ -134,7 +134,7 @@ class NewItemExplorer(ipywidgets.VBox):
         )
         self.upload = ipywidgets.FileUpload(accept="image/*", description="Picture")
         self.take = ipywidgets.Dropdown(options=list(TAKE), **panel.labelled("Take"))
-        self.search = panel.text_field("", "words of a title, or an item id")
+        self.search = panel.text_field("Item")
         self.found = panel.Panel(self._press, label="Items to take parts of", live=True)
         self.told = panel.Panel(self._press, label="What could not be done", live=True)
         self.seen = panel.Panel(self._press, label="The item and who would click it", live=True)
