@@ -229,6 +229,6 @@ def _line(name: str, note: str, score: float, highest: float) -> str:
     width = 100 * score / max(highest, 1e-9)
     return (
         f'<div class="row" title="{escape(note)}"><span class="title">{escape(name)}'
-        f'<span class="note quiet">{escape(note)}</span></span><span class="share">'
+        f'<span class="below quiet">{escape(note)}</span></span><span class="share">'
         f'<i style="width:{width:.0f}%"></i></span><span class="number">{score:.2f}</span></div>'
     )
