@@ -206,10 +206,11 @@ class Trial:
             )
         return (
             f"A stand-in: these data keep no items from train, so the identity (id and popularity) "
-            f"of a tenth of the items is withheld from the trained models; {items:,} items then "
-            f"count as new, with {clicks:,} clicks among {len(self.rows):,} rows of valid. The "
-            "models were trained on clicks of these items, so this is an upper bound: truly new "
-            "ones are ranked worse. An import with --split new-items shows the real thing."
+            f"of a tenth of the items is withheld from the trained models. With those that have no "
+            f"click in train {items:,} items count as new, with {clicks:,} clicks among "
+            f"{len(self.rows):,} rows of valid. The models were trained on clicks of the withheld "
+            "items, so this is an upper bound: an import with --split new-items shows the real "
+            "thing."
         )
 
 
