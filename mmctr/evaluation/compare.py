@@ -7,7 +7,7 @@ from pandas.io.formats.style import Styler
 from mmctr.data.dataset import Dataset
 from mmctr.data.impressions import Impressions
 from mmctr.runs.run import Run
-from mmctr.training.metrics import bootstrap_auc, interval
+from mmctr.training.metrics import auc, bootstrap_auc, interval
 
 RESAMPLES = 1000  # of the users: the smallest p-value is 2 / 1001
 TIMES = ["training (s)", "fusion (s)"]
@@ -67,10 +67,10 @@ def styled(means: pd.DataFrame) -> Styler:
     return means.style.hide().format(formats, na_rep="–", escape="html")
 
 
-def mean_probabilities(runs: list[Run]) -> dict[str, np.ndarray]:
-    """The predicted probabilities of each strategy, averaged over its seeds, float64 [n]."""
+def probabilities(runs: list[Run]) -> dict[str, np.ndarray]:
+    """The predicted probabilities of each strategy's runs, float64 [runs, n]."""
     return {
-        strategy: np.mean([run.predictions["probability"] for run in found], 0, dtype=np.float64)
+        strategy: np.stack([run.predictions["probability"] for run in found]).astype(np.float64)
         for strategy, found in by_strategy(runs).items()
     }
 
@@ -92,15 +92,31 @@ def differences_to(
     Columns: difference, low, high, p, p_holm. Users are resampled, each draw is the same for all
     runs. p is two-sided; p_holm is corrected for the number of other systems.
     """
-    runs = [run for of_one in systems.values() for run in of_one]
-    scores = np.stack([run.predictions["probability"].to_numpy() for run in runs])
-    samples = bootstrap_auc(rows.user, rows.label, scores, resamples=resamples)
-    names = np.repeat(list(systems), [len(of_one) for of_one in systems.values()])
+    scores = {
+        name: np.stack([run.predictions["probability"] for run in of_one])
+        for name, of_one in systems.items()
+    }
+    return paired(baseline, scores, rows.user, rows.label, resamples=resamples)
+
+
+def paired(
+    baseline: str,
+    systems: dict[str, np.ndarray],
+    user: np.ndarray,
+    label: np.ndarray,
+    *,
+    resamples: int,
+) -> pd.DataFrame:
+    """`differences_to` of any scores of rows, by system: those of its runs, [runs, n]."""
+    samples = bootstrap_auc(user, label, np.concatenate([*systems.values()]), resamples=resamples)
+    names = np.repeat(list(systems), [len(scores) for scores in systems.values()])
+    means = {
+        name: np.mean([auc(label, score) for score in scores]) for name, scores in systems.items()
+    }
     found = {}
     for name in [name for name in systems if name != baseline]:
         draws = samples[:, names == name].mean(axis=1) - samples[:, names == baseline].mean(axis=1)
-        gap = mean_auc(systems[name]) - mean_auc(systems[baseline])
-        found[name] = (gap, *interval(draws), p_value(draws))
+        found[name] = (means[name] - means[baseline], *interval(draws), p_value(draws))
     columns = ["difference", "low", "high", "p"]
     table = pd.DataFrame.from_dict(found, orient="index", columns=columns)
     return table.assign(p_holm=holm(table["p"].to_numpy(np.float64)))
@@ -155,7 +171,7 @@ def verdict(
         f"On {dataset.name} ({kind}) {name} has the highest valid AUC, {best['AUC']:.4f}, {seeds}"
     )
     beside = [f"{other} {value:.4f}" for other, value in (references or {}).items()]
-    words += f"; beside it: {_listed(beside)}." if beside else "."
+    words += f"; beside it: {listed(beside)}." if beside else "."
     clear = differences["p_holm"] < LEVEL
     if clear.any():
         words += f" It is better by more than chance than {_leads(differences[clear])}."
@@ -179,7 +195,7 @@ def _leads(differences: pd.DataFrame) -> str:
         f"{-line.low:z.4f}, corrected p = {line.p_holm:.3f})"
         for line in differences.itertuples()
     ]
-    return _listed(leads)
+    return listed(leads)
 
 
 def setting(runs: list[Run], dataset: Dataset) -> str:
@@ -190,7 +206,7 @@ def setting(runs: list[Run], dataset: Dataset) -> str:
     names = set().union(*given)
     differing = sorted(name for name in names if len({str(one.get(name)) for one in given}) > 1)
     alike = (
-        f"Beware: the runs also differ in {_listed(differing)}."
+        f"Beware: the runs also differ in {listed(differing)}."
         if differing
         else "All runs share every parameter but strategy and seed."
     )
@@ -198,20 +214,11 @@ def setting(runs: list[Run], dataset: Dataset) -> str:
         f"Scored on the valid split of {dataset.name}: {len(rows):,} {words.rows} of "
         f"{len(np.unique(rows.user)):,} users and {dataset.catalog.n_items:,} items; trained on "
         f"{len(dataset.train):,} {words.rows} with seed{'s' if len(seeds) > 1 else ''} "
-        f"{_listed(list(map(str, seeds)))}, up to {given[0]['epochs']} "
+        f"{listed(list(map(str, seeds)))}, up to {given[0]['epochs']} "
         f"epoch{'s' if given[0]['epochs'] > 1 else ''}. {alike}"
     )
 
 
-def coldest(groups: pd.DataFrame) -> str:
-    """AUC of each system in the first group, in words. Columns as of metrics.auc_by_group."""
-    if groups.empty:
-        return "No group has both clicks and non-clicks."
-    first = groups[groups["group"] == groups["group"].iloc[0]].sort_values("auc", ascending=False)
-    found = [f"{line.system} {line.auc:.3f}" for line in first.itertuples()]
-    return f"In group {first['group'].iloc[0]} ({first['rows'].iloc[0]:,} rows): {_listed(found)}."
-
-
-def _listed(words: list[str]) -> str:
+def listed(words: list[str]) -> str:
     """Words as an enumeration: "a, b and c"."""
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)

@@ -35,6 +35,8 @@ from mmctr.runs.provenance import describe, provenance
 from mmctr.runs.run import Run
 from mmctr.training.config import configs
 
+OF_RUNS = ("05_compare", "09_new_items")  # notebooks that read all runs of their report
+
 
 def make_report(
     data: Path,
@@ -69,6 +71,7 @@ def make_report(
         chosen |= {name: parameters.get(name) for name in ("epochs", "max_history")}
         pages.append(Page("06_ablation", "06_ablation", chosen))
     pages += _studies(dataset)
+    pages.append(Page("09_new_items", "09_new_items", {"data": str(dataset.folder)}))
     planned = Report(out, describe(dataset), strategies, seeds, pages, provenance=provenance())
     report = _begin(planned, out, notebooks)
     with alone(report.folder, "being made by"):
@@ -176,10 +179,10 @@ def _make_page(page: Page, report: Report, out: Path, notebooks: Path) -> bool:
     try:
         if page.notebook == "04_attention":
             page.parameters["run"] = str(_best_run(report).folder)
-        elif page.notebook == "05_compare":
+        elif page.notebook in OF_RUNS:
             _best_run(report)
             page.parameters["report"] = str(report.folder)
-        compared = report.runs if page.notebook == "05_compare" else []
+        compared = report.runs if page.notebook in OF_RUNS else []
         inputs = execution.hash_of(
             execution.library_hash(),
             execution.source_of(notebooks / f"{page.notebook}.ipynb"),

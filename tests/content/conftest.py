@@ -85,7 +85,7 @@ def clip(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_items():
     """A function that writes a folder of items with covers; what it writes is reproducible."""
 

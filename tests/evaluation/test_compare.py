@@ -238,15 +238,6 @@ def test_setting_names_the_data_and_what_else_differs(tiny, tiny_run, tmp_path):
     assert "Beware: the runs also differ in epochs." in found
 
 
-def test_coldest_is_the_first_group_in_words():
-    groups = pd.DataFrame(
-        {"group": ["0", "0", "1+"], "system": ["v1", "ids", "v1"], "auc": [0.6, 0.7, 0.9]}
-        | {"rows": [1200, 1200, 5]}
-    )
-    assert compare.coldest(groups) == "In group 0 (1,200 rows): ids 0.700 and v1 0.600."
-    assert "No group" in compare.coldest(groups[:0])
-
-
 def test_equal_strategies_differ_by_nothing(rows, tmp_path):
     runs = [made_run(tmp_path, name, 1, 1.0, rows) for name in ("provided:a", "provided:b")]
     for run in runs:
@@ -270,8 +261,8 @@ def test_one_strategy_alone_is_compared_with_nothing(runs, rows):
     )
 
 
-def test_probabilities_are_averaged_over_seeds(runs):
-    means = compare.mean_probabilities(runs)
-    assert list(means) == ["v1", "v2", "v4"]
+def test_probabilities_are_those_of_each_seed(runs):
+    found = compare.probabilities(runs)
+    assert list(found) == ["v1", "v2", "v4"]
     both = [run.predictions["probability"] for run in runs if run.strategy == "v2"]
-    np.testing.assert_allclose(means["v2"], (both[0] + both[1]) / 2)
+    np.testing.assert_allclose(found["v2"], np.stack(both))

@@ -127,6 +127,19 @@ def test_compare(tiny_report):
     assert figures(notebook) == 4
 
 
+def test_new_items(tiny_report, tiny):
+    notebook, values = of_report(tiny_report, "09_new_items")
+    clicks = tiny.train_clicks()
+    assert not values["real"]
+    assert len(tiny.catalog.ids[1:]) // 10 <= values["new"] <= 30 + (clicks[1:] == 0).sum()
+    assert {"v1", "v4", "cosine of text", "cosine of image", "oracle"} == set(values["auc"])
+    assert "A stand-in: these data keep no items from train" in said(notebook)
+    assert figures(notebook) == 1, "without a run of ids there is no difference to show"
+    page = (tiny_report.folder / "09_new_items.html").read_text(encoding="utf-8")
+    assert '<div class="mmctr-panel">' in page
+    assert "widget-view" not in said(notebook)
+
+
 def test_an_unfinished_run_is_gone_on_with(monkeypatch, workplace, tiny, tiny_folder, tmp_path):
     small = configs(epochs=2, embedding_dim=8, heads=2, hidden=(16,), batch_size=256)
     whole = train(tiny, "v1", *small, tmp_path)
@@ -252,7 +265,7 @@ def test_training_with_fields_new_items_and_impressions(workplace):
     pq.write_table(table.append_column("held_out", held_out), path)
     small = {"epochs": 1, "embedding_dim": 4, "strategy": "v1", "bilinear": False}
     notebook, values = execute("03_train", workplace, data=str(folder), **small)
-    assert "### New items" in said(notebook)
+    assert "Negatives of all items" in said(notebook)
     assert "GAUC by impression" in said(notebook)
     assert Run.load(values["run"]).summary["dataset"]["negatives"] == "shown"
 

@@ -29,6 +29,7 @@ SIMPLE = {
         f"display({{{pages.FIGURE!r}: {FIGURE}}}, raw=True)\n"
         f"display({{{pages.CAPTION!r}: 'See <b>this</b>', 'text/html': 'lab'}}, raw=True)",
     ),
+    "09_new_items": ("data = ''\nreport = ''", "print('new items of', report)"),
 }
 
 

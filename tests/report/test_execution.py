@@ -27,6 +27,7 @@ def test_a_failing_notebook_leaves_the_others(tmp_path, tiny_folder, monkeypatch
         "03_train_v4_seed1",
         "04_attention",
         "05_compare",
+        "09_new_items",
     ]
     overview = (out / "index.html").read_text()
     assert "Cell 4: ValueError: &lt;b&gt;no&lt;/b&gt; luck" in overview
@@ -58,14 +59,14 @@ def test_a_dead_kernel_is_named_with_its_cell_and_papermill_s_notices_are_not_sh
 def test_a_report_that_is_asked_for_again_runs_nothing(again, capsys):
     first, executed = again()
     assert executed == [page.name for page in first.pages]
-    before = (first.folder / "05_compare.html").read_text()
+    before = (first.folder / "09_new_items.html").read_text()
     capsys.readouterr()
     second, executed = again()
     assert executed == []
     assert second.folder == first.folder
     assert second.runs == first.runs
     assert len(second.load_runs()) == 2
-    assert (second.folder / "05_compare.html").read_text() == before
+    assert (second.folder / "09_new_items.html").read_text() == before
     told = capsys.readouterr().err
     assert all(f"{page.name}: reused" in told for page in second.pages)
 
@@ -80,7 +81,7 @@ def test_a_killed_report_goes_on_where_it_was(again):
     manifest.write_text(json.dumps(values))
     resumed, executed = again()
     assert resumed.folder == report.folder
-    assert executed == ["03_train_v1_seed1", "04_attention", "05_compare"]
+    assert executed == ["03_train_v1_seed1", "04_attention", "05_compare", "09_new_items"]
     assert resumed.runs == report.runs
 
 
@@ -104,7 +105,7 @@ def test_only_what_depends_on_a_changed_input_runs(again):
     nbformat.write(notebook, path)
     changed, executed = again()
     assert changed.folder != report.folder
-    assert executed == ["02_embeddings", "05_compare"]  # that one names its report
+    assert executed == ["02_embeddings", "05_compare", "09_new_items"]  # those name their report
     assert "changed" in (changed.folder / "02_embeddings.html").read_text()
     assert (changed.folder / "notebooks" / "01_explore.ipynb").exists()
     # Outputs that were saved with a notebook are no change of it.
@@ -113,11 +114,11 @@ def test_only_what_depends_on_a_changed_input_runs(again):
     assert again()[1] == []
     # A parameter of training: what trains, and what names the report. (04 looks at the same run.)
     _, executed = again(parameters={"epochs": 2})
-    assert executed == ["03_train_v4_seed1", "03_train_v1_seed1", "05_compare"]
+    assert executed == ["03_train_v4_seed1", "03_train_v1_seed1", "05_compare", "09_new_items"]
     # Fewer strategies: the runs are there already, but another one is the best.
     worse = min(report.load_runs(), key=lambda run: run.summary["metrics"]["auc"])
     _, executed = again([worse.strategy])
-    assert executed == ["04_attention", "05_compare"]
+    assert executed == ["04_attention", "05_compare", "09_new_items"]
 
 
 def test_a_run_that_was_deleted_is_trained_again(again):
@@ -133,7 +134,7 @@ def test_a_run_that_was_deleted_is_trained_again(again):
 
 def test_a_changed_library_runs_everything(again, monkeypatch):
     monkeypatch.setattr(execution, "library_hash", lambda: "changed")
-    assert len(again()[1]) == 6
+    assert len(again()[1]) == 7
 
 
 KILLED = """

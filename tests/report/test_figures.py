@@ -70,6 +70,9 @@ EXAMPLES = {
     ),
     "rate_bars": lambda: figures.data.rate_bars(RATES, x_title="Hour", y_title="Click rate (%)"),
     "auc_by_group": lambda: figures.training.auc_by_group(GROUPS, "Clicks"),
+    "auc_by_newness": lambda: figures.new_items.auc_by_newness(
+        pd.concat([GROUPS.assign(against=kind, clicks=[3, 4]) for kind in ("same", "all")])
+    ),
     "attention_heads": lambda: figures.attention.attention_heads(
         HEADS, np.array(["", ATTACK, ""]), np.array(["", "<0007>", "x-2"])
     ),
@@ -121,6 +124,7 @@ def test_every_figure_has_an_example():
         if function.__module__ == f"{figures.__name__}.{module}" and not name.startswith("_")
     }
     helpers = {"strategy_color", "assign_colors", "as_text", "new_figure", "error_bars"}
+    helpers |= {"add_groups"}
     assert found - helpers - {"item_maps"} == set(EXAMPLES)
 
 
@@ -196,6 +200,10 @@ def test_values_survive():
     groups = EXAMPLES["auc_by_group"]().data[0]
     assert (list(groups.customdata), list(groups.y)) == (["0", "1+"], [0.5, 0.7])
     assert list(groups.error_y.array) == pytest.approx([0.1, 0.1])
+    newness = EXAMPLES["auc_by_newness"]()
+    assert [list(trace.y) for trace in newness.data] == [[0.5, 0.7], [0.5, 0.7]]
+    assert [trace.showlegend for trace in newness.data] == [True, False]
+    assert newness.layout.xaxis2.ticktext == ("0<br>3 clicks", "1+<br>4 clicks")
     box = EXAMPLES["distributions"]().data[0]
     parts = (box.lowerfence, box.q1, box.median, box.q3, box.upperfence)
     assert [part[0] for part in parts] == pytest.approx([0.4, 2, 4, 6, 7.6])

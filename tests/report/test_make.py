@@ -24,12 +24,14 @@ def test_pages_run_in_order_with_their_parameters(made, tiny_folder):
         "03_train_v1_seed1",
         "04_attention",
         "05_compare",
+        "09_new_items",
     ]
     assert not report.failed
     assert {run.strategy for run in report.load_runs()} == {"v4", "v1"}
     best = max(report.load_runs(), key=lambda run: run.summary["metrics"]["auc"])
     assert f"looking at {best.folder}" in (report.folder / "04_attention.html").read_text()
     assert f"comparing {report.folder}" in (report.folder / "05_compare.html").read_text()
+    assert f"new items of {report.folder}" in (report.folder / "09_new_items.html").read_text()
     assert str(tiny_folder) in (report.folder / "01_explore.html").read_text()
 
 
@@ -79,7 +81,7 @@ def test_names_that_links_cannot_hold_are_mended_and_doubles_dropped(tmp_path, t
     report = make_report(data, ["v1", "v1"], [1, 1], tmp_path / "reports", notebooks=notebooks)
     assert report.folder.name.startswith("100-1-")
     assert report.dataset["name"] == "100% #1"
-    assert len(report.pages) == 5
+    assert len(report.pages) == 6
     assert "recorded no run" in report.failed[0].error
 
 

@@ -16,11 +16,14 @@ from PIL import Image
 from mmctr.content.fusion import item_embeddings
 from mmctr.data.impressions import Impressions
 from mmctr.evaluation import explain
+from mmctr.evaluation.described import Description
+from mmctr.evaluation.new_items import Trial
 from mmctr.evaluation.similarity import nearest
 from mmctr.model.din import DIN, DINConfig
 from mmctr.report.widgets import panel as panels
 from mmctr.report.widgets.attention import AttentionExplorer, AttentionView, explore_attention
 from mmctr.report.widgets.items import ItemExplorer, ItemView
+from mmctr.report.widgets.new_item import NewItemExplorer, NewItemView, explore_new_item
 from mmctr.training.prediction import predict
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "'&amp;<b>")
@@ -284,6 +287,12 @@ def every_html(tiny, tiny_run, embeddings):
     yield items.found.html
     items.search.value = '"><img src=y onerror=alert(1)>'
     yield items.found.html
+    new = NewItemExplorer(NewItemView(Trial.of(tiny, [tiny_run])))
+    yield from (new.view.page(), new.seen.html)
+    new.search.value = "a"
+    yield new.found.html
+    new.title.value = "<script>alert(3)</script>"
+    yield new.told.html
 
 
 def test_titles_and_searches_stay_text(tiny, tiny_run, embeddings):
@@ -370,3 +379,70 @@ def test_a_point_of_the_map_shows_its_item(tiny, embeddings):
     assert explorer.item == 250
     assert "not one of the 100 items on the map" in explorer.panel.html
     assert explorer.map.data[-1].x == ()
+
+
+@pytest.fixture
+def describing(tiny, tiny_run):
+    return NewItemExplorer(NewItemView(Trial.of(tiny, [tiny_run])))
+
+
+def shown(explorer):
+    """The numbers of the description: its mean score, its place, and what its parts give."""
+    parts = explorer.seen.html.split('class="number">')[1:]
+    return [part.split("</div>")[0] for part in parts if "</div>" in part[:20]]
+
+
+def test_an_item_is_described_by_parts_of_others(describing, tiny):
+    catalog, prospects = tiny.catalog, describing.view.prospects
+    first = describing.view.items[0]
+    score = prospects.scores(Description.of_item(catalog, first))
+    mean = score["whole"].mean()
+    gained = 100 * (mean - score[["text", "image", "tags"]].mean())
+    expected = [f"{mean:.3f}", *(f"{value:+.1f}".replace("-", "−") for value in gained)]
+    found = shown(describing)
+    assert [found[0], *found[2:5]] == expected
+    assert found[1] == f"{(prospects.usual < mean).mean():.0%}"
+    describing.take.value = "the text of"
+    press(describing.found, "take", 9)
+    other = Description.of_item(catalog, 9)
+    assert describing.title.value == catalog.titles[9]
+    np.testing.assert_array_equal(describing.described.text, other.text)
+    assert describing.described.tags == Description.of_item(catalog, first).tags
+    mixed = prospects.scores(describing.described)["whole"].mean()
+    assert shown(describing)[0] == f"{mixed:.3f}"
+    describing.tags.value = describing.tags.value[:1]
+    assert len(describing.described.tags) == 1
+
+
+def test_a_title_counts_where_its_encoder_is_at_hand(describing, tiny):
+    before = describing.described
+    describing.title.value = "a red boat"
+    assert "does not say by which encoder its text features were made" in describing.told.html
+    assert describing.described is before
+    vector = tiny.catalog.text_features[4]
+    describing.view.encoders.text = lambda title: vector * (title == "a blue boat")
+    describing.title.value = "a blue boat"
+    assert describing.told.html == ""
+    np.testing.assert_array_equal(describing.described.text, vector)
+    assert "<h4>a blue boat</h4>" in describing.seen.html
+
+
+def test_a_picture_counts_where_its_encoder_is_at_hand(describing, tiny, tmp_path):
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30), (200, 0, 0)).save(file, "PNG")
+    describing.view.encoders.image = lambda path: tiny.catalog.image_features[4] * path.is_file()
+    describing._uploaded(b"no picture")
+    assert "The picture was not read: not a picture." in describing.told.html
+    describing._uploaded(file.getvalue())
+    np.testing.assert_array_equal(describing.described.image, tiny.catalog.image_features[4])
+    assert Elements(describing.seen.html).of("img")[0]["src"].startswith("data:image/jpeg;")
+
+
+def test_new_items_without_a_front_end_are_a_page(describing, tiny, tiny_run):
+    trial = Trial.of(tiny, [tiny_run])
+    page = Elements(explore_new_item(trial).data)
+    assert not page.of("button")
+    for item in describing.view.items:
+        assert tiny.catalog.titles[item] in page.text
+    none = replace(trial, models={"provided:a": None})
+    assert "there is none here" in explore_new_item(none).data

@@ -14,6 +14,8 @@ PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8
 STRATEGIES = ("v1", "v2", "v3", "v4", "ids")
 STRATEGY_COLORS = dict(zip(STRATEGIES, PALETTE, strict=False))
 PROVIDED_COLORS = (PALETTE[5], "#999933", "#9A6FD0", "#B5651D")  # of ready-made columns, in order
+# Of what is not trained.
+SYSTEM_COLORS = {"oracle": PALETTE[6], "cosine of text": "#7A6A53", "cosine of image": "#B0A08A"}
 MAIN, SECOND, QUIET = PALETTE[0], PALETTE[3], PALETTE[6]
 GRID = "rgba(128, 128, 128, 0.25)"
 DOTTED = {"color": QUIET, "dash": "dot"}  # a line to compare with
@@ -37,9 +39,9 @@ pio.templates["mmctr"] = go.layout.Template(
 
 
 def strategy_color(strategy: str) -> str:
-    """The colour of a strategy, or of the oracle, the same in every figure."""
-    if strategy == "oracle":
-        return QUIET
+    """The colour of a strategy, or of what needs no training, the same in every figure."""
+    if strategy in SYSTEM_COLORS:
+        return SYSTEM_COLORS[strategy]
     provided = PROVIDED_COLORS[sum(map(ord, strategy)) % len(PROVIDED_COLORS)]
     return STRATEGY_COLORS.get(strategy, provided)
 

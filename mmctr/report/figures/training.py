@@ -86,9 +86,18 @@ def calibration(tables: dict[str, pd.DataFrame], strategy: str, rate: str) -> go
 def auc_by_group(table: pd.DataFrame, group_title: str) -> go.Figure:
     """AUC with interval by group, one series for each system. Columns: group, auc, low, high,
     rows, system."""
-    figure = style.new_figure(group_title, "AUC (0.5 is chance)")
+    figure = make_subplots(1, 1)
     rows = table.groupby("group", sort=False)["rows"].first()
-    place = {group: number for number, group in enumerate(rows.index)}
+    add_groups(figure, table, [f"{group}<br>{count:,} rows" for group, count in rows.items()])
+    figure.update_xaxes(title_text=group_title).update_yaxes(title_text="AUC (0.5 is chance)")
+    return figure.update_layout(template="mmctr")
+
+
+def add_groups(
+    figure: go.Figure, table: pd.DataFrame, labels: list[str], row: int = 1, col: int = 1
+) -> None:
+    """Draw AUC with interval by group into a plot of a figure; labels: of the groups in order."""
+    place = {group: number for number, group in enumerate(table["group"].drop_duplicates())}
     systems = list(table["system"].unique())
     for number, system in enumerate(systems):
         part = table[table["system"] == system]
@@ -100,11 +109,15 @@ def auc_by_group(table: pd.DataFrame, group_title: str) -> go.Figure:
             error_y=style.error_bars(part, "auc"),
             mode="lines+markers",
             name=style.as_text(system),
+            legendgroup=system,
+            showlegend=row == col == 1,
             line={"color": style.strategy_color(system), "width": 1},
             marker_size=8,
             customdata=part["group"].astype(str),
             hovertemplate="%{customdata}: AUC %{y:.4f}",
+            row=row,
+            col=col,
         )
-    figure.add_hline(0.5, line=style.DOTTED)
-    labels = [f"{group}<br>{count:,} rows" for group, count in rows.items()]
-    return figure.update_xaxes(tickvals=list(place.values()), ticktext=labels, zeroline=False)
+    figure.add_hline(0.5, line=style.DOTTED, row=row, col=col)
+    ticks = {"tickvals": list(place.values()), "ticktext": labels, "zeroline": False}
+    figure.update_xaxes(**ticks, row=row, col=col)

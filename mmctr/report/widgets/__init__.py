@@ -1,1 +1,2 @@
-"""Explorers for JupyterLab: an impression and its attention, and items with their neighbours."""
+"""Explorers for JupyterLab: an impression and its attention, items with their neighbours, and an
+item that is described."""

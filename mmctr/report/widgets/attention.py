@@ -195,11 +195,7 @@ class Seen:
         if self.rows.probability is not None:
             truth = self.rows.probability[self.row]
             facts.append(("Truth", f"{truth:.3f}", f"the simulation's{unchanged}"))
-        cells = "".join(
-            f'<div class="fact"><div class="quiet">{name}</div><div class="number">{number}</div>'
-            f'<div class="quiet">{note}</div></div>'
-            for name, number, note in facts
-        )
+        cells = "".join(panel.fact_html(*fact) for fact in facts)
         target = panel.tile_html(
             self.catalog,
             self.target,

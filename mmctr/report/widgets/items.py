@@ -8,7 +8,6 @@ import pandas as pd
 import plotly.graph_objects as go
 from IPython.display import HTML
 
-from mmctr.data.catalog import Catalog
 from mmctr.data.dataset import Dataset
 from mmctr.evaluation.similarity import cosine, nearest
 from mmctr.report.figures import embeddings, style
@@ -50,7 +49,9 @@ class ItemView:
             near = nearest(embedding, item, NEIGHBOURS)
             likeness = cosine(embedding, np.full(len(near), item), near)
             lines = "".join(
-                _row(self.catalog, other, f"{value:.2f}", key=f"{name} {other}" if buttons else "")
+                panel.row_html(
+                    self.catalog, other, f"{value:.2f}", key=f"{name} {other}" if buttons else ""
+                )
                 for other, value in zip(near.tolist(), likeness, strict=True)
             )
             swatch = f'<span class="swatch" style="background:{style.strategy_color(name)}">'
@@ -131,16 +132,3 @@ class ItemExplorer(ipywidgets.VBox):
 
     def _press(self, _action: str, value: int) -> None:
         self.show(value)
-
-
-def _row(catalog: Catalog, item: int, number: str, *, key: str) -> str:
-    """An item as one line: small cover, title, number; a button if there is a key."""
-    title, told = panel.title_of(catalog, item), panel.tooltip(catalog, item)
-    inner = (
-        f'{panel.cover_html(catalog, item)}<span class="title">{escape(title)}</span>'
-        f'<span class="number">{number}</span>'
-    )
-    if not key:
-        return f'<div class="row" title="{escape(told)}">{inner}</div>'
-    named = {"class": "row", "data-key": key, "title": told}
-    return panel.button_html(inner, "show", item, named)

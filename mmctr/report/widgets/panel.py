@@ -1,4 +1,4 @@
-"""Explorers for JupyterLab: what attention reads in a history, and which items are alike.
+"""Explorers for JupyterLab: what attention reads, which items are alike, who clicks a new one.
 
 An explorer is made of ipywidgets and of panels: HTML that Python writes, with buttons that call
 back. Titles are data of strangers: every one of them goes through `escape`. Where nobody can press
@@ -169,3 +169,24 @@ def button_html(inner: str, action: str, value: int, attributes: dict[str, str])
     told = {"data-key": f"{action}{value}", "data-action": action, "data-value": f"{value}"}
     words = "".join(f' {name}="{escape(text)}"' for name, text in (told | attributes).items())
     return f'<button type="button"{words}>{inner}</button>'
+
+
+def row_html(catalog: Catalog, item: int, number: str, *, key: str = "") -> str:
+    """An item as one line: small cover, title, number; a button if there is a key."""
+    title, told = title_of(catalog, item), tooltip(catalog, item)
+    inner = (
+        f'{cover_html(catalog, item)}<span class="title">{escape(title)}</span>'
+        f'<span class="number">{number}</span>'
+    )
+    if not key:
+        return f'<div class="row" title="{escape(told)}">{inner}</div>'
+    named = {"class": "row", "data-key": key, "title": told}
+    return button_html(inner, "show", item, named)
+
+
+def fact_html(name: str, number: str, note: str) -> str:
+    """A number that stands out, its name above and a note below it."""
+    return (
+        f'<div class="fact"><div class="quiet">{name}</div><div class="number">{number}</div>'
+        f'<div class="quiet">{note}</div></div>'
+    )
