@@ -32,7 +32,7 @@ SWITCHES = {
     "levels in history": ("levels_in_history", False, True),
     "weight averaging": ("averaging", 0.0, 0.97),
     "fresh negatives": ("fresh_negatives", False, True),
-    "identity dropout": ("identity_dropout", 0.0, 0.05),
+    "identity dropout": ("identity_dropout", 0.0, 0.2),
 }
 
 

@@ -1,10 +1,14 @@
 """The model's parameters: each module of the paper is a switch."""
 
-from typing import Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveInt
 
 from mmctr.config import Config
+
+
+# What models were made with before a parameter existed, where that is not today's default.
+EARLIER: dict[str, Any] = {"identity_dropout": 0.0}
 
 
 class DINConfig(Config):
@@ -33,7 +37,7 @@ class DINConfig(Config):
     recency: bool = True
     levels_in_history: bool = True
     max_history: int = Field(64, ge=1, le=10_000)
-    identity_dropout: float = Field(0.0, ge=0, lt=1)
+    identity_dropout: float = Field(0.2, ge=0, lt=1)
     min_clicks: PositiveInt = 1
     item_fields: bool = True
     user_fields: bool = True
@@ -44,3 +48,8 @@ class DINConfig(Config):
     hidden: tuple[PositiveInt, ...] = Field((128, 64), min_length=1)
     batch_norm: bool = True
     dropout: float = Field(0.2, ge=0, lt=1)
+
+    @classmethod
+    def stated(cls, parameters: dict[str, Any]) -> Self:
+        """The parameters that a run or a saved model states; ConfigError names a bad one."""
+        return cls.of(**EARLIER | parameters)

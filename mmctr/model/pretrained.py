@@ -88,7 +88,7 @@ class Pretrained(ModelHubMixin):
         Raises RunError unless they fit; no memory is taken before their shapes are known to.
         """
         try:
-            config = DINConfig.of(**model)
+            config = DINConfig.stated(model)
             # On the meta device a model has shapes, but no memory, however large it claims to be.
             with torch.device("meta"):
                 expected = cls.of_sizes(config, **sizes).state_dict()

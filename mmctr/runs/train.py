@@ -112,7 +112,7 @@ def train_from(origin: Run, dataset: Dataset, train_config: TrainConfig, runs: P
     items and tags begin as those of a new model do. Raises RunError for data that the run cannot
     serve.
     """
-    model = DINConfig.of(**origin.config["model"])
+    model = DINConfig.stated(origin.config["model"])
     return train(dataset, origin.strategy, model, train_config, runs, origin=origin)
 
 
@@ -127,7 +127,7 @@ def resume(folder: Path, dataset: Dataset) -> Run:
     unfinished = UnfinishedRun.load(folder)
     unfinished.require_same(dataset)
     begun = unfinished.config
-    model, training = DINConfig.of(**begun["model"]), TrainConfig.of(**begun["training"])
+    model, training = DINConfig.stated(begun["model"]), TrainConfig.of(**begun["training"])
     origin = origin_of(begun, unfinished.folder)
     runs = unfinished.folder.parent
     return train(dataset, begun["strategy"], model, training, runs, unfinished, origin)

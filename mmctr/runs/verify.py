@@ -104,7 +104,7 @@ def rerun(run: Run, dataset: Dataset, runs: Path) -> tuple[Run, str]:
     for other data than the run's, and where the run that it started from is not as it was.
     """
     require_same(run.summary["dataset"], dataset, run.folder)
-    model = DINConfig.of(**run.config["model"])
+    model = DINConfig.stated(run.config["model"])
     training = TrainConfig.of(**run.config["training"])
     origin = origin_of(run.config, run.folder)
     again = train(dataset, run.strategy, model, training, runs, origin=origin)

@@ -30,3 +30,12 @@ def test_wrong_values_are_refused_in_one_sentence(values, message):
         DINConfig.of(**values)
     assert "\n" not in str(error.value)
     assert str(error.value).endswith(".")
+
+
+def test_what_a_run_from_before_does_not_name_is_as_it_was_then():
+    assert DINConfig.stated({}).identity_dropout == 0 < DINConfig().identity_dropout
+    assert DINConfig.stated({"identity_dropout": 0.1, "heads": 2}) == DINConfig(
+        identity_dropout=0.1, heads=2
+    )
+    with pytest.raises(ConfigError, match="'heads' is 0"):
+        DINConfig.stated({"heads": 0})

@@ -43,6 +43,18 @@ def test_a_run_is_such_a_folder_too(tiny, tiny_run):
     np.testing.assert_array_equal(predict(model, tiny.valid), tiny_run.predictions["probability"])
 
 
+def test_a_model_from_before_identities_were_hidden_is_read_as_it_was(tiny, tmp_path):
+    model = DIN.for_catalog(configs(hidden=(4,), identity_dropout=0)[0], tiny.catalog, None)
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for name in ("identity_dropout", "min_clicks"):
+        del config["model"][name]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    np.testing.assert_array_equal(
+        predict(DIN.from_pretrained(tmp_path), tiny.valid), predict(model, tiny.valid)
+    )
+
+
 def test_a_model_without_a_run_has_a_plain_card_over_an_older_one(tiny, saved):
     model = DIN.for_catalog(configs(hidden=(4,))[0], tiny.catalog, None)
     model.save_pretrained(saved)
