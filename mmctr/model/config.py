@@ -6,7 +6,6 @@ from pydantic import Field, PositiveInt
 
 from mmctr.config import Config
 
-
 # What models were made with before a parameter existed, where that is not today's default.
 EARLIER: dict[str, Any] = {"identity_dropout": 0.0}
 
