@@ -20,6 +20,7 @@ QUESTIONS = {
     "05_compare": "Which strategy is best, by how much, could it be chance, what does it cost?",
     "06_ablation": "What is each part of the model worth?",
     "07_search": "Which parameters are best, and which of them matter?",
+    "10_backtest": "What does a warm start cost and save, and how quickly does a model grow old?",
 }
 
 

@@ -1,5 +1,23 @@
 """Plotly figures, by what they show: DataFrames in, Figure out."""
 
-from mmctr.report.figures import attention, comparison, data, embeddings, search, style, training
+from mmctr.report.figures import (
+    attention,
+    backtest,
+    comparison,
+    data,
+    embeddings,
+    search,
+    style,
+    training,
+)
 
-__all__ = ["attention", "comparison", "data", "embeddings", "search", "style", "training"]
+__all__ = [
+    "attention",
+    "backtest",
+    "comparison",
+    "data",
+    "embeddings",
+    "search",
+    "style",
+    "training",
+]
