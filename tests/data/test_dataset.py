@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,6 +10,7 @@ import pytest
 
 from mmctr.data import dataset as dataset_module
 from mmctr.data.dataset import Dataset, check
+from mmctr.data.schema import SPLITS
 from mmctr.errors import DataError
 from tests.data.folders import (
     FILES,
@@ -339,3 +341,15 @@ def test_clicks_are_known_as_of_a_rows_time(tmp_path):
     assert dataset.known_clicks(train).tolist() == [0, 0, 0, 0], "none counts itself"
     assert train.levels.tolist() == [[0, 0]] * 4
     assert test.levels.tolist() == [[1, 9]], "four times the mean of four items"
+
+
+def test_where_train_is_the_newest_rows_the_clicks_of_all_are_known(tmp_path):
+    times = {name: {"time": [10, 20, 30, 40][: len(FILES[name]["user_id"])]} for name in SPLITS}
+    whole = load_changed(tmp_path, times)
+    assert whole.known_rows is whole.train
+    newest = replace(
+        whole, splits=whole.splits | {"train": whole.train.select([2])}, known=whole.train
+    )
+    assert newest.train_clicks().tolist() == whole.train_clicks().tolist() == [0, 1, 0, 1, 0]
+    row = replace(whole.valid.select([0]), target=np.array([3]), time=np.array([21]))
+    assert newest.known_clicks(row).tolist() == whole.known_clicks(row).tolist() == [1]

@@ -85,6 +85,10 @@ def test_what_is_not_there_is_one_sentence(displayed, monkeypatch, tmp_path, tin
     monkeypatch.setenv("MMCTR_HOME", str(tmp_path))
     with pytest.raises(RunError, match="run mmctr search first"):
         notebook.open_study("")
+    with pytest.raises(RunError, match="run mmctr backtest first"):
+        notebook.open_backtest("")
+    with pytest.raises(RunError, match="20241231 is not a readable backtest"):
+        notebook.open_backtest(20241231)
     with pytest.raises(RunError, match="is not a finished run"):
         notebook.open_run("nothing", tiny)
     with pytest.raises(ConfigError, match=r"has no runs on .*: choose another report or data"):
