@@ -128,8 +128,9 @@ class Backtest:
             for row in window[name]
         ]
         table = pd.DataFrame(rows).assign(time=lambda t: pd.to_datetime(t["time"]))
-        numbers = [c for c in table if table[c].dtype == object and c not in ("group", "system")]
-        return table.astype(dict.fromkeys(set(numbers) - {"start"}, float))
+        # JSON has no NaN: a column of numbers may hold None.
+        missing = [c for c in table.select_dtypes(object) if c not in ("group", "system", "start")]
+        return table.astype(dict.fromkeys(missing, float))
 
 
 def backtest(

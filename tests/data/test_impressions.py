@@ -189,7 +189,7 @@ def test_history_hashes_of_no_rows(tmp_path):
 def test_joined_rows_keep_what_all_parts_have(tmp_path):
     data = load_with_fields(tmp_path)
     parts = list(data.splits.values())
-    rows = joined([parts[0], replace(parts[1], levels=None), parts[2].select(slice(0, 0))])
+    rows = joined([parts[0], replace(parts[1], levels=None), parts[0].select(slice(0, 0))])
     assert histories(rows) == histories(parts[0]) + histories(parts[1])
     for name in ("user", "target", "label", "time", "impression", "fields"):
         found = getattr(rows, name)

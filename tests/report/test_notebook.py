@@ -85,10 +85,6 @@ def test_what_is_not_there_is_one_sentence(displayed, monkeypatch, tmp_path, tin
     monkeypatch.setenv("MMCTR_HOME", str(tmp_path))
     with pytest.raises(RunError, match="run mmctr search first"):
         notebook.open_study("")
-    with pytest.raises(RunError, match="run mmctr backtest first"):
-        notebook.open_backtest("")
-    with pytest.raises(RunError, match="20241231 is not a readable backtest"):
-        notebook.open_backtest(20241231)
     with pytest.raises(RunError, match="is not a finished run"):
         notebook.open_run("nothing", tiny)
     with pytest.raises(ConfigError, match=r"has no runs on .*: choose another report or data"):
@@ -121,6 +117,14 @@ def test_names_that_papermill_read_as_numbers_are_found(
         notebook.open_runs(2.5, tiny)
     with pytest.raises(RunError, match="20241231"):
         notebook.open_study(20241231)
+
+
+def test_a_backtest_that_is_not_there_is_one_sentence(displayed, monkeypatch, tmp_path):
+    monkeypatch.setenv("MMCTR_HOME", str(tmp_path))
+    with pytest.raises(RunError, match="run mmctr backtest first"):
+        notebook.open_backtest("")
+    with pytest.raises(RunError, match="20241231 is not a readable backtest"):
+        notebook.open_backtest(20241231)
 
 
 @pytest.mark.parametrize("nothing", [None, "", "null", False])
