@@ -129,7 +129,8 @@ class Backtest:
         ]
         table = pd.DataFrame(rows).assign(time=lambda t: pd.to_datetime(t["time"]))
         # JSON has no NaN: a column of numbers may hold None.
-        missing = [c for c in table.select_dtypes(object) if c not in ("group", "system", "start")]
+        numbers = [c for c in table if c not in ("time", "group", "system", "start")]
+        missing = [c for c in numbers if table[c].dtype == object]
         return table.astype(dict.fromkeys(missing, float))
 
 
