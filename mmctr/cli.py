@@ -1,4 +1,4 @@
-"""The command line: mmctr data|features|train|predict|recommend|search|verify|rerun|report.
+"""The command line: mmctr data|features|train|predict|recommend|search|backtest|report, and more.
 
 Commands check what can be checked at once, parse and print; the work is in the library. Heavy
 imports are local to a command and follow its checks, so that `mmctr --help` and a wrong word are
@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 import mmctr
+from mmctr.cli_backtest import backtest_command
 from mmctr.cli_data import data_app, features_app
 from mmctr.cli_runs import ClickRate, print_references, run_with_data, runs_app
 from mmctr.config import in_words, parse_pairs
@@ -168,6 +169,9 @@ def search_command(
     print(study.pairs)
     parameters = {"study": str(folder)}
     print(make_page("07_search", dataset, parameters, home() / "reports" / folder.name))
+
+
+app.command("backtest", epilog=LISTED)(backtest_command)
 
 
 @app.command("report", epilog=LISTED)

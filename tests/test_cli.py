@@ -229,6 +229,7 @@ def test_errors_are_one_sentence_and_status_1(monkeypatch, capsys, tiny_folder, 
         ),
         (["search", "--strategy", "v9"], "Strategy 'v9' is unknown"),
         (["search", "--data", "nowhere"], "nowhere is not a folder"),
+        (["backtest", "--data", "nowhere"], "nowhere is not a folder"),
         (["report", "--strategies", "v1,v9"], "Strategy 'v9' is unknown"),
         (["report", "--seeds", "1,-1"], "Parameter 'seed' is -1"),
         (["report", "--data", "nowhere"], "nowhere is not a folder"),
@@ -285,7 +286,7 @@ def test_the_run_s_own_data_that_are_gone_are_named(monkeypatch, capsys, tiny_ru
     assert (status, err) == (1, f"mmctr: {sentence}\n")
 
 
-@pytest.mark.parametrize("command", ["train", "search", "report"])
+@pytest.mark.parametrize("command", ["train", "search", "backtest", "report"])
 def test_every_parameter_is_listed_where_p_is_explained(command):
     done = subprocess.run(
         [sys.executable, "-m", "mmctr", command, "--help"],

@@ -26,13 +26,15 @@ from mmctr.files import existing_folder
 class Dataset:
     """A folder in the challenge's files, loaded and validated.
 
-    row_fields: those whose codes rows have, the users', then the context's.
+    row_fields: those whose codes rows have, the users', then the context's. known: the rows whose
+    clicks are known, where train holds only the newest of them.
     """
 
     folder: Path
     catalog: Catalog
     splits: dict[str, Impressions]
     row_fields: tuple[Field, ...] = ()
+    known: Impressions | None = None
 
     @classmethod
     def load(cls, folder: Path | str, fields: tuple[Field, ...] | None = None) -> "Dataset":
@@ -204,15 +206,21 @@ class Dataset:
             ]
         )
 
+    @property
+    def known_rows(self) -> Impressions:
+        """The rows whose clicks are known: those of train, and what was learned from before."""
+        return self.train if self.known is None else self.known
+
     def train_clicks(self) -> np.ndarray:
-        """How often each item was clicked as a train target, int64 [n_items + 1]."""
-        clicked = self.train.target[self.train.label == 1]
+        """How often each item was clicked as a target that is known, int64 [n_items + 1]."""
+        rows = self.known_rows
+        clicked = rows.target[rows.label == 1]
         return np.bincount(clicked, minlength=self.catalog.n_items + 1)
 
     @cached_property
     def popularity(self) -> Popularity:
         """Train clicks over time; only where train has times."""
-        return Popularity(self.train, self.catalog.n_items)
+        return Popularity(self.known_rows, self.catalog.n_items)
 
     def levels(self, rows: Impressions) -> np.ndarray:
         """likes_level and views_level of each target, int8 [n, 2], as of its time if known."""

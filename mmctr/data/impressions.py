@@ -4,7 +4,7 @@ Histories are slices of one flat array, stored once however many rows share them
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -121,6 +121,24 @@ def load_impressions(
     return Impressions(
         *(user, target, label, end - length[history], end, flat),
         **{name: np.concatenate(parts) for name, parts in further.items() if parts},
+    )
+
+
+def joined(parts: Sequence[Impressions]) -> Impressions:
+    """The rows of several parts, one part after another; a field that one lacks is None."""
+    shifts = np.cumsum([0, *(len(part.history_items) for part in parts)])
+    moved = [
+        vars(
+            replace(part, history_start=part.history_start + by, history_end=part.history_end + by)
+        )
+        for part, by in zip(parts, shifts, strict=False)
+    ]
+    columns = {name: [part[name] for part in moved] for name in moved[0]}
+    return Impressions(
+        **{
+            name: None if any(v is None for v in values) else np.concatenate(values)
+            for name, values in columns.items()
+        }
     )
 
 

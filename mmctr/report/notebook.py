@@ -17,6 +17,7 @@ from mmctr.data.dataset import Dataset
 from mmctr.data.demo import find_data
 from mmctr.data.wording import stated
 from mmctr.errors import ConfigError, MMCTRError, RunError
+from mmctr.evaluation.backtest import FACTS, Backtest
 from mmctr.evaluation.study import Study, find_studies
 from mmctr.files import DEMO, find, home
 from mmctr.report.figures.style import assign_colors
@@ -119,6 +120,23 @@ def open_study(study: Given) -> Study:
     say(f"Study: {found.folder.name}, {found.done} trials of strategy {strategy}.")
     _say_data(found.facts["dataset"])
     return found
+
+
+def open_backtest(backtest: Given) -> Backtest:
+    """A backtest by its folder; without one the latest below runs."""
+    name = text(backtest)
+    there = sorted((home() / "runs").glob(f"*/{FACTS}"), key=lambda path: path.stat().st_mtime)
+    folders = [find(name)] if name else [path.parent for path in there]
+    if not folders:
+        raise RunError("There is no backtest yet: run mmctr backtest first.")
+    tested = Backtest.load(folders[-1])
+    facts, done = tested.facts, len(tested.windows)
+    say(
+        f"Backtest: {tested.folder.name}, {done} of {facts['windows']} windows, strategy "
+        f"{facts['strategy']}, seed {facts['parameters']['seed']}."
+    )
+    _say_data(facts["dataset"])
+    return tested
 
 
 def record(**values: object) -> None:

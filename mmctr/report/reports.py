@@ -21,6 +21,7 @@ QUESTIONS = {
     "06_ablation": "What is each part of the model worth?",
     "07_search": "Which parameters are best, and which of them matter?",
     "09_new_items": "How well are items ranked that nobody has clicked yet?",
+    "10_backtest": "What does a warm start cost and save, and how quickly does a model grow old?",
 }
 
 

@@ -10,18 +10,18 @@ class FreshNegatives:
     """Train rows whose negatives can be drawn anew, in the way in which they were drawn before."""
 
     def __init__(self, dataset: Dataset) -> None:
-        rows = dataset.train
-        number = np.unique(rows.user, return_inverse=True)[1]
-        clicked = rows.label == 1
+        rows, known = dataset.train, dataset.known_rows
+        users, number = np.unique(known.user, return_inverse=True)
+        clicked = known.label == 1
         catalog = dataset.catalog
         by_clicks = dataset.negative_sampling == "popularity"
         weight = dataset.train_clicks() if by_clicks else np.ones(catalog.n_items + 1)
         if catalog.held_out is not None:
             weight = weight * (catalog.held_out == 0)
-        items = rows.target[clicked].astype(np.int64)
+        items = known.target[clicked].astype(np.int64)
         self.sampler = NegativeSampler(weight, number[clicked], items)
-        self.rows, self.negatives = rows, np.flatnonzero(~clicked)
-        self.user = number[self.negatives]
+        self.rows, self.negatives = rows, np.flatnonzero(rows.label != 1)
+        self.user = np.searchsorted(users, rows.user[self.negatives])
         self.popularity = None if rows.levels is None else dataset.popularity
 
     def targets(self, rng: np.random.Generator) -> np.ndarray:

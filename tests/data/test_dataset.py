@@ -12,6 +12,7 @@ from mmctr.data import cache
 from mmctr.data import dataset as dataset_module
 from mmctr.data.dataset import Dataset, check
 from mmctr.data.fields import Field
+from mmctr.data.schema import SPLITS
 from mmctr.errors import DataError
 from tests.data.folders import (
     FILES,
@@ -393,3 +394,15 @@ def test_users_are_found_by_what_the_user_s_tables_call_them(tmp_path):
     assert dataset.users(["0008", "ann", "<i>", "ann"]).tolist() == [8, 7, 9, 7]
     with pytest.raises(DataError, match=r"Found user '8', expected one of the 3 users of"):
         dataset.users(["ann", "8"])
+
+
+def test_where_train_is_the_newest_rows_the_clicks_of_all_are_known(tmp_path):
+    times = {name: {"time": [10, 20, 30, 40][: len(FILES[name]["user_id"])]} for name in SPLITS}
+    whole = load_changed(tmp_path, times)
+    assert whole.known_rows is whole.train
+    newest = replace(
+        whole, splits=whole.splits | {"train": whole.train.select([2])}, known=whole.train
+    )
+    assert newest.train_clicks().tolist() == whole.train_clicks().tolist() == [0, 1, 0, 1, 0]
+    row = replace(whole.valid.select([0]), target=np.array([3]), time=np.array([21]))
+    assert newest.known_clicks(row).tolist() == whole.known_clicks(row).tolist() == [1]

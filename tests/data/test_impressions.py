@@ -1,5 +1,6 @@
 """Impressions of files made by hand, and sharing of histories."""
 
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -12,9 +13,22 @@ from hypothesis import strategies as st
 
 from mmctr.data import impressions, parquet, schema
 from mmctr.data.dataset import Dataset
-from mmctr.data.impressions import Impressions, distinct_histories, history_hashes, load_impressions
+from mmctr.data.impressions import (
+    Impressions,
+    distinct_histories,
+    history_hashes,
+    joined,
+    load_impressions,
+)
 from mmctr.errors import DataError
-from tests.data.folders import FILES, TRUTH, histories, load_changed, write_folder
+from tests.data.folders import (
+    FILES,
+    TRUTH,
+    histories,
+    load_changed,
+    load_with_fields,
+    write_folder,
+)
 from tests.fuzz.cases import limited_memory
 from tests.fuzz.datasets import claiming
 
@@ -170,6 +184,20 @@ def test_history_hashes_are_equal_where_histories_are(rows, block):
 def test_history_hashes_of_no_rows(tmp_path):
     rows = load_changed(tmp_path, {}).train.select(np.array([], dtype=np.int64))
     assert len(history_hashes(rows)) == 0
+
+
+def test_joined_rows_keep_what_all_parts_have(tmp_path):
+    data = load_with_fields(tmp_path)
+    parts = list(data.splits.values())
+    rows = joined([parts[0], replace(parts[1], levels=None), parts[0].select(slice(0, 0))])
+    assert histories(rows) == histories(parts[0]) + histories(parts[1])
+    for name in ("user", "target", "label", "time", "impression", "fields"):
+        found = getattr(rows, name)
+        assert found.tolist() == np.concatenate([getattr(p, name) for p in parts[:2]]).tolist()
+        assert found.dtype == getattr(parts[0], name).dtype
+    assert rows.levels is None and rows.probability is None
+    alone = joined(parts[:1])
+    assert all(np.array_equal(v, getattr(parts[0], name)) for name, v in vars(alone).items())
 
 
 def test_rows_of_the_demo_share_their_groups_history(tiny, tiny_folder):

@@ -64,8 +64,9 @@ def of_report(report, page):
 
 
 def test_all_five_run_in_a_report(tiny_report):
-    # 06_ablation is asked for singly; 07_search needs a study (tests/test_search.py).
-    alone = {"06_ablation", "07_search"}
+    # 06_ablation is asked for singly; 07_search needs a study, 10_backtest a backtest
+    # (tests/evaluation/).
+    alone = {"06_ablation", "07_search", "10_backtest"}
     assert {page.notebook for page in tiny_report.pages} | alone == {
         path.stem for path in FOLDER.glob("*.ipynb")
     }

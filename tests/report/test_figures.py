@@ -36,6 +36,11 @@ TRIALS = pd.DataFrame(
 RATES = pd.DataFrame(
     {"value": ["a", "<b>"], "rows": [1200, 3], "rate": [0.25, 0.5]} | {"low": 0.2, "high": 0.6}
 )
+TESTED = pd.DataFrame(
+    {"window": [1, 2] * 3, "time": pd.to_datetime(["2024-01-01", "2024-02-01"] * 3)}
+    | {"system": np.repeat(["cold start", "warm start", "popularity"], 2), "group": "new"}
+    | {"auc": [0.7, 0.8, 0.71, 0.79, 0.5, 0.6], "low": 0.4, "high": 0.9}
+)
 EXAMPLES = {
     "history_lengths": lambda: figures.data.history_lengths({"train": np.array([0, 1, 1, 3])}),
     "popularity": lambda: figures.data.popularity(np.array([5, 0, 9, 1])),
@@ -106,6 +111,16 @@ EXAMPLES = {
         1,
     ),
     "search_slices": lambda: figures.search.search_slices(TRIALS, {"rate": True, "hidden": False}),
+    "auc_over_time": lambda: figures.backtest.auc_over_time(TESTED),
+    "auc_by_group_over_time": lambda: figures.backtest.auc_by_group_over_time(
+        pd.concat([TESTED, TESTED.assign(group="cold")])
+    ),
+    "differences_over_time": lambda: figures.backtest.differences_over_time(
+        TESTED[:4].assign(difference=[0, 0, 0.01, -0.01], low=-0.02, high=0.02)
+    ),
+    "seconds_over_time": lambda: figures.backtest.seconds_over_time(
+        TESTED[:4].assign(seconds=[1.0, 2.0, 1.0, 1.5], rows=10)
+    ),
     "differences": lambda: figures.comparison.differences(
         pd.DataFrame(
             {"strategy": ["v1"], "difference": [-0.1], "low": [-0.2], "high": [-0.05]}
@@ -133,7 +148,7 @@ def test_figures_are_labelled_and_leave_the_background_to_the_page(name):
     figure = EXAMPLES[name]()
     assert isinstance(figure, go.Figure)
     assert figure.data
-    assert figure.layout.xaxis.title.text
+    assert any(axis.title.text for axis in figure.select_xaxes())  # of panels, the lowest
     # Names on an axis speak for themselves; numbers need a title.
     named = all(isinstance(value, str) for trace in figure.data for value in trace.y)
     assert named or figure.layout.yaxis.title.text
@@ -368,3 +383,19 @@ def test_calibration_has_a_plot_for_each_table():
     assert [note.text for note in figure.layout.annotations] == ["as trained", "corrected"]
     assert figure.layout.yaxis.title.text == "Observed click rate"
     assert [trace.name for trace in figure.data if trace.showlegend] == ["perfect", "model, v1"]
+
+
+def test_a_backtest_keeps_its_colours_and_windows_apart():
+    figure = EXAMPLES["auc_over_time"]()
+    lines = {trace.name: trace for trace in figure.data}
+    assert list(lines["warm start"].y) == [0.71, 0.79]
+    assert list(lines["cold start"].error_y.array) == pytest.approx([0.2, 0.1])
+    assert lines["popularity"].line.dash == "dot" and lines["popularity"].error_y.array is None
+    shift = lines["warm start"].x - lines["cold start"].x
+    assert (shift > np.timedelta64(0)).all() and (shift < np.timedelta64(1, "D")).all()
+    panels = EXAMPLES["auc_by_group_over_time"]()
+    assert [note.text for note in panels.layout.annotations] == ["new", "cold"]
+    assert sum(trace.showlegend for trace in panels.data) == 3
+    for name in ("differences_over_time", "seconds_over_time"):
+        colors = {trace.name: trace.line.color for trace in EXAMPLES[name]().data}
+        assert colors == {n: lines[n].line.color for n in ("cold start", "warm start")}

@@ -119,6 +119,14 @@ def test_names_that_papermill_read_as_numbers_are_found(
         notebook.open_study(20241231)
 
 
+def test_a_backtest_that_is_not_there_is_one_sentence(displayed, monkeypatch, tmp_path):
+    monkeypatch.setenv("MMCTR_HOME", str(tmp_path))
+    with pytest.raises(RunError, match="run mmctr backtest first"):
+        notebook.open_backtest("")
+    with pytest.raises(RunError, match="20241231 is not a readable backtest"):
+        notebook.open_backtest(20241231)
+
+
 @pytest.mark.parametrize("nothing", [None, "", "null", False])
 def test_no_name_is_none_however_it_is_said(
     displayed, monkeypatch, tmp_path, tiny, tiny_run, nothing

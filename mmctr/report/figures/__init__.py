@@ -2,6 +2,7 @@
 
 from mmctr.report.figures import (
     attention,
+    backtest,
     comparison,
     data,
     embeddings,
@@ -13,6 +14,7 @@ from mmctr.report.figures import (
 
 __all__ = [
     "attention",
+    "backtest",
     "comparison",
     "data",
     "embeddings",
