@@ -110,11 +110,7 @@ def _write_owner(source: Source, key: str, columns: list[Column], owner: Owner, 
     fields = [quoted(column_of(column.name)) for column in columns]
     values = ", ".join(f"{c.sql} AS {field}" for c, field in zip(columns, fields, strict=True))
     own = f"SELECT {id_text(source, key)} AS own_id, {values} FROM {{source}}"
-    twice = source.rows(f"SELECT own_id FROM ({own}) GROUP BY 1 HAVING count(own_id) > 1 LIMIT 1")
-    if twice:
-        raise DataError(
-            f"{source.name}, column {key}: found {twice[0][0]} again, expected it once."
-        )
+    source.require_once(id_text(source, key), key, "it")
     table = source.table(
         f"SELECT known.{number}::BIGINT AS {owner}_id, {', '.join(fields)} FROM ({own}) JOIN "
         f"{owner}s AS known ON own_id = known.{own_id} ORDER BY 1"

@@ -195,12 +195,7 @@ def fused_columns(found: Collection[str], recipe: Recipe) -> dict[str, str]:
 
 def _join_counts(source: Source, identity: str, items: Items, key: str) -> dict[str, int]:
     own = f"SELECT {identity} AS own_id FROM {{source}}"
-    if twice := source.rows(
-        f"SELECT own_id FROM ({own}) GROUP BY 1 HAVING count(own_id) > 1 LIMIT 1"
-    ):
-        raise DataError(
-            f"{source.name}, column {key}: found {twice[0][0]} again, expected each item once."
-        )
+    source.require_once(identity, key, "each item")
     ((rows, found),) = source.rows(
         f"SELECT count(*), count(number) FROM ({own}) LEFT JOIN items ON own_id = items.id"
     )

@@ -53,6 +53,16 @@ class Source:
         """Like `rows`, as a table."""
         return self._asked(lambda: self._relation(sql).to_arrow_table())
 
+    def require_once(self, identity: str, column: str, expected: str) -> None:
+        """Raise DataError that names an id, said by SQL of a row, which stands in several rows."""
+        own = f"SELECT {identity} AS own_id FROM {{source}}"
+        sql = f"SELECT own_id FROM ({own}) GROUP BY 1 HAVING count(own_id) > 1 LIMIT 1"
+        if twice := self.rows(sql):
+            raise DataError(
+                f"{self.name}, column {column}: found {twice[0][0]} again, expected {expected} "
+                "once."
+            )
+
     def batches(self, sql: str, size: int) -> Iterator[pa.RecordBatch]:
         """Like `rows`, in parts as they are made."""
         reader = self._asked(lambda: self._relation(sql).to_arrow_reader(size))
