@@ -108,7 +108,7 @@ def rerun(run: Run, dataset: Dataset, runs: Path) -> tuple[Run, str]:
     training = TrainConfig.of(**run.config["training"])
     origin = origin_of(run.config, run.folder)
     again = train(dataset, run.strategy, model, training, runs, origin=origin)
-    before, after = (one.model().state_dict() for one in (run, again))
+    before, after = (one.model().learned_state() for one in (run, again))
     if all(torch.equal(before[name], after[name]) for name in before):
         return again, "The weights are identical, bit for bit."
     first, second = (one.summary["metrics"]["auc"] for one in (run, again))
