@@ -138,7 +138,7 @@ def test_new_items(tiny_report, tiny):
     assert figures(notebook) == 1, "without a run of ids there is no difference to show"
     page = (tiny_report.folder / "09_new_items.html").read_text(encoding="utf-8")
     assert '<div class="mmctr-panel">' in page
-    assert "widget-view" not in said(notebook)
+    assert "widget-view" not in page, "a bar of progress stays in the notebook"
 
 
 def test_an_unfinished_run_is_gone_on_with(monkeypatch, workplace, tiny, tiny_folder, tmp_path):
