@@ -13,8 +13,15 @@ from mmctr.runs.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 # Without dropout, of which each process would draw its own.
-PARAMETERS = {"dropout": 0, "attention_dropout": 0, "epochs": 2, "batch_size": 300}
-PARAMETERS |= {"embedding_dim": 8, "heads": 2, "hidden": [16], "validations": 3, "patience": 9}
+PARAMETERS = {"dropout": 0, "attention_dropout": 0, "identity_dropout": 0, "epochs": 2}
+PARAMETERS |= {
+    "batch_size": 300,
+    "embedding_dim": 8,
+    "heads": 2,
+    "hidden": [16],
+    "validations": 3,
+    "patience": 9,
+}
 
 
 def train(data, home, *, processes, **parameters):

@@ -21,7 +21,7 @@ from tests.fuzz import datasets
 CONFIG, SUMMARY, WEIGHTS = "config.json", "summary.json", "model.safetensors"
 HISTORY, PREDICTIONS = "metrics.jsonl", "predictions.parquet"
 HUGE = (2**31, 2**40, 2**62, 2**64, 10**30, -1, 0)
-DTYPES = {"F32": np.float32, "I32": np.int32, "I8": np.int8, "I64": np.int64}
+DTYPES = {"F32": np.float32, "I32": np.int32, "I8": np.int8, "I64": np.int64, "BOOL": np.bool_}
 Files = dict[str, bytes]
 MUTATIONS: dict[str, datasets.Mutation] = {}
 
