@@ -31,6 +31,7 @@ from mmctr.data.catalog import Catalog
 from mmctr.data.dataset import Dataset
 from mmctr.data.impressions import Impressions
 from mmctr.errors import ConfigError, MMCTRError
+from mmctr.evaluation.new_items import unit_vectors
 from mmctr.files import atomic_path, write_json
 from mmctr.model.din import DIN
 from mmctr.training.config import configs
@@ -65,7 +66,7 @@ def cosine(medium: str) -> System:
 
 def boosted_trees(dataset: Dataset, seed: int) -> Score:
     """Gradient boosting of cosines and tag overlap: what a user would put together."""
-    vectors = [*media(dataset.catalog).values(), unit(tags_of(dataset.catalog))]
+    vectors = [*media(dataset.catalog).values(), unit_vectors(tags_of(dataset.catalog))]
 
     def features(rows: Impressions) -> np.ndarray:
         return np.hstack([cosines(rows, one) for one in vectors])
@@ -120,7 +121,7 @@ def serves(name: str, catalog: Catalog) -> bool:
 def media(catalog: Catalog) -> dict[str, np.ndarray]:
     """Unit vectors of text and image features, as far as there are any."""
     features = {"text": catalog.text_features, "image": catalog.image_features}
-    return {name: unit(values) for name, values in features.items() if values is not None}
+    return {name: unit_vectors(values) for name, values in features.items() if values is not None}
 
 
 def tags_of(catalog: Catalog) -> np.ndarray:
@@ -129,12 +130,6 @@ def tags_of(catalog: Catalog) -> np.ndarray:
     np.put_along_axis(result, catalog.tags, 1, axis=1)
     result[:, 0] = 0
     return result * np.log((catalog.n_items + 1) / np.maximum(result.sum(axis=0), 1))
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors at length 1; zero ones stay zero."""
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.maximum(length, 1e-9)).astype(np.float32)
 
 
 def cosines(rows: Impressions, vectors: np.ndarray, latest: int = 64) -> np.ndarray:

@@ -32,6 +32,7 @@ from mmctr.data.dataset import Dataset
 from mmctr.data.impressions import Impressions
 from mmctr.devices import tuned
 from mmctr.errors import ConfigError, MMCTRError
+from mmctr.evaluation.new_items import unit_vectors
 from mmctr.files import atomic_path, write_json
 from mmctr.model.config import DINConfig
 from mmctr.model.din import DIN
@@ -83,7 +84,7 @@ def popularity(task: Task) -> Iterator[Outcome]:
 def logistic_regression(task: Task) -> Iterator[Outcome]:
     """Popularity, and cosine similarities of the target to the history, by text and by image."""
     catalog, clicks = task.dataset.catalog, task.dataset.train_clicks()
-    media = [_normalised(x) for x in (catalog.text_features, catalog.image_features)]
+    media = [unit_vectors(x) for x in (catalog.text_features, catalog.image_features)]
 
     def features(rows: Impressions) -> np.ndarray:
         columns = [np.log1p(clicks[rows.target])]
@@ -327,10 +328,6 @@ def _facts(folder: Path, name: str, seed: int) -> dict[str, Any]:
 
 def _untimed(score: Callable[[Impressions], np.ndarray], task: Task) -> Outcome:
     return Outcome(score(task.dataset.valid), score(task.dataset.split("test")), [])
-
-
-def _normalised(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
 
 
 def _file(folder: Path, name: str, seed: int, suffix: str) -> Path:

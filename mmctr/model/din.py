@@ -291,17 +291,18 @@ class DIN(Pretrained, nn.Module):
         table = self.embedding(batch.items)
         target, clicked = gather(table, batch.target), table[:, : self.history_width]
         levels, hidden = batch.levels, self._hidden(batch)
+        if levels is None and hidden is None:
+            return target, clicked
+        if levels is None:
+            levels = self.embedding.item_levels[batch.items[batch.target]].long()
+        dim = self.embedding.id.embedding_dim
+        own_id, rest = target[:, :dim], target[:, dim : -2 * dim]
         if hidden is not None:
-            if levels is None:
-                levels = self.embedding.item_levels[batch.items[batch.target]].long()
             levels = levels.masked_fill(hidden[:, None], 0)
             # The vector of padding, which an unknown id has, is zero.
-            own_id, rest = target.tensor_split([self.embedding.id.embedding_dim], dim=1)
-            target = torch.cat([own_id.masked_fill(hidden[:, None], 0), rest], dim=1)
-        if levels is not None:
-            levels = self.embedding.of_levels(levels).to(target.dtype)
-            target = torch.cat([target[:, : -levels.shape[1]], levels], dim=1)
-        return target, clicked
+            own_id = own_id.masked_fill(hidden[:, None], 0)
+        levels = self.embedding.of_levels(levels).to(target.dtype)
+        return torch.cat([own_id, rest, levels], dim=1), clicked
 
     def _hidden(self, batch: Batch) -> Tensor | None:
         """Which rows, bool [n], show no identity of their target; None if all do.

@@ -8,7 +8,7 @@ from benchmarks import new_items
 
 
 def test_cosines_are_those_of_a_loop(tiny):
-    vectors = new_items.unit(tiny.catalog.text_features)
+    vectors = new_items.unit_vectors(tiny.catalog.text_features)
     rows = tiny.valid.select(np.arange(50))
     found = new_items.cosines(rows, vectors, latest=5)
     for row in range(len(rows)):
