@@ -90,7 +90,7 @@ def mmctr(strategy: str, **parameters: object) -> System:
     def system(dataset: Dataset, seed: int) -> Score:
         model_config, training = configs(seed=seed, **parameters)
         torch.manual_seed(seed)
-        embedding = item_embeddings(dataset.catalog, strategy)
+        embedding = item_embeddings(dataset, strategy)
         model = DIN.for_dataset(model_config, dataset, embedding)
         fit(model, dataset, training)
         return lambda rows: predict(model, rows)

@@ -254,7 +254,7 @@ def main() -> None:
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
     try:
         dataset = Dataset.load(arguments.dataset)
-        embedding = item_embeddings(dataset.catalog, STRATEGY)
+        embedding = item_embeddings(dataset, STRATEGY)
         arguments.out.mkdir(parents=True, exist_ok=True)
         systems = arguments.systems.split(",")
         if unknown := [name for name in systems if name not in SYSTEMS]:

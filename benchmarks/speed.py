@@ -102,7 +102,7 @@ class System(ABC):
     def quality(self, folder: Path) -> dict[str, Any]:
         """AUC after one epoch on a dataset, with its 95% interval over users."""
         dataset = Dataset.load(folder)
-        probability = self.one_epoch(dataset, item_embeddings(dataset.catalog, "v4"))
+        probability = self.one_epoch(dataset, item_embeddings(dataset, "v4"))
         rows = dataset.valid
         draws = bootstrap_auc(rows.user, rows.label, probability)[:, 0]
         return {"auc": auc(rows.label, probability), "auc_interval": interval(draws)}

@@ -14,10 +14,12 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
+from mmctr.content.alignment import ContrastiveAlignment
 from mmctr.content.fusion import columns_read, embed, features_by_column
 from mmctr.content.scaling import RootMeanSquareScaler
 from mmctr.content.strategies import IDS, PROVIDED
 from mmctr.data.catalog import Catalog
+from mmctr.data.dataset import Dataset
 from mmctr.errors import ConfigError
 
 Structure = dict[str, Any]  # what JSON holds of an estimator
@@ -27,6 +29,7 @@ LEAVES: dict[type[BaseEstimator], tuple[tuple[str, ...], tuple[str, ...]]] = {
     StandardScaler: (("with_mean", "with_std"), ("mean_", "scale_")),
     PCA: (("whiten",), ("components_", "mean_", "explained_variance_")),
     RootMeanSquareScaler: ((), ("scale_",)),
+    ContrastiveAlignment: (("columns", "dim"), ("mean_", "projection_", "widths_")),
 }
 KNOWN = (*(kind.__name__ for kind in LEAVES), "Pipeline", "ColumnTransformer by slices")
 
@@ -65,7 +68,8 @@ class FittedStrategy:
     def columns(self) -> list[str]:
         """The columns of features that it reads."""
         column = self.name.removeprefix(PROVIDED)
-        return [column] if self.name.startswith(PROVIDED) else columns_read(self.name)
+        read = [column] if self.name.startswith(PROVIDED) else columns_read(self.name)
+        return [name for name in read if name in self.widths]
 
     def embed(self, catalog: Catalog) -> np.ndarray:
         """Embed the items of any catalog: float32 [n_items + 1, width], row 0 zero.
@@ -99,12 +103,13 @@ class FittedStrategy:
 
 
 def fit(
-    catalog: Catalog, strategy: str, dim: int = 128
+    dataset: Dataset, strategy: str, dim: int = 128
 ) -> tuple[np.ndarray | None, FittedStrategy | None]:
-    """`item_embeddings` of a catalog, and what made them; (None, None) for "ids"."""
+    """`item_embeddings` of a dataset, and what made them; (None, None) for "ids"."""
     if strategy == IDS:
         return None, None
-    embedding, transformer = embed(catalog, strategy, dim)
+    catalog = dataset.catalog
+    embedding, transformer = embed(catalog, strategy, dim, dataset.clicks)
     if strategy.startswith(PROVIDED):
         widths = {strategy.removeprefix(PROVIDED): embedding.shape[1]}
     else:
@@ -187,7 +192,7 @@ def _leaf(
     kind: type[BaseEstimator], structure: Structure, arrays: Mapping[str, np.ndarray], place: str
 ) -> Fitted:
     parameters, attributes = LEAVES[kind]
-    leaf = kind(**{name: bool(structure["parameters"][name]) for name in parameters})
+    leaf = kind(**{name: _plain(structure["parameters"][name]) for name in parameters})
     for name in attributes:
         value = arrays.get(f"{place}{name}")
         if value is not None and name in structure["by_column"]:
@@ -198,6 +203,15 @@ def _leaf(
     if "features" in structure:
         leaf.n_features_in_ = int(structure["features"])
     return leaf
+
+
+def _plain(parameter: object) -> object:
+    """A truth, a whole number or a list of such lists; ValueError for anything else."""
+    if isinstance(parameter, list):
+        return [_plain(one) for one in parameter]
+    if not isinstance(parameter, int):
+        raise ValueError(f"a parameter {parameter!r:.60}")
+    return parameter
 
 
 def _by_column(value: np.ndarray) -> bool:

@@ -9,24 +9,31 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import Pipeline
 
 from mmctr.content.scaling import RootMeanSquareScaler
-from mmctr.content.strategies import IDS, PROVIDED, STRATEGIES, require_known
+from mmctr.content.strategies import FROM_CLICKS, IDS, PROVIDED, STRATEGIES, require_known
 from mmctr.data import schema
 from mmctr.data.catalog import Catalog
+from mmctr.data.dataset import Dataset
+from mmctr.data.impressions import Impressions
 from mmctr.errors import ConfigError
 
 
-def item_embeddings(catalog: Catalog, strategy: str, dim: int = 128) -> np.ndarray | None:
+def item_embeddings(dataset: Dataset, strategy: str, dim: int = 128) -> np.ndarray | None:
     """Embed every item by a strategy: float32 [n_items + 1, width], row 0 zero; None for "ids".
 
-    The width is `dim`, less where the data allow fewer components (see `narrowed`), or the column's
-    own for `provided:COLUMN`. Raises ConfigError for an unknown strategy, a missing feature column
+    Of clicks only those of train are read, by v5. The width is `dim`, less where the data allow
+    fewer components (see `narrowed`), or the column's own for `provided:COLUMN`. Raises ConfigError for an unknown strategy, a missing feature column
     or a catalog without items.
     """
-    return None if strategy == IDS else embed(catalog, strategy, dim)[0]
+    return None if strategy == IDS else embed(dataset.catalog, strategy, dim, dataset.clicks)[0]
 
 
-def embed(catalog: Catalog, strategy: str, dim: int = 128) -> tuple[np.ndarray, TransformerMixin]:
-    """Like `item_embeddings`, with the fitted transformer beside it."""
+def embed(
+    catalog: Catalog, strategy: str, dim: int = 128, clicks: Impressions | None = None
+) -> tuple[np.ndarray, TransformerMixin]:
+    """Like `item_embeddings`, with the fitted transformer beside it.
+
+    clicks: the rows of train that are clicks, for strategies that are fitted to them.
+    """
     check_strategy(catalog, strategy)
     if strategy.startswith(PROVIDED):
         features = catalog.provided_embedding(strategy.removeprefix(PROVIDED))
@@ -36,7 +43,7 @@ def embed(catalog: Catalog, strategy: str, dim: int = 128) -> tuple[np.ndarray, 
         transformer = STRATEGIES[strategy](*_columns(catalog), dim)
         _fit_to_sizes(transformer, catalog, strategy)
     with np.errstate(invalid="ignore"):  # shares of no variance: see `explained_variance`
-        fitted = transformer.fit_transform(features[1:]).astype(np.float32)
+        fitted = transformer.fit_transform(features[1:], clicks).astype(np.float32)
     result = np.zeros((catalog.n_items + 1, fitted.shape[1]), dtype=np.float32)
     result[1:] = fitted
     return result, transformer
@@ -155,6 +162,8 @@ def _missing_features(catalog: Catalog, strategy: str) -> str:
     """Which of text and image a strategy reads and the catalog lacks, in words."""
     there, media = features_by_column(catalog), {schema.TEXT_COLUMN: "text"}
     missing = [column for column in columns_read(strategy) if column not in there]
+    if there and strategy in FROM_CLICKS:
+        return ""
     return " and ".join(media.get(column, "image") for column in missing)
 
 

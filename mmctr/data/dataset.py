@@ -211,6 +211,12 @@ class Dataset:
         """The rows whose clicks are known: those of train, and what was learned from before."""
         return self.train if self.known is None else self.known
 
+    @property
+    def clicks(self) -> Impressions:
+        """The known rows that are clicks: what strategies may be fitted to."""
+        rows = self.known_rows
+        return rows.select(np.flatnonzero(rows.label == 1))
+
     def train_clicks(self) -> np.ndarray:
         """How often each item was clicked as a target that is known, int64 [n_items + 1]."""
         rows = self.known_rows

@@ -147,7 +147,8 @@ def backtest(
     """
     configs(**fixed)
     planned = windows(dataset, count)
-    embedding = item_embeddings(dataset.catalog, strategy)
+    # One for all windows, so that weights keep their meaning: of the clicks before the first.
+    embedding = item_embeddings(planned[0].datasets()[0], strategy)
     with alone(folder, "being tested by"):
         _begin(folder, {"strategy": strategy, "windows": count, "parameters": fixed}, dataset)
         for window in tqdm(planned, desc="backtest", unit=" windows"):

@@ -52,7 +52,7 @@ def search(
         )
     require_both_labels(dataset)
     device = find_device(train_config.device)
-    embedding = item_embeddings(dataset.catalog, strategy)
+    embedding = item_embeddings(dataset, strategy)
 
     def objective(trial: Any) -> float:
         proposed = studies.as_parameters(_propose(trial, fixed))

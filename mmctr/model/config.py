@@ -17,6 +17,8 @@ class DINConfig(Config):
     "frozen" as it is, or "finetuned". content_dim: width of that field, None for embedding_dim.
     attention: "dot" or the "mlp" of the original DIN. recency: each head of dot attention learns
     how much less older clicks count.
+    similarity: whether a field counts how like the target is to its history under the item
+    embedding.
     identity_dropout: share of rows whose target's identity (id and popularity levels) is hidden in
     training, as that of items with fewer than min_clicks train clicks always is, so that content,
     tags and fields learn to speak for new items; 0 hides none.
@@ -34,6 +36,7 @@ class DINConfig(Config):
     attention_hidden: tuple[PositiveInt, ...] = Field((512, 256), min_length=1)
     attention_dropout: float = Field(0.1, ge=0, lt=1)
     recency: bool = True
+    similarity: bool = False
     levels_in_history: bool = True
     max_history: int = Field(64, ge=1, le=10_000)
     identity_dropout: float = Field(0.2, ge=0, lt=1)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mmctr.data.catalog import Catalog
 from mmctr.data.dataset import Dataset
@@ -18,6 +19,7 @@ from mmctr.model.config import DINConfig
 from mmctr.model.layers import (
     CONTEXT,
     DNN,
+    SIMILARITY,
     USER_FIELDS,
     BilinearInteraction,
     CrossNetwork,
@@ -27,6 +29,7 @@ from mmctr.model.layers import (
     gather,
 )
 from mmctr.model.pretrained import Pretrained
+from mmctr.model.similarity import HistorySimilarity
 
 FieldSizes = dict[str, list[int]]  # how many codes each field has, by owner
 
@@ -117,6 +120,10 @@ class DIN(Pretrained, nn.Module):
                 for head in range(config.heads)
                 for name in in_history
             }
+        self.similarity = None
+        if config.similarity and content is not None:
+            self.similarity = HistorySimilarity(content.shape[1], config.heads, dim)
+            widths[SIMILARITY] = dim
         self.user_fields = self.context = None
         if config.user_fields and sizes.get("user"):
             self.user_fields = FieldEmbedding(sizes["user"], dim)
@@ -263,6 +270,10 @@ class DIN(Pretrained, nn.Module):
         target, clicked = self._items(batch)
         interest = self.attention(target[:, : self.history_width], clicked, batch.histories)
         fields = [target, interest.to(target.dtype)]
+        if self.similarity:
+            content = self.similarity.as_items(F.embedding(batch.items, self.embedding.content))
+            similar = self.similarity(gather(content, batch.target), content, batch.histories)
+            fields.append(similar.to(target.dtype))
         if self.user_fields or self.context:
             fields.append(self.row_vectors(batch.fields))
         return torch.cat(fields, dim=1)

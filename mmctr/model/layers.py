@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 ITEM_FIELDS, USER_FIELDS, CONTEXT = "item fields", "user fields", "context"
+SIMILARITY = "similarity to the history"
 
 
 class ItemEmbedding(nn.Module):

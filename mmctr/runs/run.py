@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from safetensors import SafetensorError, safe_open
 
-from mmctr.content.fusion import available_strategies, embedding_hash, item_embeddings
+from mmctr.content.fusion import available_strategies, embed, embedding_hash
+from mmctr.content.strategies import FROM_CLICKS, IDS
 from mmctr.data.catalog import Catalog
 from mmctr.data.dataset import Dataset
 from mmctr.data.fields import Field, as_json
@@ -114,11 +115,12 @@ class Run:
 
     def item_embeddings(self, catalog: Catalog) -> np.ndarray | None:
         """Embed a catalog as the run's own was embedded: by the strategy fitted to these items, or
-        by the one that the run it started from had fitted.
+        by the one that was fitted to clicks, or by the run that it started from.
         """
-        if "origin" in self.config and self.carried.strategy is not None:
+        learned = "origin" in self.config or self.strategy in FROM_CLICKS
+        if learned and self.carried.strategy is not None:
             return self.carried.strategy.embed(catalog)
-        return item_embeddings(catalog, self.strategy)
+        return None if self.strategy == IDS else embed(catalog, self.strategy)[0]
 
     def corrected(self, probability: np.ndarray, click_rate: float | None = None) -> np.ndarray:
         """Probabilities where a share of clicks is known, or the one that the run was trained with.

@@ -52,7 +52,7 @@ def train(
     device = find_device(train_config.device)
     started = time.perf_counter()
     if origin is None:
-        embedding, fitted = fit_strategy(dataset.catalog, strategy)
+        embedding, fitted = fit_strategy(dataset, strategy)
     else:
         (embedding, drift), fitted = grown.joined(origin, dataset), origin.carried.strategy
     carried.require_kept(dataset, fitted)

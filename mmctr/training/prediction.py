@@ -76,7 +76,9 @@ class Scorer:
         self.model.to(dtype)
         attention, seen = self.model.attention, vectors[:, : model.history_width]
         self.vectors, self.targets = vectors, attention.as_targets(seen)
-        self.clicks = attention.as_clicks(seen)
+        self.clicks, self.content = attention.as_clicks(seen), None
+        if model.similarity:
+            self.content = model.similarity.as_items(model.embedding.content)
         self.logits = _compiled(self._logits) if compiled else self._logits
 
     @classmethod
@@ -106,6 +108,10 @@ class Scorer:
         vectors, targets = self.vectors.index_select(0, ids), self.targets.index_select(0, ids)
         with tuned(self.device), autocast(self.device, self.precision):
             known = self.model.row_vectors(self._codes(fields)).expand(len(ids), -1)
+            if self.content is not None:
+                own, theirs = (self.content.index_select(0, one) for one in (ids, clicked))
+                similar = self.model.similarity.of_one_history(own, theirs)
+                known = torch.cat([similar.to(known.dtype), known], dim=1)
             logits = self.logits(vectors, targets, self.clicks.index_select(0, clicked), known)
         return logits.float().sigmoid().cpu().numpy()
 

@@ -19,7 +19,7 @@ def test_the_stand_in_trains_as_fuxictr_does(tiny, monkeypatch):
     settings |= {"embedding_dim": 16, "hidden": (64, 32)}
     systems = quality.fuxictr(**settings), quality.fuxictr_by_mmctr(**settings)
     few = replace(tiny, splits=tiny.splits | {"train": tiny.train.select(slice(0, 256))})
-    task = quality.Task(few, item_embeddings(tiny.catalog, "v1"), max_history=5, seed=1)
+    task = quality.Task(few, item_embeddings(tiny, "v1"), max_history=5, seed=1)
     theirs, ours = (next(system(task)).valid for system in systems)
     np.testing.assert_allclose(ours, theirs, atol=0.01 * theirs.std())
 

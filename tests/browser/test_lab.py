@@ -215,7 +215,7 @@ def test_item_explorer(lab):
     columns = explorer.locator(".columns > div")
     for number, strategy in enumerate(("v1", "v2", "v3", "v4")):
         assert columns.nth(number).locator("h5").inner_text() == strategy
-        embedding = fusion.item_embeddings(lab.dataset.catalog, strategy)
+        embedding = fusion.item_embeddings(lab.dataset, strategy)
         near = similarity.nearest(embedding, item, 6)
         lines = columns.nth(number).locator("button")
         found = [int(line.get_attribute("data-value")) for line in lines.all()]

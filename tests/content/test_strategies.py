@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mmctr.content.fusion import available_strategies, item_embeddings
+from mmctr.content.fusion import available_strategies, embed, item_embeddings
 from mmctr.content.strategies import IDS, PROVIDED, STRATEGIES, choices, require_known
 from mmctr.errors import ConfigError
 from mmctr.evaluation.similarity import nearest
@@ -21,7 +21,7 @@ def strategy(request):
 
 @pytest.fixture(scope="module")
 def embedding(strategy, tiny):
-    return item_embeddings(tiny.catalog, strategy, DIM)
+    return item_embeddings(tiny, strategy, DIM)
 
 
 class TestPromises:
@@ -35,16 +35,21 @@ class TestPromises:
         assert embedding[1:].any(axis=1).all()
 
     def test_repetition_gives_the_very_same_result(self, strategy, embedding, tiny):
-        assert np.array_equal(embedding, item_embeddings(tiny.catalog, strategy, DIM))
+        assert np.array_equal(embedding, item_embeddings(tiny, strategy, DIM))
 
     def test_the_order_of_the_items_does_not_matter(self, strategy, embedding, tiny):
         order = np.r_[0, 1 + np.random.default_rng(0).permutation(tiny.catalog.n_items)]
+        number = np.argsort(order).astype(np.int32)
+        moved = tiny.clicks
+        moved = replace(
+            moved, target=number[moved.target], history_items=number[moved.history_items]
+        )
         catalog = replace(
             tiny.catalog,
             text_features=tiny.catalog.text_features[order],
             image_features=tiny.catalog.image_features[order],
         )
-        found = item_embeddings(catalog, strategy, DIM)
+        found = embed(catalog, strategy, DIM, moved)[0]
         # Of a component the sign is arbitrary; what items have to do with each other is not.
         np.testing.assert_allclose(
             found @ found.T, (embedding @ embedding.T)[np.ix_(order, order)], atol=1e-3
@@ -54,11 +59,11 @@ class TestPromises:
         bare = replace(tiny.catalog, text_features=None, image_features=None, provided={})
         assert strategy not in available_strategies(bare)
         with pytest.raises(ConfigError, match=rf"'{strategy}' needs .* features.*choose ids\.$"):
-            item_embeddings(bare, strategy, DIM)
+            embed(bare, strategy, DIM, tiny.clicks)
 
     def test_items_of_a_kind_lie_together(self, strategy, tmp_path):
         """A checkerboard: the nearest neighbour of every item is of its own kind."""
-        found = item_embeddings(checkerboard(tmp_path).catalog, strategy, dim=4)
+        found = item_embeddings(checkerboard(tmp_path), strategy, dim=4)
         kinds = [KIND[nearest(found, item, 1)[0]] for item in range(1, len(KIND))]
         assert kinds == KIND[1:].tolist()
 
@@ -75,5 +80,5 @@ def test_an_unknown_name_is_one_sentence_with_all_that_there_are(name):
     with pytest.raises(ConfigError) as raised:
         require_known(name)
     assert str(raised.value) == (
-        f"Strategy {name!r} is unknown: choose one of v1, v2, v3, v4, ids or provided:COLUMN."
+        f"Strategy {name!r} is unknown: choose one of v1, v2, v3, v4, v5, ids or provided:COLUMN."
     )

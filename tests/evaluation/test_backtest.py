@@ -57,7 +57,7 @@ def trained(data, embedding, weights=None, fresh=None):
 
 
 def test_every_start_is_what_training_by_hand_gives(tested, dataset):
-    embedding = item_embeddings(dataset.catalog, "v1")
+    embedding = item_embeddings(dataset, "v1")
     planned, warm, found = windows(dataset, 3), None, tested.auc.query("group == 'all'")
     clicked = np.zeros(dataset.catalog.n_items + 1)
     for number, window in enumerate(planned, start=1):

@@ -56,7 +56,7 @@ def explorer(tiny, tiny_run):
 
 @pytest.fixture(scope="module")
 def embeddings(tiny):
-    return {name: item_embeddings(tiny.catalog, name) for name in ("v1", "v4")}
+    return {name: item_embeddings(tiny, name) for name in ("v1", "v4")}
 
 
 def attention_explorer(run, dataset):

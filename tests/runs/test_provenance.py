@@ -29,7 +29,7 @@ def test_the_summary_says_what_a_result_rests_on(tiny, tiny_run):
     assert summary["versions"]["mmctr"] == version("mmctr")
     assert set(summary["git"] or {"commit", "dirty"}) == {"commit", "dirty"}
     assert summary["hardware"]["cores"] == os.cpu_count()
-    assert summary["item_embedding_sha256"] == embedding_hash(item_embeddings(tiny.catalog, "v4"))
+    assert summary["item_embedding_sha256"] == embedding_hash(item_embeddings(tiny, "v4"))
     assert summary["config"] == config
     learned = [weight for weight in tiny_run.model().parameters() if weight.requires_grad]
     assert summary["parameters"] == sum(weight.numel() for weight in learned)

@@ -131,7 +131,7 @@ def test_scores_that_are_no_numbers_are_not_written(tiny, tmp_path, wrong):
 def test_a_scorer_predicts_what_the_model_does(tiny, attention, precision, tolerance):
     torch.manual_seed(0)
     config = DINConfig.of(attention=attention, max_history=3, hidden=[16, 8])
-    model = DIN.for_catalog(config, tiny.catalog, item_embeddings(tiny.catalog, "v1"))
+    model = DIN.for_catalog(config, tiny.catalog, item_embeddings(tiny, "v1"))
     fit(model, tiny, TrainConfig.of(epochs=1, batch_size=32))
     rows = tiny.valid
     expected = prediction.predict(model, rows)
@@ -167,7 +167,7 @@ def test_a_compiled_scorer_gives_the_same_scores(tiny, attention):
     torch._dynamo.reset()  # it compiles a function for eight shapes at most
     torch.manual_seed(0)
     config = DINConfig.of(attention=attention, hidden=[16, 8])
-    model = DIN.for_catalog(config, tiny.catalog, item_embeddings(tiny.catalog, "v1"))
+    model = DIN.for_catalog(config, tiny.catalog, item_embeddings(tiny, "v1"))
     plain, compiled = prediction.Scorer(model), prediction.Scorer(model, compiled=True)
     candidates = np.array([1, 2, 3])
     for clicks in (0, 1, 2, 5):
