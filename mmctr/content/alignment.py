@@ -173,8 +173,7 @@ def align(
             now, waited = on_held_out(), waited + 1
             bar.set_postfix(held_out=f"{now:.4f}")
             if now < best:
-                steps = min(MOST_STEPS, MOST_PASSES * -(-len(pairs) // BATCH))
-    best, chosen, waited = now, [one.detach().clone() for one in weights], 0
+                best, chosen, waited = now, [one.detach().clone() for one in weights], 0
             if waited == PATIENCE:
                 break
     return chosen

@@ -15,7 +15,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mmctr.content.alignment import ContrastiveAlignment
-from mmctr.content.fusion import columns_read, embed, features_by_column
+from mmctr.content.fusion import columns_read, embed, features_by_column, padded
+from mmctr.content.quantization import ResidualQuantizer
 from mmctr.content.scaling import RootMeanSquareScaler
 from mmctr.content.strategies import IDS, PROVIDED
 from mmctr.data.catalog import Catalog
@@ -30,6 +31,10 @@ LEAVES: dict[type[BaseEstimator], tuple[tuple[str, ...], tuple[str, ...]]] = {
     PCA: (("whiten",), ("components_", "mean_", "explained_variance_")),
     RootMeanSquareScaler: ((), ("scale_",)),
     ContrastiveAlignment: (("columns", "dim"), ("mean_", "projection_", "widths_")),
+    ResidualQuantizer: (
+        ("levels",),
+        ("sizes_", "codebooks_", "scales_", "counts_", "ids_"),
+    ),
 }
 KNOWN = (*(kind.__name__ for kind in LEAVES), "Pipeline", "ColumnTransformer by slices")
 
@@ -72,7 +77,7 @@ class FittedStrategy:
         return [name for name in read if name in self.widths]
 
     def embed(self, catalog: Catalog) -> np.ndarray:
-        """Embed the items of any catalog: float32 [n_items + 1, width], row 0 zero.
+        """Embed the items of any catalog, as `item_embeddings` does.
 
         Raises ConfigError if it lacks features that the strategy reads, or has them wider or
         narrower.
@@ -98,8 +103,7 @@ class FittedStrategy:
             for column, width in self.widths.items()
         ]
         with np.errstate(invalid="ignore"):
-            made = self.transformer.transform(np.hstack(blocks)).astype(np.float32)
-        return np.vstack([np.zeros_like(made[:1]), made])
+            return padded(self.transformer.transform(np.hstack(blocks)))
 
 
 def fit(

@@ -1,6 +1,7 @@
 """Strategies applied to a catalog: one embedding for each item."""
 
 from hashlib import sha256
+from typing import Any
 
 import numpy as np
 from sklearn.base import TransformerMixin
@@ -20,9 +21,10 @@ from mmctr.errors import ConfigError
 def item_embeddings(dataset: Dataset, strategy: str, dim: int = 128) -> np.ndarray | None:
     """Embed every item by a strategy: float32 [n_items + 1, width], row 0 zero; None for "ids".
 
-    Of clicks only those of train are read, by v5. The width is `dim`, less where the data allow
-    fewer components (see `narrowed`), or the column's own for `provided:COLUMN`. Raises ConfigError for an unknown strategy, a missing feature column
-    or a catalog without items.
+    Semantic ids, of v6, are int32 [n_items + 1, levels]. Of clicks only those of train are read, by
+    v5 and v6. The width is `dim`, less where the data allow fewer components (see `narrowed`), or
+    the column's own for `provided:COLUMN`. Raises ConfigError for an unknown strategy, a missing
+    feature column or a catalog without items.
     """
     return None if strategy == IDS else embed(dataset.catalog, strategy, dim, dataset.clicks)[0]
 
@@ -43,10 +45,23 @@ def embed(
         transformer = STRATEGIES[strategy](*_columns(catalog), dim)
         _fit_to_sizes(transformer, catalog, strategy)
     with np.errstate(invalid="ignore"):  # shares of no variance: see `explained_variance`
-        fitted = transformer.fit_transform(features[1:], clicks).astype(np.float32)
-    result = np.zeros((catalog.n_items + 1, fitted.shape[1]), dtype=np.float32)
-    result[1:] = fitted
-    return result, transformer
+        return padded(transformer.fit_transform(features[1:], clicks)), transformer
+
+
+def vectors(embedding: np.ndarray, transformer: Any) -> np.ndarray:
+    """What items look like to a fitted strategy, float32 [n_items + 1, width], row 0 zero.
+
+    The item embedding itself, and of semantic ids what they know of the vectors behind them.
+    """
+    if embedding.dtype.kind != "i":
+        return embedding
+    return padded(transformer[-1].decode(embedding[1:]))
+
+
+def padded(embedding: np.ndarray) -> np.ndarray:
+    """Vectors or semantic ids of items, [n, width], with a row 0 of zeros: float32 or int32."""
+    kind = np.int32 if embedding.dtype.kind == "i" else np.float32
+    return np.pad(embedding.astype(kind), ((1, 0), (0, 0)))
 
 
 def embedding_hash(embedding: np.ndarray | None) -> str | None:

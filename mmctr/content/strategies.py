@@ -50,15 +50,25 @@ def v5(text: slice, image: slice, dim: int) -> TransformerMixin:
     return ContrastiveAlignment([[part.start, part.stop] for part in there], dim)
 
 
+def v6(text: slice, image: slice, dim: int) -> TransformerMixin:
+    """Quantized: semantic ids of v5, int32 [n, levels], of which the model embeds each."""
+    from sklearn.pipeline import make_pipeline
+
+    from mmctr.content.quantization import ResidualQuantizer
+
+    return make_pipeline(v5(text, image, dim), ResidualQuantizer())
+
+
 STRATEGIES: dict[str, Callable[[slice, slice, int], TransformerMixin]] = {
     "v1": v1,
     "v2": v2,
     "v3": v3,
     "v4": v4,
     "v5": v5,
+    "v6": v6,
 }
 # Fitted to train clicks too, and to whichever of text and image there are.
-FROM_CLICKS = ("v5",)
+FROM_CLICKS = ("v5", "v6")
 
 
 def choices() -> str:

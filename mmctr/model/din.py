@@ -32,6 +32,7 @@ from mmctr.model.pretrained import Pretrained
 from mmctr.model.similarity import HistorySimilarity
 
 FieldSizes = dict[str, list[int]]  # how many codes each field has, by owner
+SEMANTIC_IDS = "semantic ids"  # owner of those that the content is quantized into, by level
 
 
 def field_sizes(*fields: Field) -> FieldSizes:
@@ -99,6 +100,7 @@ class DIN(Pretrained, nn.Module):
             n_levels=LEVELS,
             content_mode=config.content,
             content_dim=config.content_dim or dim,
+            semantic_ids=sizes.get(SEMANTIC_IDS, ()),
         )
         widths = dict(self.embedding.widths)
         in_history = [
@@ -121,7 +123,7 @@ class DIN(Pretrained, nn.Module):
                 for name in in_history
             }
         self.similarity = None
-        if config.similarity and content is not None:
+        if config.similarity and content is not None and content.is_floating_point():
             self.similarity = HistorySimilarity(content.shape[1], config.heads, dim)
             widths[SIMILARITY] = dim
         self.user_fields = self.context = None
@@ -160,14 +162,20 @@ class DIN(Pretrained, nn.Module):
         item_embedding: np.ndarray | None,
         row_fields: Sequence[Field] = (),
         train_clicks: np.ndarray | None = None,
+        semantic_ids: Sequence[int] = (),
     ) -> "DIN":
         """A new model for the items of a catalog.
 
-        item_embedding: float32 [n_items + 1, width] from a strategy, or None for ids and tags only.
+        item_embedding: float32 [n_items + 1, width] or semantic ids, int32 [n_items + 1, levels],
+        from a strategy, or None for ids and tags only. semantic_ids: how many a level has, where
+        these items need not have all.
         row_fields: what is known of the users and the context of rows. train_clicks: int64
         [n_items + 1], which say whose identity can be learned; without them every item's is.
         """
         levels = np.stack([catalog.likes_level, catalog.views_level], axis=1)
+        sizes = field_sizes(*catalog.fields, *row_fields)
+        if item_embedding is not None and item_embedding.dtype.kind == "i":
+            sizes[SEMANTIC_IDS] = list(semantic_ids) or (item_embedding.max(axis=0) + 1).tolist()
         known = np.ones(catalog.n_items + 1, dtype=bool)
         if train_clicks is not None:
             known = train_clicks >= config.min_clicks
@@ -178,18 +186,21 @@ class DIN(Pretrained, nn.Module):
             content=None if item_embedding is None else torch.from_numpy(item_embedding),
             n_tags=int(catalog.tags.max(initial=0)) + 1,
             item_fields=torch.from_numpy(catalog.field_codes) if catalog.fields else None,
-            field_sizes=field_sizes(*catalog.fields, *row_fields),
+            field_sizes=sizes,
             known=torch.from_numpy(known),
         )
 
     @classmethod
     def for_dataset(
-        cls, config: DINConfig, dataset: Dataset, item_embedding: np.ndarray | None
+        cls,
+        config: DINConfig,
+        dataset: Dataset,
+        item_embedding: np.ndarray | None,
+        semantic_ids: Sequence[int] = (),
     ) -> "DIN":
         """A new model for a dataset: its items, its fields, and what train can teach of items."""
-        return cls.for_catalog(
-            config, dataset.catalog, item_embedding, dataset.row_fields, dataset.train_clicks()
-        )
+        known = (dataset.row_fields, dataset.train_clicks(), semantic_ids)
+        return cls.for_catalog(config, dataset.catalog, item_embedding, *known)
 
     @classmethod
     def of_sizes(
@@ -203,12 +214,15 @@ class DIN(Pretrained, nn.Module):
         field_sizes: FieldSizes | None = None,
     ) -> "DIN":
         """A model of the given sizes whose weights and item features are yet to be loaded."""
-        own = (field_sizes or {}).get("item", ())
+        own, content = (field_sizes or {}).get("item", ()), None
+        if content_width is not None:
+            kind = torch.int32 if SEMANTIC_IDS in (field_sizes or {}) else torch.float32
+            content = torch.zeros(n_items + 1, content_width, dtype=kind)
         return cls(
             config,
             tags=torch.zeros(n_items + 1, tags_per_item, dtype=torch.int32),
             levels=torch.zeros(n_items + 1, 2, dtype=torch.int8),
-            content=None if content_width is None else torch.zeros(n_items + 1, content_width),
+            content=content,
             n_tags=n_tags,
             item_fields=torch.zeros(n_items + 1, len(own), dtype=torch.int32) if own else None,
             field_sizes=field_sizes,
@@ -239,7 +253,9 @@ class DIN(Pretrained, nn.Module):
 
     def learned_state(self) -> dict[str, Tensor]:
         """A copy of all that training changes: `state_dict` without what is known of the items."""
-        known_of_items = ("item_tags", "item_levels", "item_fields", "known")
+        known_of_items = ["item_tags", "item_levels", "item_fields", "known"]
+        if self.embedding.semantic_ids is not None:
+            known_of_items.append("content")
         fixed = {f"embedding.{name}" for name in known_of_items}
         fixed |= {name for name, weight in self.named_parameters() if not weight.requires_grad}
         return {

@@ -20,9 +20,9 @@ class ItemEmbedding(nn.Module):
     levels.
 
     Arguments: tags int [n_items + 1, tags per item]; levels int [n_items + 1, 2]; content float
-    [n_items + 1, width] or None; field_codes int [n_items + 1, fields] of as many field_sizes, or
-    None; known bool [n_items + 1], items whose identity training learns, or None for all. Row 0 is
-    padding.
+    [n_items + 1, width], or int [n_items + 1, levels] of as many semantic_ids, or None; field_codes
+    int [n_items + 1, fields] of as many field_sizes, or None; known bool [n_items + 1], items whose
+    identity training learns, or None for all. Row 0 is padding.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class ItemEmbedding(nn.Module):
         n_levels: int,
         content_mode: Literal["projected", "frozen", "finetuned"],
         content_dim: int,
+        semantic_ids: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.register_buffer("item_tags", tags)
@@ -52,8 +53,12 @@ class ItemEmbedding(nn.Module):
             nn.init.normal_(table.weight, std=0.01)
         for table in (self.id, self.tags):
             nn.init.zeros_(table.weight[0])
-        self.content, self.projection, content_width = None, None, 0
-        if content is not None:
+        self.projection, content_width = None, 0
+        self.semantic_ids = FieldEmbedding(semantic_ids, dim) if semantic_ids else None
+        if content is None or semantic_ids:
+            self.register_buffer("content", content)
+            content_width = dim if semantic_ids else 0
+        else:
             learns = content_mode == "finetuned"
             # Only what learns is a copy of the caller's array: it must not change in their hands.
             content = content.to(torch.float32, copy=learns)
@@ -84,7 +89,9 @@ class ItemEmbedding(nn.Module):
             # Padding and level 0 are what says nothing.
             ids, levels = ids.masked_fill(unknown, 0), levels.masked_fill(unknown[:, None], 0)
         fields = [self.id(ids), self.tags(self.item_tags[items].long())]
-        if self.content is not None:
+        if self.semantic_ids is not None:
+            fields.append(self.semantic_ids(self.content[items]))
+        elif self.content is not None:
             content = F.embedding(items, self.content, sparse=self.id.sparse)
             fields.append(content if self.projection is None else self.projection(content))
         if self.fields is not None:

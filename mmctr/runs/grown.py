@@ -14,7 +14,7 @@ from mmctr.data.dataset import Dataset
 from mmctr.data.fields import as_json
 from mmctr.data.impressions import Impressions
 from mmctr.errors import MMCTRError, RunError, first_line
-from mmctr.model.din import DIN
+from mmctr.model.din import DIN, SEMANTIC_IDS
 from mmctr.runs.carried import ITEMS, UNTITLED, Carried, other_encoder, title_hashes
 from mmctr.runs.run import Run
 
@@ -106,7 +106,13 @@ def adapted(run: Run, dataset: Dataset) -> tuple[DIN, Drift | None]:
     tags = np.where(drift.tags[catalog.tags] > 0, catalog.tags, 0)
     model = run.model()
     with torch.random.fork_rng(devices=[]):  # whoever predicts draws no random numbers
-        grown = DIN.for_catalog(model.config, replace(catalog, tags=tags), made, dataset.row_fields)
+        grown = DIN.for_catalog(
+            model.config,
+            replace(catalog, tags=tags),
+            made,
+            dataset.row_fields,
+            semantic_ids=model.field_sizes.get(SEMANTIC_IDS, ()),
+        )
     take_weights(grown, model, drift)
     known = torch.ones(len(drift.items), dtype=torch.bool)
     if model.embedding.known is not None:

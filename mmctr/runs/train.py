@@ -15,7 +15,7 @@ from mmctr.data.fields import as_json
 from mmctr.devices import find_device
 from mmctr.errors import RunError
 from mmctr.model.config import DINConfig
-from mmctr.model.din import DIN
+from mmctr.model.din import DIN, SEMANTIC_IDS
 from mmctr.model.pretrained import WEIGHTS
 from mmctr.runs import carried, grown
 from mmctr.runs.run import Run
@@ -58,9 +58,11 @@ def train(
     carried.require_kept(dataset, fitted)
     fused = time.perf_counter()
     torch.manual_seed(train_config.seed)
-    model = DIN.for_dataset(model_config, dataset, embedding)
-    if origin is not None:
-        grown.take_weights(model, origin.model(), drift)
+    trained = None if origin is None else origin.model()
+    known_ids = () if trained is None else trained.field_sizes.get(SEMANTIC_IDS, ())
+    model = DIN.for_dataset(model_config, dataset, embedding, known_ids)
+    if trained is not None:
+        grown.take_weights(model, trained, drift)
     model = model.to(device)
     # The processes share weights, but each drops out on its own.
     torch.manual_seed(train_config.seed + 1_000_003 * parallel.share()[0])

@@ -154,9 +154,9 @@ def test_provided_columns_explain_no_variance(tiny):
 @pytest.mark.parametrize(
     ("text", "image", "available"),
     [
-        (True, True, ["v1", "v2", "v3", "v4", "v5"]),
-        (True, False, ["v1", "v5"]),
-        (False, True, ["v2", "v5"]),
+        (True, True, ["v1", "v2", "v3", "v4", "v5", "v6"]),
+        (True, False, ["v1", "v5", "v6"]),
+        (False, True, ["v2", "v5", "v6"]),
         (False, False, []),
     ],
 )
@@ -175,7 +175,7 @@ def test_available_strategies_are_those_with_features(catalog, text, image, avai
 
 
 def test_available_strategies_name_provided_columns(tiny):
-    expected = ["v1", "v2", "v3", "v4", "v5", "provided:item_emb_d128"]
+    expected = ["v1", "v2", "v3", "v4", "v5", "v6", "provided:item_emb_d128"]
     assert fusion.available_strategies(tiny.catalog) == expected
 
 
@@ -281,7 +281,13 @@ def test_features_without_variance_are_never_nan(catalog, strategy, constant):
         assert np.isfinite(share).all()
 
 
-VARY = {("text", "v2"), ("text", "v3"), ("text", "v4"), ("text", "v5")}  # with the image's variance
+VARY = {
+    ("text", "v2"),
+    ("text", "v3"),
+    ("text", "v4"),
+    ("text", "v5"),
+    ("text", "v6"),
+}  # with the image's variance
 
 
 def test_an_empty_catalog_is_refused():

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mmctr.content.fusion import available_strategies, embed, item_embeddings
+from mmctr.content.fusion import available_strategies, embed, vectors
 from mmctr.content.strategies import IDS, PROVIDED, STRATEGIES, choices, require_known
 from mmctr.errors import ConfigError
 from mmctr.evaluation.similarity import nearest
@@ -21,7 +21,12 @@ def strategy(request):
 
 @pytest.fixture(scope="module")
 def embedding(strategy, tiny):
-    return item_embeddings(tiny, strategy, DIM)
+    return seen(tiny.catalog, strategy, DIM, tiny.clicks)
+
+
+def seen(catalog, strategy, dim, clicks):
+    """What items look like to a strategy."""
+    return vectors(*embed(catalog, strategy, dim, clicks))
 
 
 class TestPromises:
@@ -35,7 +40,7 @@ class TestPromises:
         assert embedding[1:].any(axis=1).all()
 
     def test_repetition_gives_the_very_same_result(self, strategy, embedding, tiny):
-        assert np.array_equal(embedding, item_embeddings(tiny, strategy, DIM))
+        assert np.array_equal(embedding, seen(tiny.catalog, strategy, DIM, tiny.clicks))
 
     def test_the_order_of_the_items_does_not_matter(self, strategy, embedding, tiny):
         order = np.r_[0, 1 + np.random.default_rng(0).permutation(tiny.catalog.n_items)]
@@ -49,7 +54,7 @@ class TestPromises:
             text_features=tiny.catalog.text_features[order],
             image_features=tiny.catalog.image_features[order],
         )
-        found = embed(catalog, strategy, DIM, moved)[0]
+        found = seen(catalog, strategy, DIM, moved)
         # Of a component the sign is arbitrary; what items have to do with each other is not.
         np.testing.assert_allclose(
             found @ found.T, (embedding @ embedding.T)[np.ix_(order, order)], atol=1e-3
@@ -63,7 +68,8 @@ class TestPromises:
 
     def test_items_of_a_kind_lie_together(self, strategy, tmp_path):
         """A checkerboard: the nearest neighbour of every item is of its own kind."""
-        found = item_embeddings(checkerboard(tmp_path), strategy, dim=4)
+        board = checkerboard(tmp_path)
+        found = seen(board.catalog, strategy, 4, board.clicks)
         kinds = [KIND[nearest(found, item, 1)[0]] for item in range(1, len(KIND))]
         assert kinds == KIND[1:].tolist()
 
@@ -80,5 +86,6 @@ def test_an_unknown_name_is_one_sentence_with_all_that_there_are(name):
     with pytest.raises(ConfigError) as raised:
         require_known(name)
     assert str(raised.value) == (
-        f"Strategy {name!r} is unknown: choose one of v1, v2, v3, v4, v5, ids or provided:COLUMN."
+        f"Strategy {name!r} is unknown: choose one of v1, v2, v3, v4, v5, v6, ids or "
+        "provided:COLUMN."
     )
