@@ -22,8 +22,8 @@ class ResidualQuantizer(TransformerMixin, BaseEstimator):
 
     What is left is scaled to a root mean square of 1 before the next level, so that all codebooks
     are of one kind. A semantic id is the codes down to a level: items that share it are alike as
-    far as that level tells. Ids that no two items shared in fitting are 0, as those of items without
-    content (zeros).
+    far as that level tells. Ids that no two items shared in fitting are 0, as those of items
+    without content (zeros).
     """
 
     def __init__(self, levels: int = LEVELS, seed: int = 0) -> None:

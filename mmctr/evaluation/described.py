@@ -59,9 +59,7 @@ class Prospects:
         usable = [name for name in trial.models if name in STRATEGIES]
         self.strategy = trial.best if trial.best in usable else (*usable, IDS)[0]
         self.model = trial.models.get(self.strategy)
-        self.embedding = self.transformer = None
-        if self.strategy != IDS:
-            self.embedding, self.transformer = fusion.embed(self.catalog, self.strategy)
+        self.transformer = trial.transformers.get(self.strategy)
         order = np.random.default_rng(0).permutation(len(trial.rows))
         _, first = np.unique(trial.rows.user[order], return_index=True)
         self.rows = trial.rows.select(np.sort(order[np.sort(first)[:USERS]]))
@@ -72,20 +70,21 @@ class Prospects:
         return [part for part in there if there[part]] + (["tags"] if described.tags else [])
 
     def vector(self, described: Description) -> np.ndarray | None:
-        """The item embedding of a description by the model's strategy, float32 [width]."""
+        """The item embedding of a description by the model's strategy, [width]."""
         if self.transformer is None:
             return None
         given = {"text": described.text, "image": described.image}
         row = [mean if given[part] is None else given[part] for part, mean in self._means.items()]
         features = np.concatenate(row)[None].astype(np.float32)
-        return self.transformer.transform(features)[0].astype(np.float32)
+        return fusion.padded(self.transformer.transform(features))[1]
 
     def neighbours(self, described: Description, count: int = 6) -> pd.DataFrame:
         """Other items whose embedding is most like that of a description: item, cosine."""
         vector = self.vector(described)
         if vector is None:
             return pd.DataFrame(columns=["item", "cosine"])
-        likeness = self._unit @ unit_vectors(vector[None])[0]
+        seen = fusion.vectors(np.stack([np.zeros_like(vector), vector]), self.transformer)
+        likeness = self._unit @ unit_vectors(seen)[1]
         order = np.argsort(-likeness, kind="stable")
         items = order[(order > 0) & (order != described.item)][:count]
         return pd.DataFrame({"item": items, "cosine": likeness[items]})
@@ -143,7 +142,8 @@ class Prospects:
 
     @cached_property
     def _unit(self) -> np.ndarray:
-        return unit_vectors(self.embedding)
+        content = self.model.embedding.content.detach().cpu().numpy()
+        return unit_vectors(fusion.vectors(content, self.transformer))
 
     @cached_property
     def _clicked_tags(self) -> np.ndarray:
@@ -175,5 +175,6 @@ def with_items(model: DIN, tags: np.ndarray, content: np.ndarray | None) -> DIN:
             embedding.register_buffer(name, torch.cat([values, more]))
     if own.content is not None:
         joined = torch.cat([own.content.detach(), torch.as_tensor(content).to(own.content)])
-        embedding.content = torch.nn.Parameter(joined, requires_grad=False)
+        kept = own.semantic_ids is None
+        embedding.content = torch.nn.Parameter(joined, requires_grad=False) if kept else joined
     return grown

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,10 +11,13 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
+from mmctr.content.fitted import Fitted
+from mmctr.content.fusion import embed
 from mmctr.content.strategies import IDS
 from mmctr.data.catalog import Catalog
 from mmctr.data.dataset import Dataset
 from mmctr.data.impressions import Impressions, slice_positions
+from mmctr.errors import RunError
 from mmctr.evaluation.compare import LEVEL, by_strategy, holm, listed, paired, probabilities
 from mmctr.model.din import DIN
 from mmctr.runs.run import Run
@@ -148,8 +152,9 @@ class Trial:
     """Valid rows as if some of their items were new, or because they are, and their scores.
 
     new: bool [n_items + 1]. group: newness of the rows' targets. models: a model of each strategy,
-    of its first seed. scores: of all seeds by strategy, float [runs, n]. real: whether training
-    never saw the new items, or their identity was withheld from it afterwards.
+    of its first seed, transformers: what embedded items for it, if any. scores: of all seeds by
+    strategy, float [runs, n]. real: whether training never saw the new items, or their identity was
+    withheld from it afterwards.
     """
 
     dataset: Dataset
@@ -158,6 +163,7 @@ class Trial:
     group: pd.Series
     scores: dict[str, np.ndarray]
     models: dict[str, DIN]
+    transformers: dict[str, Fitted]
     real: bool
 
     @classmethod
@@ -165,7 +171,9 @@ class Trial:
         """The new items of a new-items split, elsewhere a tenth of the items as a stand-in."""
         clicks, rows = dataset.train_clicks(), dataset.valid
         real = dataset.catalog.held_out is not None
-        models = {name: found[0].model() for name, found in by_strategy(runs).items()}
+        first = {name: found[0] for name, found in by_strategy(runs).items()}
+        models = {name: run.model() for name, run in first.items()}
+        fitted = {name: _transformer(run, dataset) for name, run in first.items() if name != IDS}
         if real:
             scores = probabilities(runs)
         else:
@@ -179,7 +187,7 @@ class Trial:
             scores = {name: np.stack([scored[k] for k in of]) for name, of in _places(found)}
         new = clicks == 0
         new[0] = False
-        return cls(dataset, rows, new, newness(clicks[rows.target]), scores, models, real)
+        return cls(dataset, rows, new, newness(clicks[rows.target]), scores, models, fitted, real)
 
     @cached_property
     def systems(self) -> dict[str, np.ndarray]:
@@ -300,6 +308,13 @@ def sharing(model: DIN) -> DIN:
     """A copy of a model whose modules are its own; the tensors are the same."""
     tensors = [*model.parameters(), *model.buffers()]
     return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+
+
+def _transformer(run: Run, dataset: Dataset) -> Fitted:
+    """What a run embedded items by; fitted again where it was trained before runs kept it."""
+    with suppress(RunError):
+        return run.carried.strategy.transformer
+    return embed(dataset.catalog, run.strategy)[1]
 
 
 def _places(names: pd.Series) -> Iterator[tuple[str, np.ndarray]]:

@@ -38,7 +38,8 @@ class Sizes(BaseModel):
     tags_per_item: PositiveInt
     n_tags: PositiveInt
     content_width: PositiveInt | None
-    field_sizes: dict[Literal["item", "user", "context"], list[PositiveInt]] = {}  # of some data
+    # Of some data, and of strategies that quantize.
+    field_sizes: dict[Literal["item", "user", "context", "semantic ids"], list[PositiveInt]] = {}
 
 
 class Pretrained(ModelHubMixin):

@@ -148,7 +148,9 @@ def joined(run: Run, dataset: Dataset) -> tuple[np.ndarray | None, Drift]:
     made = None if carried.strategy is None else _embedded(run, dataset)
     if made is not None:
         kept = run.tensor("embedding.content")
-        if run.config["model"].get("content") != "finetuned":
+        if kept.dtype.kind == "i":
+            changed = known & (made != kept[items]).any(axis=1)
+        elif run.config["model"].get("content") != "finetuned":
             apart = np.square(made - kept[items]).sum(axis=1)
             changed = known & (apart > SAME_CONTENT * np.square(kept[1:]).sum(axis=1).mean())
         as_it_was = known & ~changed

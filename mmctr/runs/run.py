@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from safetensors import SafetensorError, safe_open
 
-from mmctr.content.fusion import available_strategies, embed, embedding_hash
+from mmctr.content.fusion import available_strategies, embed, embedding_hash, vectors
 from mmctr.content.strategies import FROM_CLICKS, IDS
 from mmctr.data.catalog import Catalog
 from mmctr.data.dataset import Dataset
@@ -28,7 +28,9 @@ from mmctr.training.metrics import corrected
 
 if TYPE_CHECKING:
     from mmctr.runs.grown import Drift
-CONTENT_TOLERANCE = 1e-2  # share of the mean square by which the same embedding may differ
+# Share of the mean square, or of items with other semantic ids, by which the same embedding may
+# differ.
+CONTENT_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,12 @@ class Run:
             return self.carried.strategy.embed(catalog)
         return None if self.strategy == IDS else embed(catalog, self.strategy)[0]
 
+    def vectors(self, catalog: Catalog) -> np.ndarray | None:
+        """What items look like to its strategy, float32 [n_items + 1, width]; None for "ids"."""
+        made = self.item_embeddings(catalog)
+        quantized = made is not None and made.dtype.kind == "i"
+        return vectors(made, self.carried.strategy.transformer) if quantized else made
+
     def corrected(self, probability: np.ndarray, click_rate: float | None = None) -> np.ndarray:
         """Probabilities where a share of clicks is known, or the one that the run was trained with.
 
@@ -190,6 +198,8 @@ class Run:
         kept = self.tensor("embedding.content")
         if made.shape != kept.shape:
             return True
+        if kept.dtype.kind == "i":
+            return float((made != kept).any(axis=1).mean()) > CONTENT_TOLERANCE
         # Another machine may turn components of equal variance: products of rows stay the same.
         scale = np.square(kept).sum(axis=1).mean()
         return any(

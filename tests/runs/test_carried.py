@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmctr.content.fusion import item_embeddings
+from mmctr.content.fusion import embed
 from mmctr.data.dataset import Dataset
 from mmctr.errors import RunError
 from mmctr.runs import carried
@@ -25,7 +25,7 @@ def test_ids_titles_tags_and_the_strategy_come_back(named_run, named):
     )
     assert len(set(kept.titles[1:])) == len(set(catalog.titles[1:]))
     np.testing.assert_array_equal(
-        kept.strategy.embed(catalog), item_embeddings(catalog, named_run.strategy)
+        kept.strategy.embed(catalog), embed(catalog, named_run.strategy)[0]
     )
     asked = np.array([catalog.ids[7], "nobody's", catalog.ids[1]], dtype=object)
     assert kept.numbers(asked).tolist() == [7, 0, 1]

@@ -11,9 +11,9 @@ import plotly.graph_objects as go
 import plotly.io as pio
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C8C8C")
-STRATEGIES = ("v1", "v2", "v3", "v4", "ids")
-STRATEGY_COLORS = dict(zip(STRATEGIES, PALETTE, strict=False))
-PROVIDED_COLORS = (PALETTE[5], "#999933", "#9A6FD0", "#B5651D")  # of ready-made columns, in order
+STRATEGIES = ("v1", "v2", "v3", "v4", "ids", "v5", "v6")
+STRATEGY_COLORS = dict(zip(STRATEGIES, (*PALETTE[:6], "#332288"), strict=True))
+PROVIDED_COLORS = ("#117733", "#999933", "#9A6FD0", "#B5651D")  # of ready-made columns, in order
 # Of what is not trained.
 SYSTEM_COLORS = {"oracle": PALETTE[6], "cosine of text": "#7A6A53", "cosine of image": "#B0A08A"}
 MAIN, SECOND, QUIET = PALETTE[0], PALETTE[3], PALETTE[6]
