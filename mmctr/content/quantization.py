@@ -14,6 +14,7 @@ LEVELS = 3
 FEWEST, MOST = 16, 1024  # codes of a level; each has about as many items as there are codes / 4
 FITTED = 100_000  # items that codebooks are fitted to; of more a part is drawn
 SHARED = 2  # items that an id below the first level needs: alone, an item has its own id
+NOTHING = 1e-4  # of a root mean square of 1 is rounding: scaled up it would pass for content
 BLOCK = 65_536  # items that are compared with a codebook at once
 
 
@@ -35,27 +36,23 @@ class ResidualQuantizer(TransformerMixin, BaseEstimator):
         from threadpoolctl import threadpool_limits
 
         there = X[X.any(axis=1)].astype(np.float32)
+        size = codes_for(len(there))
         # By likeness to the mean, so that neither the choice nor k-means depends on their order.
         order = np.argsort(there @ there.mean(axis=0), kind="stable") if len(there) else []
-        rest = there[order[:: -(-len(there) // FITTED)]] if len(there) else there
+        rest = there[order[:: -(-len(there) // FITTED)]] if len(there) else np.zeros_like(X[:1])
         codebooks, scales = [], []
         # Sums depend on the number of threads, and the codes of items would with them.
         with threadpool_limits(limits=1):
             for _ in range(self.levels):
-                scale = (
-                    float(np.sqrt(np.mean(np.square(rest, dtype=np.float64)))) if len(rest) else 0
-                )
-                rest = rest / (scale or 1)
+                scale = float(np.sqrt(np.mean(np.square(rest, dtype=np.float64))))
+                scale = scale or 1.0
+                rest = rest / np.float32(scale)
                 distinct = len(np.unique(rest, axis=0))
-                size = min(codes_for(len(there)), max(1, distinct))
-                if distinct:
-                    means = KMeans(size, n_init=1, random_state=self.seed).fit(rest)
-                    codebook = means.cluster_centers_.astype(np.float32)
-                else:
-                    codebook = np.zeros((1, X.shape[1]), dtype=np.float32)
-                rest = rest - codebook[_nearest(rest, codebook)]
+                means = KMeans(min(size, distinct), n_init=1, random_state=self.seed).fit(rest)
+                codebook = means.cluster_centers_.astype(np.float32)
+                rest = _left_over(rest, codebook[_nearest(rest, codebook)])
                 codebooks.append(codebook)
-                scales.append(scale or 1)
+                scales.append(scale)
         self.sizes_ = np.array([len(codebook) for codebook in codebooks])
         self.codebooks_ = np.vstack(codebooks)
         self.scales_ = np.array(scales, dtype=np.float32)
@@ -76,7 +73,7 @@ class ResidualQuantizer(TransformerMixin, BaseEstimator):
             for level, (codebook, scale) in enumerate(self._levels()):
                 rest = rest / scale
                 result[first : first + BLOCK, level] = code = _nearest(rest, codebook)
-                rest = rest - codebook[code]
+                rest = _left_over(rest, codebook[code])
         return result
 
     def decode(self, ids: np.ndarray) -> np.ndarray:
@@ -116,6 +113,13 @@ class ResidualQuantizer(TransformerMixin, BaseEstimator):
 def codes_for(items: int) -> int:
     """How many codes a level has: twice the root of the number of items, as a power of two."""
     return int(np.clip(2 ** round(np.log2(2 * np.sqrt(max(items, 1)))), FEWEST, MOST))
+
+
+def _left_over(vectors: np.ndarray, codewords: np.ndarray) -> np.ndarray:
+    """What codewords leave of vectors, without what is mere rounding."""
+    rest = vectors - codewords
+    rest[np.abs(rest) < NOTHING] = 0
+    return rest
 
 
 def _nearest(vectors: np.ndarray, codebook: np.ndarray) -> np.ndarray:
