@@ -1,10 +1,17 @@
 """Which items an embedding calls alike, and whether users agree."""
 
+from collections.abc import Callable
+
 import numpy as np
+import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from mmctr.data.dataset import Dataset
 from mmctr.data.impressions import slice_positions
+from mmctr.evaluation.explain import mean_interval
+from mmctr.evaluation.new_items import newness, unit_vectors
+
+LATEST, TOP, ASKED = 5, 20, 4000  # clicks that ask, neighbours that answer, and valid clicks
 
 
 def cosine(embedding: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -65,3 +72,72 @@ def co_click_auc(embedding: np.ndarray, pairs: tuple[np.ndarray, np.ndarray, np.
     scores = [cosine(embedding, item, together), cosine(embedding, item, apart)]
     label = np.repeat([1, 0], len(item))
     return float(roc_auc_score(label, np.concatenate(scores))) if len(item) else float("nan")
+
+
+def next_click_hits(dataset: Dataset, embeddings: dict[str, np.ndarray]) -> pd.DataFrame:
+    """How often a click of valid is among the TOP items most like the user's latest clicks.
+
+    Likeness is the cosine with the mean of the LATEST clicks' unit vectors; all items that are not
+    in the history compete, of equal ones in the order of their numbers. Columns: strategy, group
+    (newness of the clicked item), clicks (of ASKED at most, drawn by chance), and hits, the share,
+    with its 95% interval over users, low and high.
+    """
+    rows = dataset.valid
+    asked = np.flatnonzero((rows.label == 1) & (rows.history_length > 0))
+    rows = rows.select(np.sort(np.random.default_rng(0).permutation(asked)[:ASKED]))
+    group = newness(dataset.train_clicks()[rows.target])
+    found = []
+    for name, embedding in embeddings.items():
+        unit = unit_vectors(embedding)
+        asked = zip(map(rows.history, range(len(rows))), rows.target, strict=True)
+        hit = np.array([_is_hit(unit, *one) for one in asked], dtype=float)
+        for one in group.cat.categories:
+            own = (group == one).to_numpy()
+            about = mean_interval(hit[own], rows.user[own])
+            found.append({"strategy": name, "group": one, "clicks": int(own.sum())} | about)
+    return pd.DataFrame(found).rename(columns={"mean": "hits"})
+
+
+def _is_hit(unit: np.ndarray, history: np.ndarray, target: int) -> bool:
+    likeness = unit @ unit[history[-LATEST:]].mean(axis=0)
+    likeness[0] = -np.inf
+    likeness[history[history != target]] = -np.inf
+    before = (likeness > likeness[target]).sum() + (likeness[:target] == likeness[target]).sum()
+    return bool(before < TOP)
+
+
+def shared_ids(ids: np.ndarray) -> pd.DataFrame:
+    """How many items have each semantic id, int [n_items + 1, levels]: level, id, rank, items.
+
+    The ids of most items first, within each level; items without one are left out.
+    """
+    tables = []
+    for level, column in enumerate(ids[1:].T, start=1):
+        counts = pd.Series(column[column > 0]).value_counts()
+        about = {"level": level, "id": counts.index, "rank": np.arange(1, len(counts) + 1)}
+        tables.append(pd.DataFrame(about | {"items": counts.to_numpy()}))
+    return pd.concat(tables, ignore_index=True)
+
+
+def quantization_error(
+    features: np.ndarray, ids: np.ndarray, decode: Callable[[np.ndarray], np.ndarray]
+) -> pd.DataFrame:
+    """What quantizing costs, down to each level: level, ids, bits, error, alone.
+
+    features: float32 [n_items + 1, width], which ids, int [n_items + 1, levels], stand for. bits:
+    of one item, by the ids that there are. error: share of the variance that is lost. alone: share
+    of items whose id no other has.
+    """
+    spread = np.square(features[1:] - features[1:].mean(axis=0)).sum()
+    rows, bits = [], 0.0
+    for level in range(1, ids.shape[1] + 1):
+        cut = np.where(np.arange(ids.shape[1]) < level, ids[1:], 0)
+        _, items = np.unique(cut[:, :level], axis=0, return_counts=True)
+        below = max(1, len(items)) / max(1, rows[-1]["ids"] if rows else 1)
+        bits += np.log2(below) if below > 1 else 0.0
+        error = np.square(features[1:] - decode(cut)).sum() / max(spread, 1e-30)
+        alone = (items == 1).sum() / len(cut)
+        rows.append(
+            {"level": level, "ids": len(items), "bits": bits, "error": error, "alone": alone}
+        )
+    return pd.DataFrame(rows)

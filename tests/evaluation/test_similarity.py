@@ -96,3 +96,42 @@ def test_a_map_of_many_items_is_that_of_scikit_learn():
     embedding = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
     expected = TSNE(perplexity=10, max_iter=500, random_state=0).fit_transform(embedding)
     np.testing.assert_array_equal(similarity.item_map(embedding), expected)
+
+
+def test_a_hit_is_among_the_nearest_of_all_that_could_be_clicked(tiny):
+    """Against scikit-learn, item by item."""
+    rng = np.random.default_rng(0)
+    embedding = rng.normal(size=(tiny.catalog.n_items + 1, 5)).astype(np.float32)
+    embedding[0] = 0
+    table = similarity.next_click_hits(tiny, {"mine": embedding, "again": embedding})
+    clicks = tiny.train_clicks()
+    hits = {"new": [], "cold": [], "warm": []}
+    unit = embedding / np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), 1e-9)
+    for row in np.flatnonzero((tiny.valid.label == 1) & (tiny.valid.history_length > 0)):
+        history, target = tiny.valid.history(row), tiny.valid.target[row]
+        query = unit[history[-5:]].mean(axis=0, keepdims=True)
+        likeness = cosine_similarity(query, embedding)[0]
+        rivals = np.setdiff1d(np.arange(1, len(embedding)), np.append(history, target))
+        seen = clicks[target]
+        group = "new" if seen == 0 else "cold" if seen < 5 else "warm"
+        hits[group].append((likeness[rivals] > likeness[target]).sum() < 20)
+    for line in table.itertuples():
+        assert line.clicks == len(hits[line.group])
+        assert line.hits == pytest.approx(np.mean(hits[line.group]), nan_ok=True)
+
+
+def test_ids_are_counted_and_errors_measured_down_to_each_level():
+    ids = np.array([[0, 0], [1, 1], [1, 1], [1, 2], [2, 0]])
+    table = similarity.shared_ids(ids)
+    assert table.values.tolist() == [[1, 1, 1, 3], [1, 2, 2, 1], [2, 1, 1, 2], [2, 2, 2, 1]]
+    features = np.array([[0.0], [1], [1], [3], [-5]])
+
+    def decode(some):
+        first = np.array([0, 2, -5])[some[:, 0]]
+        return (first + np.array([0, -1, 1])[some[:, 1]])[:, None]
+
+    cost = similarity.quantization_error(features, ids, decode)
+    assert cost["ids"].tolist() == [2, 3]
+    assert cost["bits"].tolist() == pytest.approx([1, np.log2(3)])
+    assert cost["error"].tolist() == pytest.approx([3 / 36, 0])
+    assert cost["alone"].tolist() == [1 / 4, 2 / 4]

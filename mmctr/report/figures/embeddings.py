@@ -5,7 +5,14 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mmctr.report.figures.style import PALETTE, QUIET, as_text, new_figure, strategy_color
+from mmctr.report.figures.style import (
+    PALETTE,
+    QUIET,
+    as_text,
+    error_bars,
+    new_figure,
+    strategy_color,
+)
 
 OTHERS = "none of these"
 
@@ -84,3 +91,42 @@ def by_strategy(values: dict[str, float], title: str, *, chance: float) -> go.Fi
             hovertemplate=f"{as_text(name)}: {value:.4f}<extra></extra>",
         )
     return figure.update_layout(showlegend=False)
+
+
+def next_click_hits(table: pd.DataFrame) -> go.Figure:
+    """Share of clicks among the nearest of what was clicked before, a bar a strategy and group.
+
+    Columns: strategy, group, clicks, hits, low, high.
+    """
+    figure = new_figure("Clicked item, by its clicks in train", "Among the 20 nearest (%)")
+    table = table[table["clicks"] > 0]
+    counts = table.groupby("group", sort=False)["clicks"].first()
+    labels = {group: f"{group}<br>{count:,} clicks" for group, count in counts.items()}
+    for name, part in table.groupby("strategy", sort=False):
+        percent = part.assign(**{column: 100 * part[column] for column in ("hits", "low", "high")})
+        figure.add_bar(
+            x=part["group"].map(labels),
+            y=percent["hits"],
+            error_y=error_bars(percent, "hits"),
+            name=as_text(name),
+            marker_color=strategy_color(name),
+            hovertemplate="%{y:.1f}%<extra>" + as_text(name) + "</extra>",
+        )
+    return figure.update_layout(barmode="group")
+
+
+def semantic_ids(table: pd.DataFrame) -> go.Figure:
+    """How evenly the ids of each level are used: items that have an id, the largest first.
+
+    Columns: level (from 1), rank (of the id among its level's, from 1), items.
+    """
+    figure = new_figure("Ids of the level, by their items", "Items that have the id")
+    for level, part in table.groupby("level"):
+        figure.add_scatter(
+            x=part["rank"],
+            y=part["items"],
+            mode="lines",
+            name=f"level {level}",
+            line={"color": PALETTE[level - 1]},
+        )
+    return figure.update_xaxes(type="log").update_yaxes(type="log")
