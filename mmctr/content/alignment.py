@@ -1,4 +1,4 @@
-"""v5: text and image features turned until what the same users click lies together.
+"""Of v5: text and image features turned until what the same users click lies together.
 
 Contrastive learning with user-perceived similarity, which arXiv 2504.18961 names as future work.
 """
@@ -211,10 +211,10 @@ def _joined(
 
 
 def _basis(centred: np.ndarray) -> np.ndarray:
-    """Principal directions, [features, components], each divided by the root of its deviation.
+    """Principal directions, [features, components], along the largest of which the deviation is 1.
 
-    That is halfway from principal components to whitened ones, which did better on valid than
-    either. The largest has a deviation of 1. Zeros where all items are alike.
+    Weaker ones keep their place behind it: scaled up, they did better alone and worse in the model.
+    Zeros where all items are alike.
     """
     from sklearn.decomposition import PCA
 
@@ -224,8 +224,7 @@ def _basis(centred: np.ndarray) -> np.ndarray:
     pca = PCA(possible, svd_solver="covariance_eigh", random_state=0).fit(centred)
     deviation = np.sqrt(np.maximum(pca.explained_variance_, 0))
     kept = deviation > 1e-6 * deviation.max(initial=0)
-    scale = np.sqrt(deviation[kept] * deviation[:1])
-    return (pca.components_[kept] / scale[:, None]).T.astype(np.float32)
+    return (pca.components_[kept] / deviation[0]).T.astype(np.float32)
 
 
 def _blocks(clicks: Impressions, recent: int) -> Iterator[Impressions]:

@@ -81,6 +81,7 @@ def explained_variance(transformer: TransformerMixin) -> dict[str, np.ndarray]:
 
     Of features that are the same for all items there is no variance to explain: the share is zero.
     """
+    transformer = _blocks_of(transformer)
     blocks = transformer.transformers_ if isinstance(transformer, ColumnTransformer) else []
     return {
         name: np.cumsum(np.nan_to_num(pca.explained_variance_ratio_))
@@ -162,6 +163,11 @@ def _pca_blocks(blocks: list[tuple[str, TransformerMixin, slice]]) -> list[tuple
     ]
 
 
+def _blocks_of(transformer: TransformerMixin) -> TransformerMixin:
+    """What makes vectors of features, before they are quantized."""
+    return transformer[0] if isinstance(transformer, Pipeline) else transformer
+
+
 def _columns(catalog: Catalog) -> tuple[slice, slice]:
     """Where text and image features stand in `_features`."""
     both = (catalog.text_features, catalog.image_features)
@@ -186,6 +192,7 @@ def _possible_components(
     transformer: TransformerMixin, catalog: Catalog
 ) -> list[tuple[str, PCA, int]]:
     """Name and PCA of each block, and how many components items and features allow it."""
+    transformer = _blocks_of(transformer)
     blocks = transformer.transformers if isinstance(transformer, ColumnTransformer) else []
     return [
         (name, pca, min(catalog.n_items, columns.stop - columns.start))

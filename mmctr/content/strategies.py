@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from mmctr.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,11 +45,21 @@ def v4(text: slice, image: slice, dim: int) -> TransformerMixin:
 
 
 def v5(text: slice, image: slice, dim: int) -> TransformerMixin:
-    """Aligned: text and image each projected so that what the same users click lies together."""
+    """Aligned: half the width as in v4, half turned until what the same users click is alike.
+
+    Alone, the aligned half did worse on valid: what a projection has learned of the items that were
+    clicked, it has not of others.
+    """
     from mmctr.content.alignment import ContrastiveAlignment
 
-    there = [part for part in (text, image) if part.stop > part.start]
-    return ContrastiveAlignment([[part.start, part.stop] for part in there], dim)
+    media = {"text": text, "image": image}
+    media = {name: part for name, part in media.items() if part.stop > part.start}
+    half, first = dim // 2, min((part.start for part in media.values()), default=0)
+    widths = zip(media, np.diff(np.linspace(0, half, len(media) + 1).astype(int)), strict=True)
+    parts = [(name, _reduced(int(width)), media[name]) for name, width in widths]
+    columns = [[part.start - first, part.stop - first] for part in media.values()]
+    aligned = ContrastiveAlignment(columns, dim - half)
+    return blocks(*parts, ("aligned", aligned, slice(first, image.stop)))
 
 
 def v6(text: slice, image: slice, dim: int) -> TransformerMixin:

@@ -186,7 +186,7 @@ def test_valid_and_test_clicks_change_nothing(tiny):
         if name != "train"
     }
     moved = replace(tiny, splits=tiny.splits | others)
-    assert np.array_equal(item_embeddings(tiny, "v5", 8), item_embeddings(moved, "v5", 8))
+    assert np.array_equal(item_embeddings(tiny, "v5", 32), item_embeddings(moved, "v5", 32))
     turned = replace(tiny.train, label=1 - tiny.train.label)
     other = replace(tiny, splits=tiny.splits | {"train": turned})
-    assert not np.array_equal(item_embeddings(tiny, "v5", 8), item_embeddings(other, "v5", 8))
+    assert not np.array_equal(item_embeddings(tiny, "v5", 32), item_embeddings(other, "v5", 32))
