@@ -14,7 +14,7 @@ import typer
 
 import mmctr
 from mmctr.cli_backtest import backtest_command
-from mmctr.cli_data import data_app, features_app
+from mmctr.cli_data import content_app, data_app, features_app
 from mmctr.cli_runs import ClickRate, print_references, run_with_data, runs_app
 from mmctr.config import in_words, parse_pairs
 from mmctr.content import strategies
@@ -38,6 +38,7 @@ app = typer.Typer(
 app.add_typer(runs_app)
 app.add_typer(data_app, name="data")
 app.add_typer(features_app, name="features")
+app.add_typer(content_app, name="content")
 
 Data = Annotated[Path, typer.Option("--data", help="Folder with the dataset's parquet files.")]
 Strategy = Annotated[str, typer.Option(help=f"One of {strategies.choices()}.")]

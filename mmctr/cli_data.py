@@ -1,4 +1,4 @@
-"""The command line of data: mmctr data demo|check|import|download and mmctr features extract."""
+"""The command line of data: mmctr data, mmctr features extract and mmctr content fit."""
 
 from pathlib import Path
 from typing import Annotated, get_args
@@ -7,6 +7,7 @@ import typer
 
 from mmctr.config import in_words, parse_pairs
 from mmctr.content import defaults
+from mmctr.content.strategies import STRATEGIES, require_known
 from mmctr.data.importing.recipe import Recipe
 from mmctr.errors import ConfigError, MMCTRError
 from mmctr.files import DEMO, existing_folder, find, home, place
@@ -19,6 +20,7 @@ IMPORT_LISTED = (
 
 TABLE = "CSV, JSON Lines or Parquet; a file (or several), a 'pattern' or a folder of parts"
 data_app = typer.Typer(no_args_is_help=True, help="Make, import, check and download datasets.")
+content_app = typer.Typer(no_args_is_help=True, help="Item embeddings of a dataset.")
 features_app = typer.Typer(no_args_is_help=True, help="Text and image features of a dataset.")
 
 
@@ -137,6 +139,21 @@ def features_extract(
         batch_size=batch_size,
     )
     print(summary)
+
+
+@content_app.command("fit")
+def content_fit(
+    strategy: Annotated[str, typer.Argument(help=f"One of {', '.join(STRATEGIES)}.")],
+    data: Annotated[Path, typer.Option(help="Folder of a dataset.")] = DEMO,
+    column: Annotated[str | None, typer.Option(help="Its name; else the strategy's.")] = None,
+) -> None:
+    """Keep a strategy's item embedding as a column of item_emb.parquet, for use elsewhere."""
+    require_known(strategy)
+    folder = existing_folder(find(data))
+    from mmctr.content.fusion import provide
+    from mmctr.data.dataset import Dataset
+
+    print(provide(Dataset.load(folder), strategy, column or strategy))
 
 
 def require_one_of(option: str, value: str, choices: tuple[str, ...]) -> None:

@@ -4,8 +4,11 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 
+from mmctr.content.fusion import available_strategies, item_embeddings
+from mmctr.data.dataset import Dataset
 from mmctr.data.importing.recipe import Recipe
 from tests.test_cli import call, home
 
@@ -66,3 +69,22 @@ def test_every_column_is_listed_where_p_of_import_is_explained():
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     for name in Recipe.model_fields:
         assert name in done.stdout, name
+
+
+def test_an_item_embedding_is_kept_for_use_elsewhere(monkeypatch, capsys, tiny_folder, home):
+    folder = home / "mine"
+    shutil.copytree(tiny_folder, folder, ignore=shutil.ignore_patterns("item_images"))
+    for strategy, name in (("v4", "v4"), ("v5", "aligned")):
+        words = ["content", "fit", strategy, "--data", folder]
+        words += [] if strategy == name else ["--column", name]
+        status, out, _ = call(monkeypatch, capsys, *words)
+        assert status == 0 and out.strip().endswith("item_emb.parquet")
+    dataset = Dataset.load(folder)
+    assert {"provided:v4", "provided:aligned"} <= set(available_strategies(dataset.catalog))
+    kept, made = (item_embeddings(dataset, name) for name in ("provided:v4", "v4"))
+    np.testing.assert_allclose(kept, made / np.sqrt(np.mean(np.square(made[1:]))), atol=1e-5)
+    before = (folder / "item_emb.parquet").read_bytes()
+    for words, told in ((["v4"], "has a column v4 already"), (["ids"], "has nothing to keep")):
+        status, _, err = call(monkeypatch, capsys, "content", "fit", *words, "--data", folder)
+        assert status == 1 and told in err
+    assert (folder / "item_emb.parquet").read_bytes() == before

@@ -1,9 +1,12 @@
 """Strategies applied to a catalog: one embedding for each item."""
 
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from sklearn.base import TransformerMixin
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
@@ -11,11 +14,12 @@ from sklearn.pipeline import Pipeline
 
 from mmctr.content.scaling import RootMeanSquareScaler
 from mmctr.content.strategies import FROM_CLICKS, IDS, PROVIDED, STRATEGIES, require_known
-from mmctr.data import schema
+from mmctr.data import parquet, schema
 from mmctr.data.catalog import Catalog
 from mmctr.data.dataset import Dataset
 from mmctr.data.impressions import Impressions
 from mmctr.errors import ConfigError
+from mmctr.files import atomic_path
 
 
 def item_embeddings(dataset: Dataset, strategy: str, dim: int = 128) -> np.ndarray | None:
@@ -56,6 +60,29 @@ def vectors(embedding: np.ndarray, transformer: Any) -> np.ndarray:
     if embedding.dtype.kind != "i":
         return embedding
     return padded(transformer[-1].decode(embedding[1:]))
+
+
+def provide(dataset: Dataset, strategy: str, column: str) -> Path:
+    """Write what items look like to a strategy as a column of the dataset's item_emb.parquet.
+
+    It is the strategy provided:COLUMN then. Raises ConfigError for "ids", a strategy that is
+    provided itself, and a column that the file has already.
+    """
+    name = "item_emb.parquet"
+    path = schema.find_file(dataset.folder, name) or dataset.folder / name
+    if strategy not in STRATEGIES:
+        raise ConfigError(
+            f"Strategy {strategy!r} has nothing to keep: choose one of {', '.join(STRATEGIES)}."
+        )
+    ids = pa.array(np.arange(dataset.catalog.n_items + 1))
+    table = pq.read_table(path) if path.exists() else pa.table({"item_id": ids})
+    if column in table.column_names:
+        raise ConfigError(f"{path} has a column {column} already: choose another with --column.")
+    made = vectors(*embed(dataset.catalog, strategy, clicks=dataset.clicks))
+    rows = made[table["item_id"].to_numpy()]
+    with atomic_path(path) as temporary:
+        pq.write_table(table.append_column(column, parquet.float_lists(rows)), temporary)
+    return path
 
 
 def padded(embedding: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
 LEVELS = 3
-FEWEST, MOST = 16, 1024  # codes of a level; each has about as many items as there are codes / 4
+FEWEST, MOST = 16, 1024  # codes of a level
 FITTED = 100_000  # items that codebooks are fitted to; of more a part is drawn
 SHARED = 2  # items that an id below the first level needs: alone, an item has its own id
 NOTHING = 1e-4  # of a root mean square of 1 is rounding: scaled up it would pass for content
@@ -111,8 +111,12 @@ class ResidualQuantizer(TransformerMixin, BaseEstimator):
 
 
 def codes_for(items: int) -> int:
-    """How many codes a level has: twice the root of the number of items, as a power of two."""
-    return int(np.clip(2 ** round(np.log2(2 * np.sqrt(max(items, 1)))), FEWEST, MOST))
+    """How many codes a level has: twice the cube root of the number of items, as a power of two.
+
+    Three levels then have eight times as many cells as there are items, so that most have one of
+    their own, and the first two are shared by several.
+    """
+    return int(np.clip(2 ** round(np.log2(2 * np.cbrt(max(items, 1)))), FEWEST, MOST))
 
 
 def _left_over(vectors: np.ndarray, codewords: np.ndarray) -> np.ndarray:

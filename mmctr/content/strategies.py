@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from mmctr.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -55,8 +53,10 @@ def v5(text: slice, image: slice, dim: int) -> TransformerMixin:
     media = {"text": text, "image": image}
     media = {name: part for name, part in media.items() if part.stop > part.start}
     half, first = dim // 2, min((part.start for part in media.values()), default=0)
-    widths = zip(media, np.diff(np.linspace(0, half, len(media) + 1).astype(int)), strict=True)
-    parts = [(name, _reduced(int(width)), media[name]) for name, width in widths]
+    parts = [
+        (name, _reduced((half + number) // len(media)), part)
+        for number, (name, part) in enumerate(media.items())
+    ]
     columns = [[part.start - first, part.stop - first] for part in media.values()]
     aligned = ContrastiveAlignment(columns, dim - half)
     return blocks(*parts, ("aligned", aligned, slice(first, image.stop)))

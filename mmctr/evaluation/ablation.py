@@ -29,6 +29,7 @@ SWITCHES = {
     "bilinear interaction": ("bilinear", "off", "all"),
     "SENet": ("senet", False, True),
     "cross network": ("cross_layers", 0, 1),
+    "similarity to the history": ("similarity", False, True),
     "levels in history": ("levels_in_history", False, True),
     "weight averaging": ("averaging", 0.0, 0.97),
     "fresh negatives": ("fresh_negatives", False, True),
