@@ -1,4 +1,4 @@
-"""Reports: papermill runs the notebooks in order, nbconvert makes pages, an index ties them.
+"""Reports: papermill runs the notebooks, nbconvert makes pages, an index ties them.
 
 A report is a folder below reports/: a page and an executed notebook for each step, its own
 index.html, and report.json with everything that the index says. reports/index.html shows the
