@@ -181,7 +181,9 @@ def test_ctrl_c_ends_the_pages_that_are_made_and_begins_no_other(tiny_folder, tm
     waiting = dict.fromkeys(("01_explore", "02_embeddings", "03_train"), WAIT)
     notebooks = write_notebooks(tmp_path / "notebooks", **waiting)
     words = map(str, (tiny_folder, notebooks, tmp_path / "reports"))
-    command = [sys.executable, "-c", KILLED, *words]
+    # A shell's background job, and what it starts, would not hear it.
+    heard = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = [sys.executable, "-c", heard + KILLED, *words]
     environment = dict(os.environ, MMCTR_HOME=str(tmp_path))
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
         try:
