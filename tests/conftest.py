@@ -18,7 +18,13 @@ from mmctr.training.config import configs
 # A deadline would make slow machines fail: speed is measured in benchmarks, not in tests.
 settings.register_profile("mmctr", deadline=None, max_examples=60)
 settings.load_profile("mmctr")
+SLOW = ("tests/browser/", "tests/notebooks/", "tests/report/", "tests/test_parallel.py")
 ATTACKS = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>')
+
+
+def pytest_collection_modifyitems(items):
+    """What takes long comes first: nobody waits for it at the end, and its fixtures serve all."""
+    items.sort(key=lambda item: not item.nodeid.startswith(SLOW))
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from mmctr.data.dataset import Dataset
 from mmctr.runs.run import Run
+from mmctr.runs.train import train
+from mmctr.training.config import configs
 
 ROOT = Path(__file__).resolve().parents[1]
 # Without dropout, of which each process would draw its own.
@@ -24,7 +28,7 @@ PARAMETERS |= {
 }
 
 
-def train(data, home, *, processes, **parameters):
+def command(data, home, *, processes, **parameters):
     """Run `python -m mmctr train` on its own or by torchrun; the finished process.
 
     Of two processes the second would abort at the end of its interpreter, as it does now and then.
@@ -43,26 +47,31 @@ def train(data, home, *, processes, **parameters):
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(home)]),
     }
-    command = [*starter, "mmctr", "train", "--data", str(data), *pairs]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    words = [*starter, "mmctr", "train", "--data", str(data), "--strategy", "v4", *pairs]
+    return subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
 
 
-def only_run(home):
-    """The one run folder below a home."""
-    (folder,) = (home / "runs").iterdir()
-    return Run.load(folder)
+@pytest.fixture
+def one_thread():
+    """Sums of floats depend on the number of threads; the processes that tests start have one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     "parameters",
     [{}, {"row_updates": True, "batch_norm": False}, {"attention": "mlp", "batch_norm": False}],
 )
 def test_two_processes_equal_one(tiny_folder, tmp_path, parameters):
-    homes = [tmp_path / "one", tmp_path / "two"]
-    for processes, home in enumerate(homes, start=1):
-        done = train(tiny_folder, home, processes=processes, **parameters)
-        assert done.returncode == 0, done.stderr
-    one, two = map(only_run, homes)
+    done = command(tiny_folder, tmp_path / "two", processes=2, **parameters)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "two" / "runs").iterdir()
+    two = Run.load(folder)
+    changed = configs(**PARAMETERS | parameters)
+    one = train(Dataset.load(tiny_folder), "v4", *changed, tmp_path / "one")
     assert (one.summary["processes"], two.summary["processes"]) == (1, 2)
     history, reference = two.history, one.history
     assert history["epoch"].tolist() == reference["epoch"].tolist()
@@ -80,7 +89,7 @@ def test_two_processes_equal_one(tiny_folder, tmp_path, parameters):
 
 
 def test_a_wrong_parameter_is_one_sentence_of_the_first_process(tiny_folder, tmp_path):
-    done = train(tiny_folder, tmp_path, processes=1, heads=0)
+    done = command(tiny_folder, tmp_path, processes=1, heads=0)
     assert done.returncode == 1
     assert done.stderr.startswith(
         "mmctr: Parameter 'heads' is 0, expected greater than or equal to 1"

@@ -185,9 +185,12 @@ def target_in_history(rows: Impressions) -> np.ndarray:
 
 
 def slice_positions(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The positions in a flat array that slices cover, one slice after another: int64 [total]."""
-    before = np.cumsum(lengths) - lengths
-    return np.repeat(starts - before, lengths) + np.arange(lengths.sum())
+    """The positions in a flat array that slices cover, one slice after another: [total], of the
+    starts' type."""
+    before = np.cumsum(lengths, dtype=starts.dtype) - lengths
+    positions = np.repeat(starts - before, lengths)
+    positions += np.arange(len(positions), dtype=positions.dtype)
+    return positions
 
 
 def _hash_slices(items: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:

@@ -56,7 +56,8 @@ def execute(page: Page, executed: Path, notebooks: Path) -> None:
         kernel_name="python3",
         kernel_manager_class=OwnKernel,
         progress_bar=False,
-        cwd=notebooks,
+        # papermill's own cwd would be that of the whole process, in which other pages are made.
+        resources={"metadata": {"path": str(notebooks)}},
         # The kernel's own remarks on start-up would tear the progress bar.
         extra_arguments=["--log-level=ERROR"],
     )

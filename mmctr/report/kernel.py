@@ -1,18 +1,43 @@
-"""The kernel that runs the notebooks of a report."""
+"""The kernels that run the notebooks of a report."""
 
+import os
+from typing import ClassVar
+from weakref import WeakSet
+
+import torch
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 
 
 class OwnKernel(AsyncKernelManager):
-    """A kernel of the Python that runs now.
+    """A kernel of the Python that runs now, with the threads that pages made side by side leave it.
 
     Jupyter would look for one named python3 in JUPYTER_PATH and the user's folders first, where
     that of another environment may stand.
     """
 
+    every: ClassVar[WeakSet["OwnKernel"]] = WeakSet()
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(**options)
+        self.every.add(self)
+
     @property
     def kernel_spec(self) -> KernelSpec:
         """How this Python starts a kernel; no file says it."""
-        return KernelSpec(**get_kernel_dict())
+        # As many whatever else runs, because sums of floats depend on it.
+        threads = max(1, torch.get_num_threads() // at_once())
+        return KernelSpec(**get_kernel_dict(), env={"OMP_NUM_THREADS": str(threads)})
+
+    @classmethod
+    def kill_all(cls) -> None:
+        """End all kernels at once, whatever they do."""
+        for kernel in tuple(cls.every):
+            if kernel.has_kernel:
+                kernel.provisioner.process.kill()
+
+
+def at_once() -> int:
+    """How many pages are made side by side: two where two cores are, one where a GPU is shared."""
+    return 1 if torch.cuda.is_available() else min(2, os.cpu_count() or 1)

@@ -1,4 +1,4 @@
-"""Reports: papermill runs the notebooks in order, nbconvert makes pages, an index ties them.
+"""Reports: papermill runs the notebooks, nbconvert makes pages, an index ties them.
 
 A report is a folder below reports/: a page and an executed notebook for each step, its own
 index.html, and report.json with everything that the index says. reports/index.html shows the
@@ -14,6 +14,7 @@ import re
 import shutil
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -36,6 +37,7 @@ from mmctr.runs.run import Run
 from mmctr.training.config import configs
 
 OF_RUNS = ("05_compare", "09_new_items")  # notebooks that read all runs of their report
+READING_RUNS = ("04_attention", *OF_RUNS)  # 04_attention reads the best
 
 
 def make_report(
@@ -78,13 +80,7 @@ def make_report(
         write_assets(out)
         if not (report.folder / MANIFEST).exists():
             publish(report, out)
-        report.runs = []
-        with tqdm(report.pages, unit="page") as bar:
-            for page in bar:
-                bar.set_description(page.name)
-                if _make_page(page, report, out, notebooks):
-                    bar.write(f"{page.name}: reused, its inputs are unchanged", file=sys.stderr)
-                publish(report, out)
+        _make_pages(report, out, notebooks)
     return report
 
 
@@ -170,18 +166,51 @@ def _begin(report: Report, out: Path, notebooks: Path) -> Report:
     return report
 
 
-def _make_page(page: Page, report: Report, out: Path, notebooks: Path) -> bool:
-    """Execute a page's notebook, whatever happens in it, or reuse it; whether it was reused."""
+def _make_pages(report: Report, out: Path, notebooks: Path) -> None:
+    """Make all pages, some side by side; those that read runs come when the others are there."""
+    from mmctr.report.kernel import OwnKernel, at_once
+
+    runs: dict[str, str] = {}
+    report.runs = []
+    with tqdm(total=len(report.pages), unit="page") as bar:
+        for reading in (False, True):
+            pages = [page for page in report.pages if (page.notebook in READING_RUNS) == reading]
+            with ThreadPoolExecutor(at_once()) as pool:
+                made = {pool.submit(_make_page, p, report, out, notebooks): p for p in pages}
+                try:
+                    bar.set_description(pages[0].name)
+                    for future in as_completed(made):
+                        page, (reused, run) = made[future], future.result()
+                        if run:
+                            runs[page.name] = run
+                        report.runs = [runs[p.name] for p in report.pages if p.name in runs]
+                        if reused:
+                            told = f"{page.name}: reused, its inputs are unchanged"
+                            bar.write(told, file=sys.stderr)
+                        bar.set_description(", ".join(made[f].name for f in made if f.running()))
+                        bar.update()
+                        publish(report, out)
+                finally:
+                    # Interrupted: what runs is ended, and nothing else begun.
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    while not all(future.done() for future in made):
+                        OwnKernel.kill_all()
+                        time.sleep(0.1)
+
+
+def _make_page(page: Page, report: Report, out: Path, notebooks: Path) -> tuple[bool, str | None]:
+    """Execute a page's notebook, whatever happens in it, or reuse it; whether it was reused, and
+    the run that it trained, relative to the report's folder."""
     executed = report.executed(page)
     executed.parent.mkdir(exist_ok=True)
     started = time.perf_counter()
-    reused = False
+    reused, run = False, None
     try:
-        if page.notebook == "04_attention":
-            page.parameters["run"] = str(_best_run(report).folder)
-        elif page.notebook in OF_RUNS:
-            _best_run(report)
-            page.parameters["report"] = str(report.folder)
+        if page.notebook in READING_RUNS:
+            best = str(_best_run(report).folder)
+            of_one = page.notebook == "04_attention"
+            read = {"run": best} if of_one else {"report": str(report.folder)}
+            page.parameters = page.parameters | read
         compared = report.runs if page.notebook in OF_RUNS else []
         inputs = execution.hash_of(
             execution.library_hash(),
@@ -195,8 +224,7 @@ def _make_page(page: Page, report: Report, out: Path, notebooks: Path) -> bool:
             page.status, page.error, page.answer, page.inputs = "pending", "", "", inputs
             execution.execute(page, executed, notebooks)
         if page.notebook == "03_train":
-            run = execution.recorded_run(executed)
-            report.runs.append(os.path.relpath(run.folder, report.folder))
+            run = os.path.relpath(execution.recorded_run(executed).folder, report.folder)
         page.status = "ok"
     except MMCTRError as error:
         page.status, page.error = "failed", str(error)
@@ -211,7 +239,7 @@ def _make_page(page: Page, report: Report, out: Path, notebooks: Path) -> bool:
     except Exception as error:  # nor may an output that cannot be shown stop the other pages
         page.status = "failed"
         page.error = page.error or f"No page could be made: {type(error).__name__}: {error}"
-    return reused
+    return reused, run
 
 
 def _best_run(report: Report) -> Run:

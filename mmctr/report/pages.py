@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from functools import cache
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -93,6 +94,7 @@ def write_assets(out: Path) -> None:
         _write(path, text)
 
 
+@cache
 def template(name: str) -> Any:
     from jinja2 import Environment, PackageLoader
 

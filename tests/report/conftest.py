@@ -6,7 +6,7 @@ import nbformat
 import pytest
 
 from mmctr.data.dataset import Dataset
-from mmctr.report import execution, pages
+from mmctr.report import execution, kernel, pages
 from mmctr.report.make import make_report
 from mmctr.runs.train import train
 from mmctr.training.config import configs
@@ -51,9 +51,9 @@ def write_notebooks(folder, **changes):
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def made(tmp_path_factory, tiny_folder):
-    """A finished report and the folder that it lies in."""
+    """A finished report and the folder that it lies in; do not change them."""
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MMCTR_HOME", str(home))
@@ -70,7 +70,8 @@ def made(tmp_path_factory, tiny_folder):
 def again(made, tiny_folder, tmp_path, monkeypatch):
     """Makes the report of small notebooks again and again, and says which of them ran.
 
-    Without kernels: running a notebook copies it, and 03_train records the strategy's run.
+    Without kernels: running a notebook copies it, and 03_train records the strategy's run. One page
+    after another.
     """
     runs, out = tmp_path / "runs", tmp_path / "out"
     notebooks = write_notebooks(tmp_path / "notebooks")
@@ -92,5 +93,6 @@ def again(made, tiny_folder, tmp_path, monkeypatch):
         return found, list(executed)
 
     monkeypatch.setattr(execution, "execute", execute)
+    monkeypatch.setattr(kernel, "at_once", lambda: 1)
     make.notebooks, make.out = notebooks, out
     return make

@@ -9,8 +9,10 @@ import subprocess
 import sys
 
 import nbformat
+import pytest
 
 from mmctr.report import execution, pages, reports
+from mmctr.report.kernel import at_once
 from mmctr.report.make import make_report
 from mmctr.report.reports import Report, latest_report
 from tests.report.conftest import write_notebooks
@@ -165,6 +167,42 @@ small = configs(seed=seed, epochs=1, hidden=(8,), batch_size=128)
 run = train(Dataset.load(data), strategy, *small, home / "runs")
 display({{{pages.RECORD!r}: {{"run": str(run.folder)}}, "text/plain": "Recorded: "}}, raw=True)
 """
+
+
+WAIT = """
+import os, time
+from pathlib import Path
+(Path(os.environ["MMCTR_HOME"]) / f"began-{os.getpid()}").touch()
+time.sleep(600)
+"""
+
+
+def test_ctrl_c_ends_the_pages_that_are_made_and_begins_no_other(tiny_folder, tmp_path):
+    waiting = dict.fromkeys(("01_explore", "02_embeddings", "03_train"), WAIT)
+    notebooks = write_notebooks(tmp_path / "notebooks", **waiting)
+    words = map(str, (tiny_folder, notebooks, tmp_path / "reports"))
+    # A shell's background job, and what it starts, would not hear it.
+    heard = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = [sys.executable, "-c", heard + KILLED, *words]
+    environment = dict(os.environ, MMCTR_HOME=str(tmp_path))
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
+        try:
+            while len(list(tmp_path.glob("began-*"))) < at_once() and process.poll() is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(0.05)
+            process.send_signal(signal.SIGINT)
+            told = process.communicate(timeout=120)[1]
+        finally:
+            process.kill()
+    assert told.decode().endswith("KeyboardInterrupt\n")
+    began = [int(path.name.partition("-")[2]) for path in tmp_path.glob("began-*")]
+    assert len(began) == at_once()
+    for kernel in began:
+        with pytest.raises(ProcessLookupError):
+            os.kill(kernel, 0)
+    report = Report.load(latest_report(tmp_path / "reports"))
+    assert {page.status for page in report.pages} == {"pending"}
+    assert report.index.exists()
 
 
 def test_a_report_killed_in_training_goes_on_there(tiny_folder, tmp_path):

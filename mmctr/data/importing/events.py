@@ -23,7 +23,7 @@ from mmctr.data.importing.labels import (
     unnested,
 )
 from mmctr.data.importing.recipe import Recipe
-from mmctr.data.importing.sources import Source, id_text, quoted
+from mmctr.data.importing.sources import Source, id_key, quoted
 from mmctr.data.importing.times import nanoseconds
 from mmctr.errors import DataError
 
@@ -112,9 +112,11 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
                 f"give --label {column} if it says which were clicked."
             )
     context = asked(source, recipe.context_fields, {recipe.time_column: time})
+    user_id, _ = id_key(source, recipe.user_column)
+    item_id, form = id_key(source, recipe.item_column)
     columns = {
-        "user_id": id_text(source, recipe.user_column),
-        "item_id": id_text(source, recipe.item_column),
+        "user_id": user_id,
+        "item_id": item_id,
         "time": time,
         "place": text(source, recipe.order_by) if recipe.order_by else "NULL",
         "label": label(source, recipe) if recipe.label_column else "1",
@@ -129,7 +131,12 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
         "NULL OR label IS NULL THEN 'unreadable' WHEN number IS NULL THEN 'of_unknown_items' ELSE "
         "'known' END"
     )
-    joined = f"SELECT *, {kind} AS kind FROM ({rows}) LEFT JOIN items ON item_id = items.id"
+    # An item's text counts only as the log's type writes it: 007 is not 7.
+    alike = f"try_cast(id AS {form}) AS id, number FROM items WHERE try_cast(id AS {form})::VARCHAR"
+    joined = (
+        f"SELECT *, {kind} AS kind FROM ({rows}) LEFT JOIN (SELECT {alike} = id) items ON item_id "
+        "= items.id"
+    )
     # Users are numbered before the sort, which then moves numbers instead of text.
     known_user = "CASE WHEN kind = 'known' THEN user_id END"
     grouped = f"SELECT kind, {known_user} AS user_id, count(*) AS rows FROM ({joined}) GROUP BY ALL"
@@ -138,7 +145,8 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
     if not counts["known"]:
         raise _nothing_left(source, recipe, counts)
     said += examples
-    numbered = "SELECT user_id, row_number() OVER (ORDER BY length(user_id), user_id) AS user"
+    own = "user_id::VARCHAR"
+    numbered = f"SELECT user_id, row_number() OVER (ORDER BY length({own}), {own}) AS user"
     source.create("users", f"{numbered} FROM kinds WHERE kind = 'known'", "number users")
     source.connection.execute("DROP TABLE kinds")
     users = _write_users(source, workplace / "user_ids.parquet")

@@ -51,16 +51,13 @@ class Splitter:
         clicks = np.flatnonzero(self.history(events))
         steps, first = np.unique(step[clicks], return_index=True)
         # How many of its user's steps with a click come before an event, and how many there are.
-        user_of_step = events.start[clicks[first]]
-        users, begin, count = np.unique(user_of_step, return_index=True, return_counts=True)
-        user = np.searchsorted(users, events.start)
-        known = user < len(users)
-        known[known] = users[user[known]] == events.start[known]
-        user = np.where(known, user, 0)
-        before = np.searchsorted(steps, step) - begin[user]
-        from_last = count[user] - before  # 1: at the last step, or after the one before it
+        user = np.cumsum(events.start == np.arange(len(events))) - 1
+        count = np.bincount(user[clicks[first]], minlength=user[-1] + 1)
+        before = np.searchsorted(steps, step) - (np.cumsum(count) - count)[user]
+        count = count[user]
+        from_last = count - before  # 1: at the last step, or after the one before it
         # Someone with fewer than three steps is there to learn from.
-        enough = known & (count[user] >= 3)
+        enough = count >= 3
         return np.where(enough & (from_last <= 2), 3 - np.maximum(from_last, 1), 0)
 
 

@@ -45,8 +45,11 @@ def write_splits(
     ]
     drawn = {schema.NEGATIVES: recipe.sampling.encode()} if draws else None
     form = pa.schema(types, metadata=drawn)
-    # Histories without a dictionary are smaller, and quicker to write and read.
+    # Without a dictionary what hardly repeats is smaller, and quicker to write and read.
+    repeated = [name for name in form.names if name not in (HISTORY, "item_id", "time")]
     flat = [name for name in form.names if name != HISTORY]
+    how = {"compression": "zstd", "use_dictionary": repeated, "write_statistics": flat}
+    how |= {"column_encoding": {"item_id": "DELTA_BINARY_PACKED"}}
     users = log.path.with_name("user_ids.parquet")
 
     def original(user: int) -> str:
@@ -55,15 +58,12 @@ def write_splits(
 
     with ExitStack() as stack:
         files = [
-            stack.enter_context(
-                pq.ParquetWriter(
-                    folder / f"{name}.parquet", form, compression="zstd", use_dictionary=flat
-                )
-            )
+            stack.enter_context(pq.ParquetWriter(folder / f"{name}.parquet", form, **how))
             for name in schema.SPLITS
         ]
-        # Packing takes as long as drawing: both cores have work, and few tables wait in memory.
-        writer, waiting = stack.enter_context(ThreadPoolExecutor(1)), deque()
+        # Packing takes longer than drawing: a thread for each file, and few tables wait in memory.
+        threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in files]
+        waiting = deque()
         for events in log.chunks("write"):
             items = events.item[:, None]
             if draws:
@@ -71,10 +71,10 @@ def write_splits(
                 negatives = sample_negatives(events, train_clicks, held_out, recipe, original)
                 items = np.hstack([items, negatives])
             number = split(events)
-            for place, file in enumerate(files):
+            for place, (file, thread) in enumerate(zip(files, threads, strict=True)):
                 rows = np.flatnonzero(number == place)
                 for table in _rows(events, rows, items, split.history(events), recipe, form):
-                    waiting.append(writer.submit(file.write_table, table))
+                    waiting.append(thread.submit(file.write_table, table))
                     if len(waiting) > 2:
                         waiting.popleft().result()
         for last in waiting:
@@ -91,24 +91,26 @@ def _rows(
 ) -> Iterator[pa.Table]:
     """Tables of some events: of each as many rows as items has columns, int64 [events, columns]."""
     shown = items.shape[1]
-    clicks = events.item[in_history]
-    earlier = np.r_[0, np.cumsum(in_history)]
+    # Half as wide, because positions in histories are most of what is held and moved.
+    clicks = events.item[in_history].astype(np.int32)
+    earlier = np.r_[0, np.cumsum(in_history)].astype(np.int32)
     stop = earlier[events.before][rows]
-    first = np.maximum(earlier[events.start][rows], stop - recipe.max_history)
+    first = np.maximum(earlier[events.start][rows], stop - min(recipe.max_history, len(events)))
     lengths = stop - first
     weight = np.cumsum(shown * (lengths + 10))
     bounds = np.r_[0, np.flatnonzero(np.diff(weight // VALUES)) + 1, len(rows)]
     for start, end in pairwise(bounds if len(rows) else []):
-        part, width = rows[start:end], lengths[start:end]
-        seen = clicks[slice_positions(first[start:end], width)].astype(np.int32)
-        history = pa.ListArray.from_arrays(np.r_[0, np.cumsum(width)].astype(np.int32), seen)
+        part = rows[start:end]
         label = np.zeros((len(part), shown), dtype=np.int8)
         label[:, 0] = events.label[part]
         again = np.repeat(np.arange(len(part)), shown)
+        width = lengths[start:end][again]
+        seen = clicks[slice_positions(first[start:end][again], width)]
+        history = pa.ListArray.from_arrays(np.r_[0, np.cumsum(width)].astype(np.int32), seen)
         further = [events.impression[part]] if events.impression is not None else []
         columns = [
             events.user[part][again],
-            history.take(again),
+            history,
             items[part].ravel(),
             label.ravel(),
             events.time[part][again],

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from mmctr.data.dataset import Dataset
 from mmctr.data.importing import negatives
-from mmctr.data.importing.negatives import NegativeSampler
+from mmctr.data.importing.events import Events
+from mmctr.data.importing.negatives import NegativeSampler, sample_negatives
+from mmctr.data.importing.recipe import Recipe
 from mmctr.errors import ConfigError
 from tests.data.importing.logs import imported
 
@@ -31,16 +33,47 @@ def points(seed):
 weights = st.lists(st.sampled_from([0, 0, 1, 1, 2.5]), min_size=ITEMS + 1, max_size=ITEMS + 1)
 
 
-@given(clicks, weights, st.integers(0, 5), st.integers(1, 9))
-def test_nobody_is_shown_what_they_clicked(log, weight, seed, block):
+@given(clicks, weights, st.integers(0, 5), st.integers(1, 9), st.sampled_from([1, 3, 22]))
+def test_nobody_is_shown_what_they_clicked(log, weight, seed, block, sieve):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(negatives, "BLOCK", block)
+        patch.setattr(negatives, "SIEVE", sieve)
         asked = np.repeat(np.arange(5), 4)
         drawn = sampler(log, weight).draw(asked, points(seed))
     known = {item for item in range(1, ITEMS + 1) if weight[item]}
     for user, item in zip(asked, drawn, strict=True):
         left = known - {i for u, i in log if u == user}
         assert item in left if left else item == 0
+
+
+@given(clicks, st.booleans(), st.integers(1, 4), st.integers(1, 9), st.sampled_from([1, 3, 22]))
+def test_draws_are_those_of_a_naive_loop(log, popular, draws, block, sieve):
+    """The first attempt whose item the user never clicked, told by a hash of words alone."""
+    log = sorted({*log, (5, 1)})
+    user, item = np.array(log).T
+    first = np.searchsorted(user, user)
+    events = Events(user, item, *np.ones((3, len(log)), dtype=int), first, first, None, None)
+    counts = np.bincount(item, minlength=ITEMS + 1)
+    recipe = Recipe(negatives=draws, seed=3, sampling="popularity" if popular else "uniform")
+    weight = counts * 1.0 if popular else np.r_[0, np.ones(ITEMS)]
+    expected = []
+    for mine, clicked in log:
+        state = negatives.mixed(np.uint64(3), np.array([mine]), np.array([clicked]))
+        for draw in range(draws):
+            for attempt in range(30):
+                word = negatives.mixed(state, np.array([draw * 31 + attempt]))
+                point = float(word[0] >> np.uint64(11)) * 2.0**-53 * weight.sum()
+                found = int((np.cumsum(weight) <= point).sum())
+                if (mine, found) not in log:
+                    break
+            else:
+                return  # the user clicked nearly everything
+            expected.append(found)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(negatives, "BLOCK", block)
+        patch.setattr(negatives, "SIEVE", sieve)
+        drawn = sample_negatives(events, counts, np.zeros(ITEMS + 1, dtype=np.int8), recipe, str)
+    assert drawn.ravel().tolist() == expected
 
 
 @pytest.mark.parametrize(

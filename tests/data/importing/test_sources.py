@@ -21,7 +21,7 @@ from mmctr.data.importing.parts import files_of
 from mmctr.data.importing.recipe import Recipe
 from mmctr.data.importing.steps import import_dataset
 from mmctr.errors import ConfigError, DataError
-from tests.data.importing.logs import ITEMS, folder_bytes, read
+from tests.data.importing.logs import ITEMS, folder_bytes, read, splits_of
 
 
 def csv(frame, path, **options):
@@ -190,6 +190,29 @@ def test_ids_of_any_type_join_as_the_text_that_one_sees(tmp_path, log_ids, item_
     assert facts["counts"]["clicks"] == 3
     found = pd.read_parquet(tmp_path / "out" / "item_ids.parquet")["original_id"].tolist()
     assert found == (expected or [str(item) for item in item_ids])
+
+
+@pytest.mark.parametrize("form", [pa.int16(), pa.int64(), pa.uint64(), pa.string()])
+def test_whole_numbers_join_no_item_that_is_written_otherwise(tmp_path, form):
+    users, items = (
+        pa.array(ids, pa.string()).cast(form)
+        for ids in (["20", "20", "3", "20", "20", "3"], ["7", "10", "9", "100", "5", "100"])
+    )
+    log = pa.table({"user_id": users, "item_id": items, "timestamp": [1, 2, 3, 4, 5, 6]})
+    pq.write_table(log, tmp_path / "log.parquet")
+    items = ["007", "07", "7", "+7", "7.0", " 9", "9 ", "1e1", "100", "5", str(2**70), "x", "-10"]
+    pd.DataFrame({"item_id": items}).to_parquet(tmp_path / "items.parquet")
+    paths = [tmp_path / "log.parquet"], [tmp_path / "items.parquet"]
+    facts = import_dataset(*paths, None, tmp_path / "out", Recipe.of(negatives=0))
+    assert facts["counts"]["of_unknown_items"] == 2
+    ids = pd.read_parquet(tmp_path / "out" / "item_ids.parquet").set_index("item_id")
+    users = pd.read_parquet(tmp_path / "out" / "user_ids.parquet")["original_id"].tolist()
+    clicked = [
+        (users[row.user_id - 1], ids["original_id"][row.item_id])
+        for rows in splits_of(tmp_path / "out").values()
+        for row in rows.itertuples()
+    ]
+    assert clicked == [("3", "100"), ("20", "7"), ("20", "100"), ("20", "5")]
 
 
 def test_csv_ids_are_never_guessed_to_be_numbers(tmp_path):

@@ -62,6 +62,9 @@ def test_nothing_leaks(log, sampling, max_history):
             assert max(left_out) <= min(times), "the latest clicks are kept"
     for row in rows[rows["label"] == 0].itertuples():
         assert (users[row.user_id], row.item_id - 1) not in time_of, "a negative was clicked"
+    clicked = rows.iloc[np.arange(len(rows)) // 3 * 3]
+    for name in ("user_id", "time", "item_seq"):
+        assert clicked[name].map(str).tolist() == rows[name].map(str).tolist()
     assert (rows.groupby(np.arange(len(rows)) // 3)["label"].sum() == 1).all()
     assert (rows["label"].to_numpy()[::3] == 1).all()
     train = frames["train"]
