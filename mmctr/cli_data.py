@@ -46,6 +46,22 @@ def data_check(folder: Annotated[Path, typer.Argument(help="Folder of a dataset.
     print(describe(dataset))
 
 
+@data_app.command("clean")
+def data_clean(folder: Annotated[Path, typer.Argument(help="Folder of a dataset.")]) -> None:
+    """Find erroneous titles, covers and users, and write them into errors.parquet to decide on.
+
+    Nothing else is changed; train, 03_train and report leave out what --exclude names. What a
+    person decided in errors.parquet is kept when this runs again.
+    """
+    folder = existing_folder(find(folder))
+    from mmctr.content.errors import clean, in_words
+
+    errors, table = clean(folder)
+    print(in_words(table))
+    kept = int((~errors["excluded"]).sum())
+    print(f"{folder / 'errors.parquet'}: {len(errors):,} rows, {kept:,} of them kept by a person")
+
+
 @data_app.command("import", epilog=IMPORT_LISTED)
 def data_import(
     context: typer.Context,

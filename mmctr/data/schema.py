@@ -26,6 +26,9 @@ LEVELS = 11  # of each of them: 0 = unknown, 1..10
 TEXT_COLUMN = "txt_emb_BERT"
 IMAGE_COLUMN = "img_emb_CLIPRN50"
 EXTRACTION_ERRORS = "extraction_errors.parquet"  # item, medium, reason
+ERRORS = "errors.parquet"  # of mmctr data clean: what, id, kind, score, excluded
+ERROR_KINDS = b"mmctr.kinds"  # metadata key of it: the kinds that were looked for, by comma
+PLANTED = "planted.parquet"  # of simulated data: what, id, kind of errors that were made on purpose
 NEGATIVES = b"mmctr.negatives"  # metadata key of a split whose negatives were drawn: how
 Sampling = Literal["uniform", "popularity"]  # as likely as any other item, or as train clicks
 # Where negatives come from: shown and not clicked, tried and not liked, drawn by the import.
@@ -72,6 +75,7 @@ ITEM_COLUMNS = {
     TEXT_COLUMN: FLOAT_LIST,
     IMAGE_COLUMN: FLOAT_LIST,
     "held_out": INTEGER,
+    "available": INTEGER,  # when the item came, in nanoseconds since 1970
 }
 PREDICTION_COLUMNS = {"user": INTEGER, "target": INTEGER, "label": NUMBER, "probability": NUMBER}
 OWN_ID_COLUMNS = {"user_id": TEXT, "item_id": TEXT}  # beside them, in the user's words
