@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from mmctr.content.fusion import available_strategies, embedding_hash, item_embeddings
 from mmctr.data.catalog import Catalog
 from mmctr.data.dataset import Dataset
+from mmctr.data.erroneous import Exclusion
 from mmctr.data.fields import Field, as_json
 from mmctr.errors import ConfigError, DataError, MMCTRError, RunError, first_line
 from mmctr.model.din import DIN
@@ -93,6 +94,15 @@ class Run:
         """The fields that it reads, with their vocabularies, for Dataset.load; mostly none."""
         return forms.fields_in(self.config, self.folder / CONFIG)
 
+    @cached_property
+    def exclusion(self) -> Exclusion | None:
+        """The erroneous entries that it was trained without; None if nothing was left out."""
+        return forms.exclusion_in(self.config, self.folder / CONFIG)
+
+    def without_excluded(self, dataset: Dataset) -> Dataset:
+        """A dataset as the run reads it: without what it excluded, unless that was done already."""
+        return dataset if self.exclusion is None else self.exclusion.of(dataset)
+
     def model(self) -> DIN:
         """The trained model, on the CPU and ready to predict.
 
@@ -114,8 +124,10 @@ class Run:
 
     def item_embeddings(self, catalog: Catalog) -> np.ndarray | None:
         """Embed a catalog as the run's own was embedded: by the strategy fitted to these items, or
-        by the one that the run it started from had fitted.
+        by the one that the run it started from had fitted. What the run excluded is unknown.
         """
+        if self.exclusion is not None:
+            catalog = self.exclusion.of_catalog(catalog)
         if "origin" in self.config and self.carried.strategy is not None:
             return self.carried.strategy.embed(catalog)
         return item_embeddings(catalog, self.strategy)

@@ -164,6 +164,23 @@ def tile_html(
     return f'<div class="item{bare}">{inner}</div>'
 
 
+def named_html(
+    name: str,
+    *,
+    note: str,
+    action: str = "",
+    value: int = 0,
+    pressed: bool = False,
+    label: str = "",
+) -> str:
+    """What is no item, such as a user, by its name and a note; a button if there is an action."""
+    inner = f'<span class="title">{escape(name)}</span><span class="effect">{escape(note)}</span>'
+    if not action:
+        return f'<div class="item bare"><div class="still">{inner}</div></div>'
+    named = {"aria-label": f"{name}. {label}", "aria-pressed": str(pressed).lower()}
+    return f'<div class="item bare">{button_html(inner, action, value, named)}</div>'
+
+
 def button_html(inner: str, action: str, value: int, attributes: dict[str, str]) -> str:
     """A button that calls back with an action and a value; its attributes are escaped here."""
     told = {"data-key": f"{action}{value}", "data-action": action, "data-value": f"{value}"}
