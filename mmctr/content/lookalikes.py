@@ -73,6 +73,8 @@ def _mixed(brightness: np.ndarray) -> np.ndarray:
 def _directions(features: np.ndarray) -> np.ndarray:
     """Centred features at length 1; zero where there were none."""
     known = features.any(axis=1)
+    if not known.any():
+        return np.zeros_like(features)
     centred = np.where(known[:, None], features - features[known].mean(axis=0), 0)
     length = np.linalg.norm(centred, axis=1, keepdims=True)
     return centred / np.where(length > 0, length, 1)

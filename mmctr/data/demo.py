@@ -106,9 +106,8 @@ def _write(folder: Path, rng: np.random.Generator, n_items: int, n_users: int) -
     planted = Planted.among(order, max(1, round(n_items * ERRONEOUS / 3)))
     # Errors take nothing from the generator of what they spoil.
     (chance,) = rng.spawn(1)
-    items, cover_of, wrong = planted.in_topics(items), np.arange(n_items), planted.items["mismatch"]
-    cover_of[planted.items["twice"]] = planted.source["twice"]
-    cover_of[wrong] = rng.choice(np.setdiff1d(order, planted.all), len(wrong), replace=False)
+    items = planted.in_topics(items)
+    cover_of = planted.covers_of(items, chance)
     titles, tags = _titles_and_tags(rng, items)
     planted.in_titles(titles, chance)
     text = _features(rng, items.vectors[:, : 2 * LATENT], TEXT_WIDTH, TEXT_LENGTH)

@@ -38,6 +38,8 @@ FOREIGN = (  # the demo is in English
     "Những ngày mưa ở thành phố",
 )
 
+Scripts = dict[str, np.ndarray]  # users by kind
+
 
 @dataclass(frozen=True)
 class Planted:
@@ -73,6 +75,17 @@ class Planted:
             changed[name][where] = changed[name][of]
         return replace(items, **changed)
 
+    def covers_of(self, items: Items, rng: np.random.Generator) -> np.ndarray:
+        """Whose cover each item has, int64 [n]; a wrong one is of another theme, which it shows."""
+        of = np.arange(len(items.theme))
+        of[self.items["twice"]] = self.source["twice"]
+        sound = np.setdiff1d(of, self.all)
+        for row in self.items["mismatch"]:
+            others = sound[items.theme[sound] != items.theme[row]]
+            of[row] = rng.choice(others)
+            sound = sound[sound != of[row]]
+        return of
+
     def in_titles(self, titles: np.ndarray, rng: np.random.Generator) -> None:
         """Spoil titles, text [n], in place; those of sound items are made different before."""
         seen: dict[str, int] = {}
@@ -84,8 +97,9 @@ class Planted:
             f"New video {number}"
             for number in rng.integers(1000, 9999, len(self.items["boilerplate"]))
         ]
-        for row in self.items["language"]:
-            titles[row] = rng.choice(FOREIGN)
+        for number, row in enumerate(self.items["language"]):
+            times, place = divmod(number, len(FOREIGN))
+            titles[row] = FOREIGN[place] + (f" {times + 1}" if times else "")
         titles[self.items["repeated"]] = titles[self.source["repeated"]]
         titles[self.items["twice"]] = [
             f"{title.upper()}!" for title in titles[self.source["twice"]]
@@ -129,7 +143,7 @@ class Planted:
             path = folder / f"{row + 1}.jpg"
             path.write_bytes(path.read_bytes()[: rng.integers(20, 400)])
 
-    def in_groups(self, groups: pd.DataFrame, n_items: int, rng: np.random.Generator) -> dict:
+    def in_groups(self, groups: pd.DataFrame, n_items: int, rng: np.random.Generator) -> Scripts:
         """Spoil the rows of some users, in place: the users of each kind, numbered from 0."""
         later = groups.loc[groups["split"] != "train", "user"].unique()
         train = groups[~groups["user"].isin(later)].groupby("user")
@@ -155,7 +169,7 @@ class Planted:
         copies = [max(pair) for pair in zip(copies, copied, strict=False)]
         return dict(zip(USERS, (sweeps, np.array(copies, int), everything), strict=True))
 
-    def table(self, users: dict[str, np.ndarray]) -> pd.DataFrame:
+    def table(self, users: Scripts) -> pd.DataFrame:
         """What was planted: what, id, kind; of two that are the same item the later is too many."""
         items = self.items | {"twice": np.maximum(self.items["twice"], self.source["twice"])}
         of_kind = {kind: what for what, kinds in WHAT.items() for kind in kinds}
