@@ -67,7 +67,9 @@ def plant(folder: Path, out: Path, share: float, seed: int) -> pd.DataFrame:
     data can have.
     """
     shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(folder, out, ignore=shutil.ignore_patterns(".*", "errors.parquet"))
+    shutil.copytree(
+        folder, out, ignore=shutil.ignore_patterns(".*", "errors.parquet", "truth.parquet")
+    )
     dataset, rng = Dataset.load(out), np.random.default_rng(seed)
     catalog = dataset.catalog
     kinds = ["emptied", "foreign", "random keys", "file name"]

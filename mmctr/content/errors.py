@@ -5,8 +5,6 @@ chosen by what they mean, not by how many entries they find. Nothing is changed:
 what it found, `clean` keeps it in errors.parquet, where a person decides.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +12,10 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from mmctr.content import titles
-from mmctr.content.covers import MISSING, CoverFacts, cover_facts
-from mmctr.content.lookalikes import FLAT, same_picture
-from mmctr.content.mismatch import LEAST, at_odds
+from mmctr.content.covers import MISSING, CoverFacts
+from mmctr.content.evidence import MANY, Evidence, constant, shared
+from mmctr.content.lookalikes import FLAT
+from mmctr.content.mismatch import LEAST, SURE
 from mmctr.data import click_errors
 from mmctr.data.audit import CONSTANT
 from mmctr.data.click_errors import ClickLog
@@ -24,78 +23,9 @@ from mmctr.data.dataset import Dataset
 from mmctr.data.erroneous import Kind, errors_file, looked_for, read_errors, write_errors
 
 DARK = 0.85  # of white, that 19 of 20 pixels lack
-MANY = 5  # titles that share a picture, from which on it is a placeholder
 SAME_TEXT = 0.95  # cosine of centred text features of the same words, written in another way
-BLOCK = 1000  # items with one picture, of which more are compared by their words alone
 COLUMNS = ["kind", "what", "count", "threshold", "reason", "false alarms"]
 NO_COVERS = "there are no covers"
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What items are judged by; every array has n_items + 1 rows."""
-
-    dataset: Dataset
-
-    @property
-    def titles(self) -> np.ndarray:
-        return self.dataset.catalog.titles
-
-    @cached_property
-    def covers(self) -> CoverFacts | None:
-        """Measures of the covers; None where there are none."""
-        catalog = self.dataset.catalog
-        return cover_facts(catalog, self.dataset.folder) if catalog.covers else None
-
-    @cached_property
-    def picture(self) -> np.ndarray:
-        """A number for each picture, as `same_picture` gives it; of its own without a cover."""
-        if self.covers is None:
-            return np.arange(self.dataset.catalog.n_items + 1)
-        return same_picture(self.covers, self.dataset.catalog.image_features)
-
-    @cached_property
-    def words(self) -> np.ndarray:
-        """A number for each title, whatever its case and signs; 0 for those that say nothing."""
-        return pd.factorize(np.array([titles.plain(one) for one in self.titles], object))[0]
-
-    @cached_property
-    def blank(self) -> np.ndarray:
-        return titles.says_nothing(self.titles) > 0
-
-    @cached_property
-    def odds(self) -> np.ndarray | None:
-        """How much text and image are at odds, in nats; None if it cannot be told."""
-        catalog = self.dataset.catalog
-        text, image = catalog.text_features, catalog.image_features
-        if text is None or image is None:
-            return None
-        known = ~self.blank & ~_constant(text) & ~_constant(image)
-        if self.covers is not None:
-            known &= self.covers.read
-        known[0] = False
-        return at_odds(text, image, known)
-
-    @cached_property
-    def twice(self) -> np.ndarray:
-        """Of items with the picture of an earlier one: how alike their titles are; else NaN."""
-        text, result = self.dataset.catalog.text_features, np.full(len(self.titles), np.nan)
-        titled = np.where(self.blank, -1 - np.arange(len(self.titles)), self.picture)
-        for items in _groups(titled):
-            if len(np.unique(self.words[items])) >= MANY:
-                continue  # a placeholder
-            alike = pd.Series(self.words[items]).duplicated().to_numpy().astype(float)
-            if text is not None and len(items) <= BLOCK:
-                features = text[items] - self._mean_text
-                length = np.linalg.norm(features, axis=1, keepdims=True)
-                unit = features / np.where(length > 0, length, 1)
-                alike[1:] = np.maximum(alike, np.tril(unit @ unit.T, -1).max(axis=1))[1:]
-            result[items[1:]] = alike[1:]
-        return result
-
-    @cached_property
-    def _mean_text(self) -> np.ndarray:
-        return self.dataset.catalog.text_features[1:].mean(axis=0)
 
 
 def _of_covers(name: str):
@@ -157,22 +87,29 @@ def _repeated(evidence: Evidence) -> np.ndarray:
     aside = evidence.blank | series | (evidence.twice >= SAME_TEXT)
     odds = np.zeros(len(own)) if evidence.odds is None else np.nan_to_num(evidence.odds)
     counts = np.full(len(own), np.nan)
-    for items in _groups(np.where(aside, own, evidence.words)):
+    for items in shared(np.where(aside, own, evidence.words)):
         counts[items] = len(items)
         counts[items[odds[items].argmin()]] = np.nan
     return counts
 
 
 def _mismatch(evidence: Evidence) -> np.ndarray | str:
+    """How much text and image are at odds; NaN where another kind says which of them is wrong."""
     if evidence.odds is None:
         return f"fewer than {LEAST} items have features of both text and image"
-    return evidence.odds
+    odds = evidence.odds.copy()
+    for kind in KINDS:
+        if kind.what in ("title", "cover"):
+            score = kind.score(evidence)
+            if not isinstance(score, str):
+                odds[score >= kind.threshold] = np.nan
+    return odds
 
 
 def _constant_features(medium: str):
     def score(evidence: Evidence) -> np.ndarray | str:
         features = getattr(evidence.dataset.catalog, f"{medium}_features")
-        return f"there are no {medium} features" if features is None else _constant(features) * 1.0
+        return f"there are no {medium} features" if features is None else constant(features) * 1.0
 
     return score
 
@@ -245,7 +182,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "language",
         "title",
-        lambda evidence: titles.foreign(evidence.titles),
+        lambda evidence: evidence.foreign,
         0.5,
         "share of its triples of letters that hardly any other title has",
         "names and invented words; small catalogs, in which every word is rare",
@@ -270,7 +207,7 @@ KINDS: tuple[Kind, ...] = (
         "mismatch",
         "item",
         _mismatch,
-        6.9,
+        SURE,
         "nats: text and image are a thousand times likelier side by side by chance",
         "what is unlike all else in the catalog",
     ),
@@ -365,22 +302,3 @@ def in_words(table: pd.DataFrame) -> str:
             lines.append(f"{count:>8,} {kind:<15} {what:<6} at least {threshold:g}: {reason}")
             lines.append(f"{'':<31} false alarms to expect: {false_alarms}")
     return "\n".join(lines)
-
-
-def _constant(features: np.ndarray) -> np.ndarray:
-    """Which rows are zero or nearly constant, bool [n]; in parts, of maps of the disk."""
-    result = np.zeros(len(features), dtype=bool)
-    for start in range(0, len(features), 1 << 14):
-        rows = slice(start, start + (1 << 14))
-        part = features[rows]
-        size = np.sqrt(np.square(part).mean(axis=1))
-        result[rows] = part.std(axis=1) <= CONSTANT * size
-    return result
-
-
-def _groups(number: np.ndarray) -> list[np.ndarray]:
-    """The items, padding aside, of each number that several have, rising."""
-    order = 1 + np.argsort(number[1:], kind="stable")
-    sizes = np.unique(number[1:], return_counts=True)[1]
-    parts = np.split(order, np.cumsum(sizes)[:-1])
-    return [np.sort(items) for items in parts if len(items) > 1]

@@ -10,7 +10,8 @@ import numpy as np
 
 FOLDS = 5
 LEAST = 200  # items with both; fewer do not tell
-COMPONENTS = 64  # of each medium at most, and a tenth of the items
+COMPONENTS = 64  # of each medium at most, and a twentieth of the items
+SURE = 6.9  # nats, a thousand to one
 CLIP = 4.0  # standard deviations: an outlier is no proof
 STRONGEST = 0.995  # correlation that is believed at most
 
@@ -24,33 +25,42 @@ def at_odds(text: np.ndarray, image: np.ndarray, known: np.ndarray) -> np.ndarra
     rows = np.flatnonzero(known)
     if len(rows) < LEAST:
         return None
-    fold = np.random.default_rng(0).permutation(len(rows)) % FOLDS
-    components = min(COMPONENTS, len(rows) // 10)
-    both = [_whitened(medium, rows, components) for medium in (text, image)]
-    width = min(one.shape[1] for one in both)
-    pairs = np.zeros((2, len(rows), width))
-    for part in range(FOLDS):
-        others, asked = fold != part, fold == part
-        left, _, right = np.linalg.svd(both[0][others].T @ both[1][others] / others.sum())
-        for place, directions in enumerate((left[:, :width], right[:width].T)):
-            pairs[place, asked] = both[place][asked] @ directions
-    u, v = (one / (one.std(axis=0) + 1e-12) for one in pairs)
-    u, v = u.clip(-CLIP, CLIP), v.clip(-CLIP, CLIP)
-    r = (u * v).mean(axis=0).clip(0, STRONGEST)  # of items that the directions were not fitted to
-    r[r < 2 / np.sqrt(len(rows))] = 0  # two standard errors of none
-    odds = (r**2 * (u**2 + v**2) - 2 * r * u * v) / (2 * (1 - r**2)) + np.log(1 - r**2) / 2
+    trusted = np.ones(len(rows), dtype=bool)
+    for _ in range(2):  # what was at odds is not learned from again
+        odds = _odds([_whitened(medium, rows, trusted) for medium in (text, image)], trusted)
+        trusted = odds < SURE
     result = np.full(len(text), np.nan)
-    result[rows] = odds.sum(axis=1)
+    result[rows] = odds
     return result
 
 
-def _whitened(features: np.ndarray, rows: np.ndarray, components: int) -> np.ndarray:
-    """The principal components of some rows at variance 1, float64 [rows, <= components]."""
+def _odds(both: list[np.ndarray], trusted: np.ndarray) -> np.ndarray:
+    """Minus the pointwise mutual information of pairs of rows, by those of other folds, [n]."""
+    n, width = len(trusted), min(one.shape[1] for one in both)
+    fold, pairs = np.random.default_rng(0).permutation(n) % FOLDS, np.zeros((2, n, width))
+    for part in range(FOLDS):
+        others, asked = (fold != part) & trusted, fold == part
+        covariance = both[0][others].T @ both[1][others] / max(others.sum(), 1)
+        left, _, right = np.linalg.svd(covariance)
+        for place, directions in enumerate((left[:, :width], right[:width].T)):
+            pairs[place, asked] = both[place][asked] @ directions
+    u, v = ((one / (one.std(axis=0) + 1e-12)).clip(-CLIP, CLIP) for one in pairs)
+    r = (u * v)[trusted].mean(axis=0).clip(0, STRONGEST)  # of items that were not fitted to
+    r[r < 2 / np.sqrt(n)] = 0  # two standard errors of none
+    odds = (r**2 * (u**2 + v**2) - 2 * r * u * v) / (2 * (1 - r**2)) + np.log(1 - r**2) / 2
+    return odds.sum(axis=1)
+
+
+def _whitened(features: np.ndarray, rows: np.ndarray, trusted: np.ndarray) -> np.ndarray:
+    """Some rows in the principal components of those trusted, at variance 1, float64."""
     from sklearn.decomposition import PCA
 
-    chosen = features[rows] - features[rows].mean(axis=0)
-    pca = PCA(min(components, chosen.shape[1]), svd_solver="covariance_eigh")
-    found = pca.fit_transform(chosen).astype(np.float64)
-    scale = found.std(axis=0)
+    components = min(COMPONENTS, len(rows) // 20, features.shape[1])
+    pca = PCA(components, svd_solver="covariance_eigh")
+    # In float32 the solver loses what differs little far from zero, hence the centring before it.
+    mean = features[rows[trusted]].mean(axis=0)
+    pca.fit(features[rows[trusted]] - mean)
+    scale = np.sqrt(pca.explained_variance_)
     kept = scale > 1e-4 * scale.max(initial=0)
-    return found[:, kept] / scale[kept]
+    found = pca.transform(features[rows] - mean)[:, kept]
+    return found.astype(np.float64) / scale[kept]

@@ -109,9 +109,9 @@ class Planted:
         """What an encoder makes of spoilt titles: float32 [n, width], in place."""
         mean = text.mean(axis=0)
         text[self.items["untitled"]] = mean
-        text[self.items["boilerplate"]] = text[rng.integers(len(text))]
+        text[self.items["boilerplate"]] = _of_nothing(text, 1, rng)
         foreign = self.items["language"]  # read letter by letter: what comes out is about nothing
-        text[foreign] = text[rng.integers(len(text), size=len(foreign))]
+        text[foreign] = _of_nothing(text, len(foreign), rng)
         text[self.items["repeated"]] = text[self.source["repeated"]]
         _make_twins(text, self, rng)
         _make_constant(text, self.items["constant-text"], rng)
@@ -124,7 +124,7 @@ class Planted:
             rows = self.items[kind]
             noise = rng.normal(0, 0.1 * scale, (len(rows), image.shape[1]))
             image[rows] = mean + left * (image[rows] - mean) + noise
-        image[self.items["placeholder"]] = image[rng.integers(len(image))]
+        image[self.items["placeholder"]] = _of_nothing(image, 1, rng)
         image[self.items["unreadable"]] = 0
         _make_constant(image, self.items["constant-image"], rng)
 
@@ -150,9 +150,8 @@ class Planted:
         rows = {user: part.index.to_numpy() for user, part in train}
         size = max(1, round(groups["user"].nunique() * USER_SHARE))
         # The most rows say most, and whoever is copied has clicks enough to be known by.
-        long = [
-            u for u in rows if len(rows[u]) == 3 and len(groups.at[rows[u][0], "history"]) >= 10
-        ]
+        lengths = groups["history"].map(len)
+        long = [user for user, at in rows.items() if len(at) == 3 and lengths[at[0]] >= 16]
         chosen = rng.permutation(long)[: 4 * size]
         sweeps, everything, copies, copied = np.array_split(chosen, 4)
         for user in sweeps:
@@ -212,6 +211,12 @@ def _write_clicks(groups: pd.DataFrame, rows: np.ndarray, clicks: np.ndarray) ->
         groups.at[row, "shown"] = clicks[end : end + shown]
         groups.at[row, "label"] = np.ones(shown, dtype=bool)
         groups.at[row, "probability"] = np.full(shown, 0.999)
+
+
+def _of_nothing(features: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Vectors like all others in mean and spread, and of no item: float [n, width]."""
+    spread = features.std(axis=0)
+    return features.mean(axis=0) + spread * rng.normal(size=(n, features.shape[1]))
 
 
 def _make_twins(features: np.ndarray, planted: Planted, rng: np.random.Generator) -> None:

@@ -85,8 +85,8 @@ class ErrorGallery(ipywidgets.VBox):
         self.more.on_click(lambda _: self._choose(self.shown + SHOWN))
         self._choose()
 
-    def _choose(self, shown: int = SHOWN) -> None:
-        self.shown = shown
+    def _choose(self, shown: int | None = None) -> None:
+        self.shown = SHOWN if shown is None else shown
         self._draw()
 
     def _draw(self) -> None:

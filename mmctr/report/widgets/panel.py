@@ -82,8 +82,11 @@ def _data_uri(path: Path) -> str:
     cover = open_cover(path, enough=2 * THUMBNAIL)
     if isinstance(cover, str):
         return ""
-    file = io.BytesIO()
-    ImageOps.fit(cover, (THUMBNAIL, THUMBNAIL)).save(file, "JPEG", quality=75)
+    file, size = io.BytesIO(), (THUMBNAIL, THUMBNAIL)
+    # Of a banner the middle would look like any other cover.
+    is_odd = max(cover.size) > 2.5 * min(cover.size)
+    shown = ImageOps.pad(cover, size, color="#8a8f98") if is_odd else ImageOps.fit(cover, size)
+    shown.save(file, "JPEG", quality=75)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
