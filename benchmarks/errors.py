@@ -6,7 +6,7 @@ Usage: python -m benchmarks.errors find DATASET [DATASET ...] --out FOLDER
 
 A DATASET is a folder of mmctr data import, or the demo. `find` plants errors into a copy and looks
 for them with the thresholds as they are: recall of each kind, and what is found beside them; the 50
-of these with the highest scores, as multiples of the threshold, are drawn on a contact sheet. `auc`
+unplanted items with the highest scores, found or not, are drawn on a contact sheet. `auc`
 trains the default with a growing share of errors, once with all and once without what is found, and
 scores test: trainings are kept in FOLDER, so that a broken run goes on. `scale` times a large
 catalog.
@@ -29,6 +29,7 @@ import torch
 from PIL import Image
 
 from mmctr.content.errors import KINDS, find_errors
+from mmctr.content.evidence import Evidence
 from mmctr.content.fusion import available_strategies, item_embeddings
 from mmctr.data import parquet, schema
 from mmctr.data.catalog import Catalog
@@ -331,29 +332,29 @@ def find(folder: Path, out: Path) -> None:
         alarms.append((line.kind, line.count, told))
     columns = ["kind", "found", "of them not planted"]
     print(pd.DataFrame(alarms, columns=columns).to_string(index=False, na_rep="-"))
-    _contact_sheet(dataset, others, out / f"{folder.name}-not-planted.png")
+    _contact_sheet(dataset, set(truth["id"]), out / f"{folder.name}-not-planted.png")
 
 
-def _contact_sheet(dataset: Dataset, others: pd.DataFrame, path: Path) -> None:
-    """The SHEET unplanted findings that score highest, by multiples of the kind's threshold."""
-    thresholds = {kind.name: kind.threshold for kind in KINDS}
-    times = others["score"] / others["kind"].map(thresholds)
-    worst = others.assign(times=times).sort_values("times", ascending=False, kind="stable")
-    worst = worst[worst["what"] != "user"].drop_duplicates("id").head(SHEET)
-    catalog = dataset.catalog
+def _contact_sheet(dataset: Dataset, planted: set[str], path: Path) -> None:
+    """The SHEET unplanted items that score highest, found or not, by multiples of thresholds."""
+    evidence, parts, catalog = Evidence(dataset), [], dataset.catalog
+    for kind in KINDS:
+        if kind.what != "user" and not isinstance(score := kind.score(evidence), str):
+            times = np.array(score, float) / kind.threshold
+            columns = {"item": np.arange(len(times)), "kind": kind.name, "times": times}
+            parts.append(pd.DataFrame(columns))
+    table = pd.concat(parts).dropna()
+    table = table[(table["item"] > 0) & ~np.isin(catalog.ids[table["item"]], list(planted))]
+    worst = table.sort_values("times", ascending=False, kind="stable").drop_duplicates("item")
+    worst = worst.head(SHEET)
     sheet = Image.new("RGB", (10 * 110, 5 * 160), "white")
     for place, line in enumerate(worst.itertuples(index=False)):
-        item = int(catalog.numbers([line.id])[0])
-        print(
-            f"{place + 1:>3} {line.kind:<14} {line.score:8.3f} {line.id:>18} {catalog.titles[item]}"
-        )
+        item = int(line.item)
+        name = f"{catalog.ids[item]} {catalog.titles[item]}"
+        print(f"{place + 1:>3} {line.kind:<12} {line.times:6.2f} {name}")
         if item in catalog.covers:
-            try:
-                with Image.open(catalog.covers[item]) as picture:
-                    tile = picture.convert("RGB").resize((100, 150))
-                    sheet.paste(tile, (place % 10 * 110, place // 10 * 160))
-            except OSError:
-                continue
+            tile = Image.fromarray(_pixels(catalog.covers[item]).astype(np.uint8))
+            sheet.paste(tile.resize((100, 150)), (place % 10 * 110, place // 10 * 160))
     if catalog.covers:
         sheet.save(path)
 
@@ -440,12 +441,12 @@ def scale(n_items: int, out: Path) -> None:
 
 
 def _write_large(folder: Path, n_items: int) -> None:
-    """Random covers of 200 x 280 with words for titles, and clicks of as many users."""
+    """Random covers of 120 x 168 with words for titles, and clicks of as many users."""
     rng = np.random.default_rng(0)
     (folder / "item_images").mkdir(parents=True)
     for item in range(1, n_items + 1):
         coarse = rng.integers(0, 256, (7, 5, 3), dtype=np.uint8)
-        picture = Image.fromarray(coarse).resize((200, 280), Image.Resampling.NEAREST)
+        picture = Image.fromarray(coarse).resize((120, 168), Image.Resampling.NEAREST)
         picture.save(folder / "item_images" / f"{item}.jpg", quality=75)
     words = np.array([f"{a}{b}{c}" for a in "bdfgk" for b in "aeiou" for c in "lmnrst"])
     hidden = rng.normal(size=(n_items, 32)).astype(np.float32)

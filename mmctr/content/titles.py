@@ -24,8 +24,8 @@ def says_nothing(titles: np.ndarray) -> np.ndarray:
 
 
 def boilerplate(titles: np.ndarray) -> np.ndarray:
-    """How many items share each title, numbers aside, float [n]; NaN for titles of nothing."""
-    forms = [re.sub(r"\d+", "0", plain(title)) for title in titles]
+    """How many items share each title, numbers aside, float [n]; NaN where nothing is left."""
+    forms = [" ".join(re.sub(r"\d+", " ", plain(title)).split()) for title in titles]
     counts = Counter(forms)
     return np.array([np.nan if form in NOTHING else float(counts[form]) for form in forms])
 

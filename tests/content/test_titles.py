@@ -27,7 +27,7 @@ def test_titles_of_nothing():
 
 
 def test_titles_with_other_numbers_are_one_boilerplate():
-    titles = np.array([f"IMG_{n}.jpg" for n in range(SERIES)] + ["Alien 3", "alien 4!", "", "-"])
+    titles = np.array([f"IMG_{n}.jpg" for n in range(SERIES)] + ["Alien 3", "alien 4!", "", "1984"])
     counts = boilerplate(titles)
     assert counts[:7].tolist() == [SERIES] * SERIES + [2, 2]
     assert np.isnan(counts[7:]).all()
