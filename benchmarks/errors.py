@@ -19,6 +19,7 @@ import resource
 import shutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +29,16 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
+from mmctr.content.covers import CoverFacts, cover_facts
 from mmctr.content.errors import KINDS, find_errors
 from mmctr.content.evidence import Evidence
 from mmctr.content.fusion import available_strategies, item_embeddings
 from mmctr.data import parquet, schema
 from mmctr.data.catalog import Catalog
+from mmctr.data.click_errors import ClickLog
 from mmctr.data.dataset import Dataset
 from mmctr.data.erroneous import excluding, write_errors
+from mmctr.data.impressions import Impressions
 from mmctr.errors import MMCTRError
 from mmctr.files import atomic_path
 from mmctr.model.din import DIN
@@ -48,6 +52,7 @@ RESAMPLES = 300
 EPOCHS = 3  # at most: trainings on these data mostly stop by themselves before
 SHEET = 50  # findings on a contact sheet
 SCRIPTS = 6  # of each kind
+READ = 1000  # covers that reading is timed on
 # Real titles of films and books, none of them in English.
 FOREIGN = (
     "Mies vailla menneisyyttä", "Täällä Pohjantähden alla", "Kummeli kultakuume", "Pahat pojat",
@@ -421,54 +426,83 @@ def _compared(rows, scores: dict[str, list], groups: dict, share: int) -> list[d
 
 
 def scale(n_items: int, out: Path) -> None:
-    """Time and memory of a catalog of so many items with covers, 768 and 1,024 features."""
-    folder = out / f"scale-{n_items}"
-    if not folder.exists():
-        _write_large(folder, n_items)
-    dataset = Dataset.load(folder)
-    started = time.perf_counter()
-    from mmctr.content.covers import cover_facts
+    """Seconds of each step for a catalog of so many items with covers, and the memory held.
 
-    cover_facts(dataset.catalog, folder)
-    decoded = time.perf_counter()
-    find_errors(dataset)
-    ended = time.perf_counter()
+    Measures of covers are drawn, and their reading is timed on READ of them. Seconds are those of
+    the processor, of all cores together, so that other work on the machine does not count.
+    """
+    rng, folder = np.random.default_rng(0), out / "covers"
+    shutil.rmtree(folder, ignore_errors=True)
+    dataset = _large(n_items, rng)
+    paths = _photographs(folder, rng)
+    some = replace(dataset.catalog, tags=dataset.catalog.tags[: READ + 1], covers=paths)
+    written = time.process_time()
+    cover_facts(some, folder)
+    each = (time.process_time() - written) / READ
+    print(f"covers: {1000 * each:.1f} ms each to read and measure, {READ:,} of them")
+    items, users = Evidence(dataset), ClickLog(dataset)
+    vars(items)["covers"] = _drawn(n_items, rng)
+    begun = time.process_time()
+    for kind in KINDS:
+        before = time.process_time()
+        score = kind.score(users if kind.what == "user" else items)
+        told = score if isinstance(score, str) else f"{(score >= kind.threshold).sum():,} found"
+        print(f"{kind.name:<15} {time.process_time() - before:8.1f} s  {told}", flush=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        f"{n_items:,} items: reading covers {decoded - started:.0f} s, finding errors "
-        f"{ended - decoded:.0f} s, at most {peak:,.0f} MB"
-    )
+    features = 4 * n_items * (768 + 1024) / 2**20
+    print(f"{n_items:,} items: {time.process_time() - begun:.0f} s beyond reading covers, at most")
+    print(f"{peak:,.0f} MB, of which features are {features:,.0f} MB")
 
 
-def _write_large(folder: Path, n_items: int) -> None:
-    """Random covers of 120 x 168 with words for titles, and clicks of as many users."""
-    rng = np.random.default_rng(0)
-    (folder / "item_images").mkdir(parents=True)
-    for item in range(1, n_items + 1):
-        coarse = rng.integers(0, 256, (7, 5, 3), dtype=np.uint8)
-        picture = Image.fromarray(coarse).resize((120, 168), Image.Resampling.NEAREST)
-        picture.save(folder / "item_images" / f"{item}.jpg", quality=75)
+def _photographs(folder: Path, rng: np.random.Generator) -> dict[int, Path]:
+    """READ covers of 300 x 400 pixels with detail, by item."""
+    folder.mkdir(parents=True)
+    for item in range(1, READ + 1):
+        coarse = rng.integers(0, 256, (40, 30, 3), dtype=np.uint8)
+        picture = Image.fromarray(coarse).resize((300, 400), Image.Resampling.BICUBIC)
+        picture.save(folder / f"{item}.jpg", quality=85)
+    return {item: folder / f"{item}.jpg" for item in range(1, READ + 1)}
+
+
+def _drawn(n_items: int, rng: np.random.Generator) -> CoverFacts:
+    """Measures of covers of which a hundredth are the same and a hundredth are flat."""
+    n = n_items + 1
+    hashes = rng.integers(0, 2**63, n, dtype=np.uint64)
+    colours = rng.integers(0, 256, (n, 8, 8, 3), dtype=np.uint8)
+    same, flat = rng.permutation(n)[: n // 50].reshape(2, -1)
+    hashes[same], colours[same] = 7, 99
+    share = rng.uniform(0.1, 0.6, n).astype(np.float32)
+    share[flat], colours[flat], hashes[flat] = 1, rng.integers(0, 256, (len(flat), 1, 1, 3)), 0
+    reason = np.full(n, "", dtype="<U32")
+    reason[0] = "no cover"
+    aspect, half = np.full(n, 0.7, np.float32), np.full(n, 0.5, np.float32)
+    return CoverFacts(reason, aspect, share, half, half, hashes, colours)
+
+
+def _large(n_items: int, rng: np.random.Generator) -> Dataset:
+    """Words for titles, features of text and image, and five rows for each of as many users."""
+    n, size = n_items + 1, 5 * n_items
     words = np.array([f"{a}{b}{c}" for a in "bdfgk" for b in "aeiou" for c in "lmnrst"])
-    hidden = rng.normal(size=(n_items, 32)).astype(np.float32)
-    table = {
-        "item_id": np.arange(1, n_items + 1),
-        "item_title": [" ".join(one) for one in rng.choice(words, (n_items, 4))],
-        "item_tags": pa.array(rng.integers(1, 50, (n_items, 1)).tolist()),
-    }
-    for column, width in ((schema.TEXT_COLUMN, 768), (schema.IMAGE_COLUMN, 1024)):
+    titles = np.array([" ".join(one) for one in rng.choice(words, (n, 4))], dtype=object)
+    titles[0] = ""
+    hidden, media = rng.normal(size=(n, 32)).astype(np.float32), []
+    for width in (768, 1024):
         features = hidden @ rng.normal(size=(32, width)).astype(np.float32)
-        features += 3 * rng.normal(size=features.shape).astype(np.float32)
-        table[column] = parquet.float_lists(features)
-    pq.write_table(pa.table(table), folder / "item_feature.parquet")
-    for split, size in (("train", 5 * n_items), ("valid", n_items // 10)):
-        users = np.sort(rng.integers(1, n_items + 1, size))
-        rows = {
-            "user_id": users,
-            "item_seq": pa.array(rng.integers(1, n_items + 1, (size, 10)).tolist()),
-            "item_id": rng.integers(1, n_items + 1, size),
-            "label": (rng.random(size) < 0.25).astype(np.int8),
-        }
-        pq.write_table(pa.table(rows), folder / f"{split}.parquet")
+        features += 3 * rng.standard_normal(features.shape, dtype=np.float32)
+        features[0] = 0
+        media.append(features)
+    level = rng.integers(1, 11, n).astype(np.int8)
+    catalog = Catalog(np.ones((n, 1), np.int32), level, level, titles, {}, *media)
+    starts = 10 * np.arange(size)
+    rows = Impressions(
+        np.sort(rng.integers(1, n, size)),
+        rng.integers(1, n, size).astype(np.int32),
+        (rng.random(size) < 0.25).astype(np.float32),
+        *(starts, starts + 10),
+        rng.integers(1, n, 10 * size).astype(np.int32),
+        time=np.sort(rng.integers(0, 10**16, size)) + 1,
+    )
+    return Dataset(Path(), catalog, {"train": rows, "valid": rows.select(np.arange(1000))})
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The command line of data: mmctr data demo|check|import|download and mmctr features extract."""
+"""The command line: mmctr data demo|check|clean|import|download, mmctr features extract."""
 
 from pathlib import Path
 from typing import Annotated, get_args
@@ -18,7 +18,9 @@ IMPORT_LISTED = (
 )
 
 TABLE = "CSV, JSON Lines or Parquet; a file (or several), a 'pattern' or a folder of parts"
-data_app = typer.Typer(no_args_is_help=True, help="Make, import, check and download datasets.")
+data_app = typer.Typer(
+    no_args_is_help=True, help="Make, import, check, clean and download datasets."
+)
 features_app = typer.Typer(no_args_is_help=True, help="Text and image features of a dataset.")
 
 

@@ -21,6 +21,7 @@ from mmctr.data.audit import CONSTANT
 from mmctr.data.click_errors import ClickLog
 from mmctr.data.dataset import Dataset
 from mmctr.data.erroneous import Kind, errors_file, looked_for, read_errors, write_errors
+from mmctr.files import alone
 
 DARK = 0.85  # of white, that 19 of 20 pixels lack
 SAME_TEXT = 0.95  # cosine of centred text features of the same words, written in another way
@@ -268,9 +269,10 @@ def clean(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     kinds.
     """
     dataset = Dataset.load(folder)
-    found, table = find_errors(dataset)
-    told = table.loc[table["count"].notna(), "kind"]
-    return write_errors(dataset.folder, found, told), table
+    with alone(dataset.folder, "being cleaned by"):
+        found, table = find_errors(dataset)
+        told = table.loc[table["count"].notna(), "kind"]
+        return write_errors(dataset.folder, found, told), table
 
 
 def errors_of(dataset: Dataset) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -42,7 +42,7 @@ class Evidence:
 
     @cached_property
     def words(self) -> np.ndarray:
-        """A number for each title, whatever its case and signs; 0 for those that say nothing."""
+        """A number for each title, whatever its case and signs."""
         return pd.factorize(np.array([titles.plain(one) for one in self.titles], object))[0]
 
     @cached_property

@@ -19,6 +19,9 @@ from mmctr.data.rates import field_codes
 FOLDS = 5
 SAMPLE = 1_000_000  # train rows that a model of the fields is fitted to
 SECOND = 1_000_000_000  # nanoseconds
+SWEEP = 10  # clicks in the order of the catalog
+IN_A_ROW = 8  # clicks that two people hardly ever share
+PRIOR = 0.2  # the variance of one row where a quarter is clicked
 NO_TIMES = "the rows have no times"
 
 
@@ -126,14 +129,15 @@ def copied(log: ClickLog) -> np.ndarray:
 def too_early(log: ClickLog) -> np.ndarray | str:
     """How many clicks of each user are on items that were not there yet."""
     path = schema.find_file(log.dataset.folder, "item_feature.parquet")
-    table = parquet.read_columns(path, ["item_id"], ["available"]) if path else None
-    if table is None or "available" not in table.column_names:
-        return "the catalog does not say when items came (column available)"
+    table = parquet.read_columns(path, ["item_id"], [schema.AVAILABLE]) if path else None
+    if table is None or schema.AVAILABLE not in table.column_names:
+        return f"the catalog does not say when items came (column {schema.AVAILABLE})"
     if log.rows.time is None:
         return NO_TIMES
     available = np.full(log.dataset.catalog.n_items + 1, np.iinfo(np.int64).min)
-    known = table["available"].is_valid().to_numpy()
-    available[table["item_id"].to_numpy()[known]] = table["available"].drop_null().to_numpy()
+    since = table[schema.AVAILABLE]
+    known = since.is_valid().to_numpy()
+    available[table["item_id"].to_numpy()[known]] = since.drop_null().to_numpy()
     rows = log.rows
     early = (rows.label == 1) & (rows.time < available[rows.target])
     return np.bincount(log.place[early], minlength=len(log.users)).astype(float)
@@ -189,9 +193,6 @@ def _by_other_users(log: ClickLog) -> np.ndarray | None:
     return probability
 
 
-SWEEP = 10  # clicks in the order of the catalog
-IN_A_ROW = 8  # clicks that two people hardly ever share
-PRIOR = 0.2  # the variance of one row where a quarter is clicked
 KINDS = (
     Kind(
         "rate",

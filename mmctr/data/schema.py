@@ -75,7 +75,6 @@ ITEM_COLUMNS = {
     TEXT_COLUMN: FLOAT_LIST,
     IMAGE_COLUMN: FLOAT_LIST,
     "held_out": INTEGER,
-    "available": INTEGER,  # when the item came, in nanoseconds since 1970
 }
 PREDICTION_COLUMNS = {"user": INTEGER, "target": INTEGER, "label": NUMBER, "probability": NUMBER}
 OWN_ID_COLUMNS = {"user_id": TEXT, "item_id": TEXT}  # beside them, in the user's words
@@ -83,9 +82,17 @@ TRUTH_COLUMNS = {"split": TEXT, "row": INTEGER, "probability": NUMBER}
 TOPIC_COLUMNS = {"theme": TEXT, "format": TEXT, "look": TEXT}  # and vectors; simulated data only
 ERROR_COLUMNS = {"item": INTEGER, "medium": TEXT, "reason": TEXT}
 NAME_COLUMNS = {"original_id": TEXT, "tag": INTEGER, "name": TEXT}  # of what an import writes
-KINDS = IMPRESSION_COLUMNS | ITEM_COLUMNS | TRUTH_COLUMNS | TOPIC_COLUMNS | ERROR_COLUMNS
+AVAILABLE = "available_since"  # of item_feature.parquet: when it came, nanoseconds since 1970
+KINDS = (
+    {AVAILABLE: INTEGER}
+    | IMPRESSION_COLUMNS
+    | ITEM_COLUMNS
+    | TRUTH_COLUMNS
+    | TOPIC_COLUMNS
+    | ERROR_COLUMNS
+)
 KINDS |= (
-    PREDICTION_COLUMNS | NAME_COLUMNS
+    PREDICTION_COLUMNS | NAME_COLUMNS | {AVAILABLE: INTEGER}
 )  # every column that has a name of its own, in whatever file
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmctr.data import click_errors
+from mmctr.data import click_errors, schema
 from mmctr.data.click_errors import ClickLog
 from mmctr.data.dataset import Dataset
 from mmctr.data.impressions import Impressions
@@ -116,7 +116,7 @@ def test_whoever_copies_an_earlier_user(folder):
 
 def test_clicks_before_the_item_came(tmp_path):
     times = {"train": {"time": [10, 20, 30, 5]}, "valid": {"time": [50, 60]}, "test": None}
-    feature = {"available": [0, 15, None, 25]}  # of items 4, 2, 1, 3
+    feature = {schema.AVAILABLE: [0, 15, None, 25]}  # of items 4, 2, 1, 3
     data = load_changed(tmp_path, times | {"item_feature": feature})
     # Clicks: user 7 on item 3 at 20, user 8 on item 1 at 5, user 7 on item 4 at 50.
     log = ClickLog(data)
