@@ -18,9 +18,7 @@ IMPORT_LISTED = (
 )
 
 TABLE = "CSV, JSON Lines or Parquet; a file (or several), a 'pattern' or a folder of parts"
-data_app = typer.Typer(
-    no_args_is_help=True, help="Make, import, check, clean and download datasets."
-)
+data_app = typer.Typer(no_args_is_help=True, help="Make, import, check and clean datasets.")
 features_app = typer.Typer(no_args_is_help=True, help="Text and image features of a dataset.")
 
 

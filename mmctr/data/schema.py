@@ -83,14 +83,7 @@ TOPIC_COLUMNS = {"theme": TEXT, "format": TEXT, "look": TEXT}  # and vectors; si
 ERROR_COLUMNS = {"item": INTEGER, "medium": TEXT, "reason": TEXT}
 NAME_COLUMNS = {"original_id": TEXT, "tag": INTEGER, "name": TEXT}  # of what an import writes
 AVAILABLE = "available_since"  # of item_feature.parquet: when it came, nanoseconds since 1970
-KINDS = (
-    {AVAILABLE: INTEGER}
-    | IMPRESSION_COLUMNS
-    | ITEM_COLUMNS
-    | TRUTH_COLUMNS
-    | TOPIC_COLUMNS
-    | ERROR_COLUMNS
-)
+KINDS = IMPRESSION_COLUMNS | ITEM_COLUMNS | TRUTH_COLUMNS | TOPIC_COLUMNS | ERROR_COLUMNS
 KINDS |= (
     PREDICTION_COLUMNS | NAME_COLUMNS | {AVAILABLE: INTEGER}
 )  # every column that has a name of its own, in whatever file
