@@ -151,9 +151,12 @@ class Planted:
         size = max(1, round(groups["user"].nunique() * USER_SHARE))
         # The most rows say most, and whoever is copied has clicks enough to be known by.
         lengths = groups["history"].map(len)
-        long = [user for user, at in rows.items() if len(at) == 3 and lengths[at[0]] >= 16]
-        chosen = rng.permutation(long)[: 4 * size]
-        sweeps, everything, copies, copied = np.array_split(chosen, 4)
+        # (A cell of pandas makes a number of an array of one, hence two clicks at least.)
+        three = [user for user, at in rows.items() if len(at) == 3 and lengths[at[0]] >= 2]
+        users = rng.permutation(three)
+        copied = np.array([user for user in users if lengths[rows[user][0]] >= 16][:size], int)
+        others = np.setdiff1d(users, copied)
+        sweeps, everything, copies = np.array_split(rng.permutation(others)[: 3 * size], 3)
         for user in sweeps:
             start = rng.integers(n_items - 80)
             _write_clicks(groups, rows[user], np.arange(start, start + 60))
