@@ -357,7 +357,7 @@ def _contact_sheet(dataset: Dataset, planted: set[str], path: Path) -> None:
         item = int(line.item)
         name = f"{catalog.ids[item]} {catalog.titles[item]}"
         print(f"{place + 1:>3} {line.kind:<12} {line.times:6.2f} {name}")
-        if item in catalog.covers:
+        if item in catalog.covers and _is_whole(catalog, item):
             tile = Image.fromarray(_pixels(catalog.covers[item]).astype(np.uint8))
             sheet.paste(tile.resize((100, 150)), (place % 10 * 110, place // 10 * 160))
     if catalog.covers:

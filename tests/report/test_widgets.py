@@ -405,7 +405,9 @@ def test_an_item_is_described_by_parts_of_others(describing, tiny):
     score = prospects.scores(Description.of_item(catalog, first))
     mean = score["whole"].mean()
     gained = 100 * (mean - score[["text", "image", "tags"]].mean())
-    expected = [f"{mean:.3f}", *(f"{value:+.1f}".replace("-", "−") for value in gained)]
+    points = [round(value, 1) for value in gained]  # none of them is told without a sign
+    told = [f"{value:+.1f}".replace("-", "−") if value else "0.0" for value in points]
+    expected = [f"{mean:.3f}", *told]
     found = shown(describing)
     assert [found[0], *found[2:5]] == expected
     assert found[1] == f"{(prospects.usual < mean).mean():.0%}"
