@@ -8,7 +8,7 @@ import numpy as np
 
 from mmctr.content.covers import CoverFacts
 
-BITS = 6  # of 64 in which hashes of the same picture, saved anew, may differ
+BITS = 10  # of 64, as is customary: of regular patterns so many differ if they are saved anew
 COLOUR = 6.0  # of 255, mean over the small picture: what another JPEG quality changes
 COSINE = 0.9  # of centred image features: below, an encoder sees two pictures
 FLAT = 0.97  # share of pixels of one colour from which on a hash tells nothing but noise
