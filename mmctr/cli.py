@@ -24,6 +24,7 @@ from mmctr.model.config import DINConfig
 from mmctr.model.presets import PRESETS
 from mmctr.training.config import TrainConfig, configs
 
+OF_TRAINING = ("strategy", "seed", "click_rate", "exclude", "parameter")
 LISTED = (
     f"Parameters of -p and their defaults: preset=default ({', '.join(PRESETS)}); "
     f"{in_words(DINConfig, TrainConfig)}. What they mean: mmctr/model/config.py and "
@@ -49,6 +50,10 @@ Parameters = Annotated[
         metavar="KEY=VALUE",
         help="A parameter of the model or of training, such as heads=2; all are listed below.",
     ),
+]
+Exclude = Annotated[
+    str | None,
+    typer.Option(help="Kinds of errors.parquet to leave out, by comma, or all: mmctr data clean."),
 ]
 
 
@@ -77,6 +82,7 @@ def train_command(
     strategy: Strategy = "v4",
     seed: Annotated[int, typer.Option(min=0, help="Seed of training.")] = 1,
     click_rate: ClickRate = None,
+    exclude: Exclude = None,
     parameter: Parameters = None,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with this unfinished run, as it was begun.")
@@ -101,10 +107,10 @@ def train_command(
     chosen = {"seed": seed, "click_rate": click_rate}
     model, training = configs(**chosen | parse_pairs(parameter))
     strategies.require_known(strategy)
-    if resume is not None and any(map(given, ("strategy", "seed", "click_rate", "parameter"))):
+    if resume is not None and any(map(given, OF_TRAINING)):
         raise ConfigError(
-            f"Found --resume {resume} with parameters, expected none, because a run goes on "
-            "with those it began with: leave out --strategy, --seed, --click-rate and -p."
+            f"Found --resume {resume} with parameters, expected none, because a run goes on with "
+            "those it began with: leave out --strategy, --seed, --click-rate, --exclude and -p."
         )
     changes = {name: value for name, value in chosen.items() if given(name)}
     changes |= parse_pairs(parameter)
@@ -115,6 +121,7 @@ def train_command(
         folder = _existing_data(data) if resume is None or given("data") else None
     from mmctr import parallel
     from mmctr.data.dataset import Dataset
+    from mmctr.data.erroneous import excluding
     from mmctr.runs import train
     from mmctr.runs.unfinished import UnfinishedRun
 
@@ -122,10 +129,12 @@ def train_command(
         if origin is not None:
             start, dataset = parallel.in_turn(lambda: run_with_data(origin, folder))
             _, training = configs(**start.config["training"] | changes)
-            run = train.train_from(start, dataset, training, home() / "runs")
+            run = train.train_from(start, excluding(dataset, exclude), training, home() / "runs")
         elif resume is None:
             dataset = parallel.in_turn(lambda: Dataset.load(_made(folder)))
-            run = train.train(dataset, strategy, model, training, home() / "runs")
+            run = train.train(
+                excluding(dataset, exclude), strategy, model, training, home() / "runs"
+            )
         else:
             begun = UnfinishedRun.load(find(resume))
             folder = folder or find(begun.config["dataset"]["folder"])
@@ -137,6 +146,8 @@ def train_command(
     print(f"valid AUC {metrics['auc']:.4f} (95% interval {low:.4f} to {high:.4f})")
     print_references(run.summary["reference_auc"])
     print(f"valid logloss {metrics['logloss']:.4f}")
+    if run.exclusion is not None:
+        print(f"left out as erroneous: {run.exclusion.in_words()}")
     print(run.folder)
 
 
@@ -189,6 +200,7 @@ def report_command(
     ablation: Annotated[
         bool, typer.Option("--ablation", help="Also change each part of the model at a time.")
     ] = False,
+    exclude: Exclude = None,
     parameter: Parameters = None,
 ) -> None:
     """Run all notebooks on a dataset and write them as HTML pages with an index.
@@ -208,9 +220,8 @@ def report_command(
     data, out = _existing_data(data), place(out) if out else home() / "reports"
     from mmctr.report.make import make_report, write_single_file
 
-    report = make_report(
-        _made(data), names, seed_numbers, out, parameters=parameters, ablation=ablation
-    )
+    made, chosen = _made(data), {"parameters": parameters, "ablation": ablation}
+    report = make_report(made, names, seed_numbers, out, exclude=exclude, **chosen)
     if single_file:
         print(write_single_file(report))
     print(report.index)

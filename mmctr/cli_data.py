@@ -19,7 +19,7 @@ IMPORT_LISTED = (
 )
 
 TABLE = "CSV, JSON Lines or Parquet; a file (or several), a 'pattern' or a folder of parts"
-data_app = typer.Typer(no_args_is_help=True, help="Make, import, check and download datasets.")
+data_app = typer.Typer(no_args_is_help=True, help="Make, import, check and clean datasets.")
 content_app = typer.Typer(no_args_is_help=True, help="Item embeddings of a dataset.")
 features_app = typer.Typer(no_args_is_help=True, help="Text and image features of a dataset.")
 
@@ -46,6 +46,22 @@ def data_check(folder: Annotated[Path, typer.Argument(help="Folder of a dataset.
     if dataset is None:
         raise MMCTRError("\n".join(errors))
     print(describe(dataset))
+
+
+@data_app.command("clean")
+def data_clean(folder: Annotated[Path, typer.Argument(help="Folder of a dataset.")]) -> None:
+    """Find erroneous titles, covers and users, and write them into errors.parquet to decide on.
+
+    Nothing else is changed; train, 03_train and report leave out what --exclude names. What a
+    person decided in errors.parquet is kept when this runs again.
+    """
+    folder = existing_folder(find(folder))
+    from mmctr.content.errors import clean, in_words
+
+    errors, table = clean(folder)
+    print(in_words(table))
+    kept = int((~errors["excluded"]).sum())
+    print(f"{folder / 'errors.parquet'}: {len(errors):,} rows, {kept:,} of them kept by a person")
 
 
 @data_app.command("import", epilog=IMPORT_LISTED)

@@ -10,7 +10,7 @@ import pandas as pd
 from mmctr.content.fusion import available_strategies, item_embeddings
 from mmctr.data.dataset import Dataset
 from mmctr.data.importing.recipe import Recipe
-from tests.test_cli import call, home
+from tests.test_cli import QUICK, call, home
 
 __all__ = ["home"]
 
@@ -88,3 +88,35 @@ def test_an_item_embedding_is_kept_for_use_elsewhere(monkeypatch, capsys, tiny_f
         status, _, err = call(monkeypatch, capsys, "content", "fit", *words, "--data", folder)
         assert status == 1 and told in err
     assert (folder / "item_emb.parquet").read_bytes() == before
+
+
+def test_clean_then_train_without_what_it_found(monkeypatch, capsys, tiny_folder, home):
+    folder = shutil.copytree(tiny_folder, home / "mine")
+    train = ["train", "--data", folder, *QUICK, "--exclude"]
+    status, _, err = call(monkeypatch, capsys, *train, "dark")
+    assert (status, err) == (
+        1,
+        f"mmctr: {folder} has no errors.parquet: run mmctr data clean {folder} first.\n",
+    )
+    status, out, _ = call(monkeypatch, capsys, "data", "clean", folder)
+    assert status == 0
+    table = pd.read_parquet(folder / "errors.parquet")
+    for kind, count in table["kind"].value_counts().items():
+        assert [str(count), kind] in [line.split()[:2] for line in out.splitlines()]
+    assert out.splitlines()[-1].endswith(f"{len(table):,} rows, 0 of them kept by a person")
+    table.loc[table["kind"] == "untitled", "excluded"] = False
+    table.to_parquet(folder / "errors.parquet")
+    _, out, _ = call(monkeypatch, capsys, "data", "clean", folder)
+    assert out.splitlines()[-1].endswith("rows, 3 of them kept by a person")
+    status, out, _ = call(monkeypatch, capsys, *train, "untitled, dark,sweep")
+    assert status == 0
+    assert "left out as erroneous: untitled, dark, sweep: 0 titles, 1 covers, 1 users" in out
+    run = out.splitlines()[-1]
+    for words in (["verify", run], ["predict", run, "--out", home / "p.csv"], ["rerun", run]):
+        status, _, err = call(monkeypatch, capsys, *words)
+        assert (status, err) == (0, err)
+    status, _, err = call(monkeypatch, capsys, *train, "drak")
+    assert status == 1
+    assert "Found 'drak' to exclude, expected all or kinds of" in err
+    status, _, err = call(monkeypatch, capsys, "train", "--resume", run, "--exclude", "dark")
+    assert (status, "leave out --strategy" in err) == (1, True)

@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 LEVELS = 3
 FEWEST, MOST = 16, 1024  # codes of a level
 FITTED = 100_000  # items that codebooks are fitted to; of more a part is drawn
-SHARED = 2  # items that an id below the first level needs: alone, an item has its own id
+SHARED = 10  # items that an id below the first level needs: those of few are learned like own ids
 NOTHING = 1e-4  # of a root mean square of 1 is rounding: scaled up it would pass for content
 BLOCK = 65_536  # items that are compared with a codebook at once
 
@@ -23,7 +23,7 @@ class ResidualQuantizer(TransformerMixin, BaseEstimator):
 
     What is left is scaled to a root mean square of 1 before the next level, so that all codebooks
     are of one kind. A semantic id is the codes down to a level: items that share it are alike as
-    far as that level tells. Ids that no two items shared in fitting are 0, as those of items
+    far as that level tells. Ids that too few items shared in fitting are 0, as those of items
     without content (zeros).
     """
 

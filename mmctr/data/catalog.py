@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,9 @@ import pyarrow as pa
 from mmctr.data import names, parquet, schema
 from mmctr.data.fields import Field, load_fields, owner_codes
 from mmctr.errors import DataError
+
+if TYPE_CHECKING:
+    from mmctr.data.erroneous import Exclusion
 
 FEATURES = {"text_features": schema.TEXT_COLUMN, "image_features": schema.IMAGE_COLUMN}
 
@@ -33,6 +37,8 @@ class Catalog:
     for padding, or None where items have no ids but their row numbers. tag_names: by tag. fields:
     what else is known of items; field_codes: int32 [n_items + 1, fields], 0 = unknown. held_out:
     int8 [n_items + 1], 1 for items that valid alone knows, 2 for those of test; None without any.
+    exclusion: what was left out of it, and unknown: int64, the items that lack title or cover for
+    that; None where all is known.
     """
 
     tags: np.ndarray
@@ -48,6 +54,8 @@ class Catalog:
     fields: tuple[Field, ...] = ()
     field_codes: np.ndarray | None = None
     held_out: np.ndarray | None = None
+    exclusion: "Exclusion | None" = None
+    unknown: np.ndarray | None = None
 
     @property
     def n_items(self) -> int:
@@ -100,7 +108,17 @@ class Catalog:
         path = self.provided[column]
         kinds = schema.KINDS | {column: schema.FLOAT_LIST}  # whatever its name means elsewhere
         table = parquet.read_columns(path, ["item_id", column], kinds=kinds)
-        return _vectors(table, _item_ids(table, path, self.n_items), path, column, self.n_items)
+        found = _vectors(table, _item_ids(table, path, self.n_items), path, column, self.n_items)
+        return found if self.unknown is None else without(found, self.unknown)
+
+
+def without(features: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Features, [n_items + 1, width], where those of some rows are the mean of all others."""
+    known = np.ones(len(features), dtype=bool)
+    known[0] = known[rows] = False
+    changed = np.array(features)
+    changed[rows] = features[known].mean(axis=0, dtype=np.float64) if known.any() else 0
+    return changed
 
 
 def load_catalog(folder: Path) -> Catalog:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from mmctr.data import cache, names, parquet, schema
 from mmctr.data.catalog import Catalog, catalog_of, item_arrays, load_catalog
+from mmctr.data.erroneous import Exclusion
 from mmctr.data.fields import Field, load_fields, owner_codes, require_fields
 from mmctr.data.impressions import Impressions, history_hashes, load_impressions
 from mmctr.data.popularity import Popularity
@@ -71,6 +72,11 @@ class Dataset:
     def simulated(self) -> bool:
         """Whether true click probabilities are known, as only simulated data can."""
         return self.splits["train"].probability is not None
+
+    @property
+    def exclusion(self) -> Exclusion | None:
+        """The erroneous entries that were left out of it; None if none were."""
+        return self.catalog.exclusion
 
     @property
     def fields(self) -> tuple[Field, ...]:

@@ -17,7 +17,8 @@ It shows how the workbook works and proves nothing about real data. The generati
   the mean similarity of the item to the latest clicks, similar and recent clicks counting more.
   Clicked items join the history.
 - ERRONEOUS of the items have a blank title, the cover of another item, or a nearly constant image
-  feature: a third each.
+  feature: a third each. A few more have errors of other kinds, and a few users are scripts
+  (demo_errors says which); planted.parquet keeps all of them.
 
 No strength was chosen by how the strategies rank. The click probabilities are kept in
 truth.parquet; their AUC, the oracle AUC, is the best that any model can reach. The items' topics
@@ -38,6 +39,7 @@ from PIL import Image, ImageDraw
 
 from mmctr.data import demo_clicks, parquet, schema
 from mmctr.data.demo_clicks import FORMATS, LATENT, LOOKS, MAX_HISTORY, SHOWN, THEMES, Items
+from mmctr.data.demo_errors import Planted
 from mmctr.errors import ConfigError, DataError
 from mmctr.files import DEMO, atomic_folder, find
 
@@ -100,25 +102,29 @@ def write_demo(folder: Path, *, seed: int = 0, items: int = 3000, users: int = 8
 
 def _write(folder: Path, rng: np.random.Generator, n_items: int, n_users: int) -> None:
     items = demo_clicks.draw_items(rng, n_items)
-    cover_of = np.arange(n_items)
-    blank, wrong, constant = np.split(
-        rng.permutation(n_items)[: 3 * max(1, round(n_items * ERRONEOUS / 3))], 3
-    )
-    cover_of[wrong] = rng.choice(np.delete(np.arange(n_items), wrong), len(wrong), replace=False)
+    order = rng.permutation(n_items)
+    planted = Planted.among(order, max(1, round(n_items * ERRONEOUS / 3)))
+    # Errors take nothing from the generator of what they spoil.
+    (chance,) = rng.spawn(1)
+    items = planted.in_topics(items)
+    cover_of = planted.covers_of(items, chance)
     titles, tags = _titles_and_tags(rng, items)
-    titles[blank] = ""
+    planted.in_titles(titles, chance)
     text = _features(rng, items.vectors[:, : 2 * LATENT], TEXT_WIDTH, TEXT_LENGTH)
-    text[blank] = text.mean(axis=0)
+    planted.in_text(text, chance)
     looks = np.delete(items.vectors, np.s_[LATENT : 2 * LATENT], axis=1)
     image = _features(rng, looks, IMAGE_WIDTH, IMAGE_LENGTH)[cover_of]
-    image[constant] = IMAGE_LENGTH / math.sqrt(IMAGE_WIDTH)
-    image[constant] += rng.normal(0, 1e-5, (len(constant), IMAGE_WIDTH))
+    planted.in_images(image, chance)
     levels = {name: _popularity_level(rng, items.popularity) for name in schema.LEVEL_COLUMNS}
     columns = {"item_title": titles, "item_tags": list(tags), **levels}
     _write_items(folder, columns, text, image, rng)
     _write_topics(folder / TOPICS, items)
     _draw_covers(folder / "item_images", items, cover_of, rng)
-    _write_impressions(folder, demo_clicks.simulate_clicks(rng, items, n_users), levels, rng)
+    planted.in_covers(folder / "item_images", chance)
+    groups = demo_clicks.simulate_clicks(rng, items, n_users)
+    scripts = planted.in_groups(groups, n_items, chance)
+    planted.table(scripts).to_parquet(folder / schema.PLANTED, index=False)
+    _write_impressions(folder, groups, levels, rng)
 
 
 def _titles_and_tags(rng: np.random.Generator, items: Items) -> tuple[np.ndarray, np.ndarray]:

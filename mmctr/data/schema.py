@@ -26,6 +26,9 @@ LEVELS = 11  # of each of them: 0 = unknown, 1..10
 TEXT_COLUMN = "txt_emb_BERT"
 IMAGE_COLUMN = "img_emb_CLIPRN50"
 EXTRACTION_ERRORS = "extraction_errors.parquet"  # item, medium, reason
+ERRORS = "errors.parquet"  # of mmctr data clean: what, id, kind, score, excluded
+ERROR_KINDS = b"mmctr.kinds"  # metadata key of it: the kinds that were looked for, by comma
+PLANTED = "planted.parquet"  # of simulated data: what, id, kind of errors that were made on purpose
 NEGATIVES = b"mmctr.negatives"  # metadata key of a split whose negatives were drawn: how
 Sampling = Literal["uniform", "popularity"]  # as likely as any other item, or as train clicks
 # Where negatives come from: shown and not clicked, tried and not liked, drawn by the import.
@@ -79,9 +82,10 @@ TRUTH_COLUMNS = {"split": TEXT, "row": INTEGER, "probability": NUMBER}
 TOPIC_COLUMNS = {"theme": TEXT, "format": TEXT, "look": TEXT}  # and vectors; simulated data only
 ERROR_COLUMNS = {"item": INTEGER, "medium": TEXT, "reason": TEXT}
 NAME_COLUMNS = {"original_id": TEXT, "tag": INTEGER, "name": TEXT}  # of what an import writes
+AVAILABLE = "available_since"  # of item_feature.parquet: when it came, nanoseconds since 1970
 KINDS = IMPRESSION_COLUMNS | ITEM_COLUMNS | TRUTH_COLUMNS | TOPIC_COLUMNS | ERROR_COLUMNS
 KINDS |= (
-    PREDICTION_COLUMNS | NAME_COLUMNS
+    PREDICTION_COLUMNS | NAME_COLUMNS | {AVAILABLE: INTEGER}
 )  # every column that has a name of its own, in whatever file
 
 

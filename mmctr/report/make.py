@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from mmctr.content.fusion import available_strategies, check_strategy
 from mmctr.data.dataset import Dataset
+from mmctr.data.erroneous import errors_hash, excluding
 from mmctr.errors import ConfigError, MMCTRError, RunError
 from mmctr.evaluation.study import find_studies
 from mmctr.files import alone, home
@@ -49,16 +50,19 @@ def make_report(
     notebooks: Path = execution.NOTEBOOKS,
     parameters: dict[str, Any] | None = None,
     ablation: bool = False,
+    exclude: str | None = None,
 ) -> Report:
     """Run all notebooks on a dataset and write their pages and the index below `out`.
 
     parameters: of 03_train, for every strategy and seed. ablation: 06_ablation too, which trains
-    about twenty models for each seed. Notebooks that ran before on the same inputs are not run
+    about twenty models for each seed. exclude: kinds of errors.parquet that 03_train leaves out, by
+    comma. Notebooks that ran before on the same inputs are not run
     again. A notebook that fails leaves the others' pages as they are; the index names the cell and
     the reason. Raises DataError, ConfigError before anything runs if data, a strategy, a seed or a
     parameter cannot be used, or if the same report is being made.
     """
     dataset = Dataset.load(data)
+    excluding(dataset, exclude)
     # A strategy or seed named twice would be two pages in one file.
     strategies, seeds = list(dict.fromkeys(strategies)), list(dict.fromkeys(seeds))
     for strategy in strategies:
@@ -67,14 +71,16 @@ def make_report(
     for seed in seeds:
         configs(**parameters | {"seed": seed})
     assign_colors(available_strategies(dataset.catalog))
-    pages = _plan(dataset, strategies, seeds, _as_injected(parameters, notebooks))
+    chosen = _as_injected(parameters, notebooks) | ({"exclude": exclude} if exclude else {})
+    pages = _plan(dataset, strategies, seeds, chosen)
     if ablation:
         chosen = {"data": str(dataset.folder), "seeds": ",".join(map(str, seeds))}
         chosen |= {name: parameters.get(name) for name in ("epochs", "max_history")}
         pages.append(Page("06_ablation", "06_ablation", chosen))
     pages += _studies(dataset)
     pages.append(Page("09_new_items", "09_new_items", {"data": str(dataset.folder)}))
-    planned = Report(out, describe(dataset), strategies, seeds, pages, provenance=provenance())
+    facts = describe(dataset) | {"errors_sha256": errors_hash(dataset.folder)}
+    planned = Report(out, facts, strategies, seeds, pages, provenance=provenance())
     report = _begin(planned, out, notebooks)
     with alone(report.folder, "being made by"):
         write_assets(out)
@@ -141,7 +147,8 @@ def _as_injected(parameters: dict[str, Any], notebooks: Path) -> dict[str, Any]:
 
 def _contents(data: dict[str, Any]) -> list[str | None]:
     """What the pages on a dataset depend on, wherever it lies: numbers, and what they stand for."""
-    return [data.get(n) for n in ("fingerprint", "item_ids_sha256", "tag_names_sha256")]
+    names = ("fingerprint", "item_ids_sha256", "tag_names_sha256", "errors_sha256")
+    return [data.get(name) for name in names]
 
 
 def _studies(dataset: Dataset) -> list[Page]:

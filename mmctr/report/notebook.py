@@ -15,6 +15,7 @@ from mmctr.content.fusion import available_strategies
 from mmctr.data.catalog import Catalog
 from mmctr.data.dataset import Dataset
 from mmctr.data.demo import find_data
+from mmctr.data.erroneous import excluding
 from mmctr.data.wording import stated
 from mmctr.errors import ConfigError, MMCTRError, RunError
 from mmctr.evaluation.backtest import FACTS, Backtest
@@ -67,9 +68,15 @@ def seeds_of(given: Given | list[Given]) -> list[int]:
     return seeds
 
 
-def open_dataset(data: Given) -> Dataset:
-    """Load a dataset; the demo is made first if it, or None, is asked for and not there yet."""
+def open_dataset(data: Given, exclude: Given | list[Given] = None) -> Dataset:
+    """Load a dataset; the demo is made first if it, or None, is asked for and not there yet.
+
+    exclude: kinds of errors.parquet that are left out, by comma or as a list.
+    """
     dataset = Dataset.load(find_data(DEMO if data in NOTHING else str(data), say))
+    dataset = excluding(dataset, ",".join(by_comma(exclude)))
+    if dataset.exclusion is not None:
+        say(f"Left out as erroneous: {dataset.exclusion.in_words()}.")
     assign_colors(available_strategies(dataset.catalog))
     _say_data(describe(dataset))
     return dataset
@@ -187,6 +194,7 @@ def origin(run: Run) -> Styler:
         "best epoch": str(summary.get("best_epoch")),
         "parameters of the model": _listed(model),
         "parameters of training": _listed(training),
+        **_left_out(run),
         "versions": _listed(summary.get("versions", {})),
         "git commit": commit(summary),
         "machine": _listed({"device": summary.get("device")} | hardware),
@@ -205,6 +213,11 @@ def _say_data(data: dict[str, Any]) -> None:
     kind = "simulated: it proves nothing about real clicks" if data["simulated"] else "real"
     facts = f"Data: {data['name']} ({kind}), fingerprint {data['fingerprint']}."
     say(f"{facts} {stated(data).negatives}")
+
+
+def _left_out(run: Run) -> dict[str, str]:
+    """What a run was trained without, in words; empty if nothing was left out."""
+    return {} if run.exclusion is None else {"left out as erroneous": run.exclusion.in_words()}
 
 
 def _listed(values: dict[str, object]) -> str:

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from mmctr.data.erroneous import Exclusion
 from mmctr.data.wording import stated
 
 CARD = """---
@@ -70,6 +71,7 @@ def run_card(config: dict[str, Any], summary: dict[str, Any]) -> str:
         "negatives": words.negatives.removeprefix("Negatives: "),
         "strategy": f"{config['strategy']}, SHA-256 of the item embedding "
         f"`{summary.get('item_embedding_sha256')}`",
+        **_left_out(config),
         **({"started from": config["origin"]["name"]} if config.get("origin") else {}),
         "seed": config["training"]["seed"],
         "date": summary.get("date"),
@@ -87,6 +89,12 @@ def run_card(config: dict[str, Any], summary: dict[str, Any]) -> str:
         facts="\n".join(f"- {name}: {value}" for name, value in facts.items()),
         parameters=json.dumps(parameters, indent=2),
     )
+
+
+def _left_out(config: dict[str, Any]) -> dict[str, str]:
+    """What was excluded as erroneous, in words; empty for a run that left out nothing."""
+    excluded = config.get("excluded")
+    return {"left out as erroneous": Exclusion.stated(excluded).in_words()} if excluded else {}
 
 
 def commit(summary: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
 from mmctr.data import parquet, schema
+from mmctr.data.erroneous import Exclusion
 from mmctr.data.fields import Field as KnownField
 from mmctr.data.fields import fields_of
 from mmctr.errors import DataError, RunError, first_line
@@ -43,6 +44,7 @@ class _Parameters(_Group):
     model: dict[str, Any]
     training: _Training
     origin: _Origin | None = None  # the run whose weights it started from
+    excluded: dict[str, list[str]] | None = None  # as erroneous: kinds, and own ids by what
 
 
 class _Metrics(_Group):
@@ -114,6 +116,16 @@ def fields_in(config: dict[str, Any], path: Path) -> tuple[KnownField, ...]:
         return fields_of(config.get("fields", []))
     except ValueError as error:
         raise RunError(f"{path}, fields: {first_line(error)}: train the model again.") from None
+
+
+def exclusion_in(config: dict[str, Any], path: Path) -> Exclusion | None:
+    """What a run was trained without; None if it left out nothing, RunError if that is damaged."""
+    if config.get("excluded") is None:
+        return None
+    try:
+        return Exclusion.stated(config["excluded"])
+    except TypeError as error:
+        raise RunError(f"{path}, excluded: {first_line(error)}: train the model again.") from None
 
 
 def read_history(path: Path) -> pd.DataFrame:

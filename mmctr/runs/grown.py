@@ -101,6 +101,7 @@ def adapted(run: Run, dataset: Dataset) -> tuple[DIN, Drift | None]:
     """
     if _is_own(run, dataset):
         return run.model(), None
+    dataset = run.without_excluded(dataset)
     made, drift = joined(run, dataset)
     catalog = dataset.catalog
     tags = np.where(drift.tags[catalog.tags] > 0, catalog.tags, 0)
@@ -130,6 +131,7 @@ def joined(run: Run, dataset: Dataset) -> tuple[np.ndarray | None, Drift]:
     was learned), else what its fitted strategy makes of the features. Raises RunError as `adapted`
     does.
     """
+    dataset = run.without_excluded(dataset)
     carried, catalog = run.carried, dataset.catalog
     _require_comparable(run, carried, dataset)
     items = carried.numbers(catalog.ids)

@@ -16,6 +16,7 @@ from mmctr.content.fusion import available_strategies, embed, embedding_hash, ve
 from mmctr.content.strategies import FROM_CLICKS, IDS
 from mmctr.data.catalog import Catalog
 from mmctr.data.dataset import Dataset
+from mmctr.data.erroneous import Exclusion
 from mmctr.data.fields import Field, as_json
 from mmctr.errors import ConfigError, DataError, MMCTRError, RunError, first_line
 from mmctr.model.din import DIN
@@ -96,6 +97,15 @@ class Run:
         """The fields that it reads, with their vocabularies, for Dataset.load; mostly none."""
         return forms.fields_in(self.config, self.folder / CONFIG)
 
+    @cached_property
+    def exclusion(self) -> Exclusion | None:
+        """The erroneous entries that it was trained without; None if nothing was left out."""
+        return forms.exclusion_in(self.config, self.folder / CONFIG)
+
+    def without_excluded(self, dataset: Dataset) -> Dataset:
+        """A dataset as the run reads it: without what it excluded, unless that was done already."""
+        return dataset if self.exclusion is None else self.exclusion.of(dataset)
+
     def model(self) -> DIN:
         """The trained model, on the CPU and ready to predict.
 
@@ -117,8 +127,11 @@ class Run:
 
     def item_embeddings(self, catalog: Catalog) -> np.ndarray | None:
         """Embed a catalog as the run's own was embedded: by the strategy fitted to these items, or
-        by the one that was fitted to clicks, or by the run that it started from.
+        by the one that was fitted to clicks, or by the run that it started from. What the run
+        excluded is unknown.
         """
+        if self.exclusion is not None:
+            catalog = self.exclusion.of_catalog(catalog)
         learned = "origin" in self.config or self.strategy in FROM_CLICKS
         if learned and self.carried.strategy is not None:
             return self.carried.strategy.embed(catalog)

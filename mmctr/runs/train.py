@@ -18,6 +18,7 @@ from mmctr.model.config import DINConfig
 from mmctr.model.din import DIN, SEMANTIC_IDS
 from mmctr.model.pretrained import WEIGHTS
 from mmctr.runs import carried, grown
+from mmctr.runs.forms import exclusion_in
 from mmctr.runs.run import Run
 from mmctr.runs.unfinished import UnfinishedRun
 from mmctr.runs.writing import save_run
@@ -45,7 +46,8 @@ def train(
     Raises ConfigError for a strategy that the data cannot serve, an absent device or training
     that diverges, DataError for a split in which all labels are equal. Under torchrun all processes
     train together; the first one writes the run, and the others return None. Nothing is kept there
-    until the run is finished.
+    until the run is finished. What `dataset` has excluded is kept with the run, which leaves it out
+    of whatever it scores.
     """
     require_both_labels(dataset)
     require_drawn(dataset, train_config.click_rate)
@@ -74,6 +76,8 @@ def train(
     }
     if dataset.fields:
         config["fields"] = as_json(dataset.fields)
+    if dataset.exclusion is not None:
+        config["excluded"] = dataset.exclusion.as_json()
     if origin is not None:
         stated = {"name": origin.name, "folder": str(origin.folder.resolve())}
         config["origin"] = stated | {"weights_sha256": origin.weights_hash()}
@@ -114,6 +118,7 @@ def train_from(origin: Run, dataset: Dataset, train_config: TrainConfig, runs: P
     items and tags begin as those of a new model do. Raises RunError for data that the run cannot
     serve.
     """
+    dataset = origin.without_excluded(dataset)
     model = DINConfig.stated(origin.config["model"])
     return train(dataset, origin.strategy, model, train_config, runs, origin=origin)
 
@@ -129,6 +134,8 @@ def resume(folder: Path, dataset: Dataset) -> Run:
     unfinished = UnfinishedRun.load(folder)
     unfinished.require_same(dataset)
     begun = unfinished.config
+    if (excluded := exclusion_in(begun, unfinished.folder)) is not None:
+        dataset = excluded.of(dataset)
     model, training = DINConfig.stated(begun["model"]), TrainConfig.of(**begun["training"])
     origin = origin_of(begun, unfinished.folder)
     runs = unfinished.folder.parent

@@ -104,6 +104,7 @@ def rerun(run: Run, dataset: Dataset, runs: Path) -> tuple[Run, str]:
     for other data than the run's, and where the run that it started from is not as it was.
     """
     require_same(run.summary["dataset"], dataset, run.folder)
+    dataset = run.without_excluded(dataset)
     model = DINConfig.stated(run.config["model"])
     training = TrainConfig.of(**run.config["training"])
     origin = origin_of(run.config, run.folder)

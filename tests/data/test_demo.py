@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 from mmctr.data import demo, demo_clicks
 from mmctr.data.dataset import Dataset, check
 from mmctr.data.demo import write_demo
+from mmctr.data.demo_errors import planted
 from mmctr.errors import ConfigError, DataError, MMCTRError
 
 SIZES = {"items": 200, "users": 64}  # the smallest allowed
@@ -44,6 +45,7 @@ def test_columns_are_those_of_the_challenge(tiny_folder):
         "item_feature.parquet": [*item, "txt_emb_BERT", "img_emb_CLIPRN50"],
         "truth.parquet": ["split", "row", "probability"],
         "topics.parquet": ["item_id", "theme", "format", "look", "vectors"],
+        "planted.parquet": ["what", "id", "kind"],
     }
     found = {
         path.relative_to(tiny_folder).as_posix(): pq.read_schema(path).names
@@ -58,12 +60,13 @@ def test_topics_are_those_of_titles_and_tags(tiny, tiny_folder):
     assert not topics.vectors[0].any()
     names = [*demo_clicks.THEMES, *demo_clicks.FORMATS]
     kinds = [0] * len(demo_clicks.THEMES) + [1] * len(demo_clicks.FORMATS)
-    tagged = 0
+    tagged, truth = 0, planted(tiny_folder)
+    spoilt = set(truth.loc[truth["what"] == "title", "id"].astype(int))
     for item, tags in enumerate(tiny.catalog.tags):
         for tag in tags[(tags > 0) & (tags <= len(names))]:
             assert topics.names[item, kinds[tag - 1]] == names[tag - 1]
             tagged += 1
-        if title := tiny.catalog.titles[item]:
+        if (title := tiny.catalog.titles[item]) and item not in spoilt:
             words = demo_clicks.THEMES[topics.names[item, 0]].split()
             assert any(word in title.lower() for word in words)
     assert tagged > tiny.catalog.n_items
@@ -124,14 +127,22 @@ def test_histories_are_left_padded_to_100(tiny_folder):
     assert (np.diff(clicked.astype(int), axis=1) >= 0).all()
 
 
-def test_a_share_of_the_items_is_erroneous(tiny):
+def test_a_share_of_the_items_is_erroneous(tiny, tiny_folder):
     """A third each: a blank title, another item's cover, a nearly constant image feature."""
-    images = [path.read_bytes() for _, path in sorted(tiny.catalog.covers.items())]
-    third = round(300 * demo.ERRONEOUS / 3)
-    assert (tiny.catalog.titles[1:] == "").sum() == third
-    assert len(set(images)) == 300 - third, "each wrong cover is another item's own"
+    truth, third = planted(tiny_folder), round(300 * demo.ERRONEOUS / 3)
+    of = {kind: part["id"].astype(int).tolist() for kind, part in truth.groupby("kind")}
+    assert np.flatnonzero(tiny.catalog.titles[1:] == "").tolist() == [
+        n - 1 for n in sorted(of["untitled"])
+    ]
+    images = {item: path.read_bytes() for item, path in tiny.catalog.covers.items()}
+    for item in of["mismatch"]:
+        (source,) = (other for other in images if other != item and images[other] == images[item])
+        names = demo.Topics.load(tiny_folder).names
+        assert names[source, 0] != names[item, 0], "a cover of another theme"
     spread = tiny.catalog.image_features[1:].std(axis=1)
-    assert (spread < 0.001 * np.median(spread)).sum() == third
+    flat = 1 + np.flatnonzero((spread < 0.001 * np.median(spread)) & (spread > 0))
+    assert flat.tolist() == sorted(of["constant-image"])
+    assert len(of["untitled"]) == len(of["mismatch"]) == len(of["constant-image"]) == third
 
 
 @pytest.mark.parametrize("name", ["text_features", "image_features"])

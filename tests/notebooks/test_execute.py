@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
+from mmctr.content.errors import clean
 from mmctr.content.strategies import STRATEGIES
 from mmctr.data.dataset import Dataset
 from mmctr.errors import RunError
@@ -79,6 +80,11 @@ def test_explore(tiny_report, tiny):
     assert values["items"] == tiny.catalog.n_items
     assert values["click_rate"] == pytest.approx(tiny.train.label.mean(), abs=1e-4)
     assert figures(notebook) == 5
+    of_kind = {"placeholder": 6, "dark": 1, "unreadable": 1, "sweep": 1}
+    assert of_kind.items() <= values["errors"].items(), "as they were planted"
+    page = (tiny_report.folder / "01_explore.html").read_text(encoding="utf-8")
+    assert "placeholder: 6" in page
+    assert "Were they found?" in page
 
 
 def test_embeddings(tiny_report):
@@ -153,6 +159,16 @@ def test_an_unfinished_run_is_gone_on_with(monkeypatch, workplace, tiny, tiny_fo
     (left,) = (workplace / "unfinished").iterdir()
     _, values = execute("03_train", workplace, data=str(tiny_folder), resume=str(left))
     require_equal(whole, Run.load(values["run"]))
+
+
+def test_training_without_what_is_erroneous(workplace, tiny_folder, tmp_path):
+    folder = shutil.copytree(tiny_folder, tmp_path / "mine")
+    clean(folder)
+    sizes = {"epochs": 1, "embedding_dim": 8, "heads": 1, "exclude": "untitled,sweep"}
+    notebook, values = execute("03_train", workplace, data=str(folder), **sizes)
+    run = Run.load(values["run"])
+    assert (run.exclusion.kinds, len(run.exclusion.titles)) == (("untitled", "sweep"), 3)
+    assert "Left out as erroneous: untitled, sweep: 3 titles, 0 covers, 1 users." in said(notebook)
 
 
 def test_train_without_senet_then_attention_takes_that_run(workplace, tiny_folder):

@@ -121,3 +121,30 @@ def test_the_command_writes_the_single_file_if_asked(made, tiny_folder, monkeypa
         assert (str(single) in result.stdout.splitlines()) == written == single.exists()
         assert result.stdout.splitlines()[-1] == str(report.index)
         single.unlink(missing_ok=True)
+
+
+def test_what_is_excluded_reaches_03_and_other_decisions_make_pages_anew(
+    again, tiny_folder, tmp_path
+):
+    folder = shutil.copytree(tiny_folder, tmp_path / "data")
+    lines = [("title", "5", "mine", 1.0, True), ("title", "6", "mine", 1.0, True)]
+    table = pd.DataFrame(lines, columns=["what", "id", "kind", "score", "excluded"])
+    table.to_parquet(folder / "errors.parquet")
+
+    def make(exclude):
+        return make_report(
+            folder, ["v4", "v1"], [1], again.out, notebooks=again.notebooks, exclude=exclude
+        )
+
+    with pytest.raises(ConfigError, match="Found 'drak' to exclude, expected all or kinds of"):
+        make("drak")
+    report = make("mine")
+    given = {page.name: page.parameters.get("exclude") for page in report.pages}
+    assert {name for name, kinds in given.items() if kinds == "mine"} == {
+        "03_train_v4_seed1",
+        "03_train_v1_seed1",
+    }
+    before = report.folder
+    assert make("mine").folder == before, "the same inputs are the same report"
+    table.assign(excluded=[True, False]).to_parquet(folder / "errors.parquet")
+    assert make("mine").folder != before

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import shutil
 from dataclasses import replace
 from html import escape
 from html.parser import HTMLParser
@@ -13,15 +14,20 @@ import pytest
 from IPython.display import HTML
 from PIL import Image
 
+from mmctr.content.errors import errors_of
 from mmctr.content.fusion import item_embeddings
+from mmctr.data.dataset import Dataset
+from mmctr.data.erroneous import looked_for, read_errors
 from mmctr.data.impressions import Impressions
 from mmctr.evaluation import explain
 from mmctr.evaluation.described import Description
 from mmctr.evaluation.new_items import Trial
 from mmctr.evaluation.similarity import nearest
 from mmctr.model.din import DIN, DINConfig
+from mmctr.report.widgets import errors as error_gallery
 from mmctr.report.widgets import panel as panels
 from mmctr.report.widgets.attention import AttentionExplorer, AttentionView, explore_attention
+from mmctr.report.widgets.errors import ErrorGallery, ErrorView, review_errors
 from mmctr.report.widgets.items import ItemExplorer, ItemView
 from mmctr.report.widgets.new_item import NewItemExplorer, NewItemView, explore_new_item
 from mmctr.training.prediction import predict
@@ -147,10 +153,11 @@ def test_a_page_shows_the_latest_clicks_of_a_long_history(explorer, tiny):
 
 
 def test_a_history_may_be_emptied(explorer, tiny, tiny_run):
-    row = int(np.flatnonzero(tiny.valid.history_length == 2)[0])
+    lengths = tiny.valid.history_length
+    row = int(np.flatnonzero(lengths == lengths[lengths > 0].min())[0])
     explorer.show(row)
-    press(explorer.strip, "remove", 1)
-    press(explorer.strip, "remove", 0)
+    for place in reversed(range(lengths[row])):
+        press(explorer.strip, "remove", place)
     one = tiny.valid.select(np.array([row]))
     assert facts(explorer)[1] == f"{expected(tiny_run, one, tiny.valid.target[row], []):.3f}"
     assert "history is empty" in explorer.strip.html
@@ -398,7 +405,9 @@ def test_an_item_is_described_by_parts_of_others(describing, tiny):
     score = prospects.scores(Description.of_item(catalog, first))
     mean = score["whole"].mean()
     gained = 100 * (mean - score[["text", "image", "tags"]].mean())
-    expected = [f"{mean:.3f}", *(f"{value:+.1f}".replace("-", "−") for value in gained)]
+    points = [round(value, 1) for value in gained]  # none of them is told without a sign
+    told = [f"{value:+.1f}".replace("-", "−") if value else "0.0" for value in points]
+    expected = [f"{mean:.3f}", *told]
     found = shown(describing)
     assert [found[0], *found[2:5]] == expected
     assert found[1] == f"{(prospects.usual < mean).mean():.0%}"
@@ -446,3 +455,79 @@ def test_new_items_without_a_front_end_are_a_page(describing, tiny, tiny_run):
         assert tiny.catalog.titles[item] in page.text
     none = replace(trial, models={"provided:a": None})
     assert "there is none here" in explore_new_item(none).data
+
+
+@pytest.fixture
+def gallery(tiny_folder, tmp_path):
+    """Findings of the small dataset, some of them by a person, with titles that attack."""
+    folder = shutil.copytree(tiny_folder, tmp_path / "tiny")
+    data = Dataset.load(folder)
+    titles = data.catalog.titles.copy()
+    titles[:] = [HOSTILE[n % 3] for n in range(len(titles))]
+    found, table = errors_of(data)
+    hers = pd.DataFrame([("user", "<b>", "ugly", np.nan, True)], columns=found.columns)
+    found = pd.concat([found, hers], ignore_index=True)
+    line = ("ugly", "user", 1, np.nan, "found by a person", "")
+    table = pd.concat([table, pd.DataFrame([line], columns=table.columns)])
+    data = replace(data, catalog=replace(data.catalog, titles=titles))
+    return ErrorGallery(ErrorView(data, found, table)), folder
+
+
+def test_a_gallery_shows_findings_of_a_kind_the_worst_first(gallery):
+    shown, _ = gallery
+    for kind in ("blurred", "untitled", "sweep", "ugly"):
+        shown.kind.value = kind
+        of_kind = shown.view.errors[shown.view.errors["kind"] == kind]
+        ordered = of_kind.sort_values("score", ascending=False, kind="stable")
+        buttons = Elements(shown.panel.html).of("button")
+        assert [int(button["data-value"]) for button in buttons] == ordered.index.tolist()
+        assert all(button["aria-pressed"] == "true" for button in buttons)
+    assert {tag for tag, _ in Elements(shown.panel.html).found} <= TAGS
+
+
+def test_a_tick_is_written_down_at_once(gallery):
+    shown, folder = gallery
+    shown.kind.value = "placeholder"
+    row = int(Elements(shown.panel.html).of("button")[0]["data-value"])
+    before = shown.view.errors["excluded"].copy()
+    shown._press("tick", row)
+    written = read_errors(folder)
+    before[row] = False
+    assert written["excluded"].tolist() == before.tolist()
+    assert written["id"].tolist() == shown.view.errors["id"].tolist()
+    buttons = {int(b["data-value"]): b for b in Elements(shown.panel.html).of("button")}
+    assert buttons[row]["aria-pressed"] == "false"
+    assert "5 of 6 left out" in Elements(shown.panel.html).text
+    shown._press("tick", row)
+    assert read_errors(folder)["excluded"].all()
+    assert "dark" in looked_for(folder), "kinds that a training may name"
+
+
+def test_many_findings_come_in_parts(gallery, monkeypatch):
+    monkeypatch.setattr(error_gallery, "SHOWN", 4)
+    view = gallery[0].view
+    shown = ErrorGallery(view)
+    for kind in ("placeholder", "blurred"):  # 6 and 1
+        shown.kind.value = kind
+        number = (view.errors["kind"] == kind).sum()
+        assert len(Elements(shown.panel.html).of("button")) == min(number, 4)
+        assert shown.more.disabled == (number <= 4)
+    shown.kind.value = "placeholder"
+    shown.more.click()
+    assert len(Elements(shown.panel.html).of("button")) == 6
+    assert shown.more.disabled
+
+
+def test_without_a_front_end_there_are_examples_of_each_kind(gallery):
+    view = gallery[0].view
+    page = Elements(review_errors(view.dataset, view.errors, _table_of(view)).data)
+    assert not page.of("button")
+    assert {tag for tag, _ in page.found} <= TAGS
+    for kind, count in view.errors["kind"].value_counts().items():
+        assert f"{kind}: {count}" in page.text
+    assert HOSTILE[0] in page.text
+
+
+def _table_of(view):
+    counts = view.errors["kind"].value_counts()
+    return pd.DataFrame({"kind": counts.index, "count": counts.to_numpy()})

@@ -1,15 +1,22 @@
 """A training ends as a run: the same for the same seed, in one sentence for wrong parameters."""
 
+import shutil
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from mmctr.data.dataset import Dataset
+from mmctr.data.erroneous import excluding, save_errors
 from mmctr.errors import ConfigError, RunError
 from mmctr.runs.run import Run
-from mmctr.runs.train import resume, train
+from mmctr.runs.train import resume, train, train_from
 from mmctr.runs.verify import rerun, verify
 from mmctr.training.config import configs
+from mmctr.training.prediction import predict
 from tests.data.folders import load_changed
+from tests.runs.conftest import renumbered
 from tests.runs.test_unfinished import require_equal, stop_at
 from tests.training.test_trainer import SMALL
 
@@ -69,6 +76,7 @@ def test_wrong_parameters_are_one_sentence(tiny, tmp_path, monkeypatch, paramete
     assert not list(tmp_path.iterdir())
 
 
+QUICK = {"epochs": 1, "embedding_dim": 8, "heads": 2, "hidden": (16,), "batch_size": 256}
 FEW = configs(epochs=2, embedding_dim=4, heads=1, hidden=(8,), batch_size=3)
 FINETUNED = configs(epochs=2, embedding_dim=4, heads=1, hidden=(8,), content="finetuned")
 
@@ -109,3 +117,79 @@ def test_other_features_are_told_of_a_narrow_run(narrow, tmp_path):
     other = load_changed(tmp_path / "other", {"item_feature": wider})
     with pytest.raises(RunError, match="trained on items with other content"):
         run.require_fit(other)
+
+
+@pytest.fixture
+def excluding_some(tmp_path, tiny_folder):
+    """The small dataset without some titles, covers and users, and the folder of the whole one."""
+    folder = shutil.copytree(tiny_folder, tmp_path / "data")
+    lines = [("title", str(item), "mine") for item in range(1, 40)]
+    lines += [("cover", str(item), "mine") for item in range(20, 60)]
+    lines += [("user", str(user), "script") for user in range(1, 30)]
+    table = pd.DataFrame(lines, columns=["what", "id", "kind"]).assign(score=1.0, excluded=True)
+    save_errors(folder, table, ["mine", "script"])
+    return excluding(Dataset.load(folder), "mine,script"), folder
+
+
+def test_what_is_excluded_is_unknown_to_the_run_whatever_becomes_of_the_file(
+    excluding_some, tmp_path
+):
+    data, folder = excluding_some
+    run = Run.load(train(data, "v4", *configs(**QUICK), tmp_path / "runs").folder)
+    (folder / "errors.parquet").unlink()  # the run keeps what it left out
+    whole = Dataset.load(folder)
+    content = run.tensor("embedding.content")
+    text, image = content[:, :64], content[:, 64:]
+    assert np.abs(text[1:40]).max() < 1e-3 < np.abs(text[40:]).max(axis=1).min()
+    assert np.abs(image[20:60]).max() < 1e-3 < np.abs(image[60:]).max(axis=1).max()
+    assert run.exclusion == data.exclusion
+    assert run.summary["dataset"]["rows"]["train"] == (whole.train.user >= 30).sum()
+    assert len(run.predictions) == len(whole.valid), "evaluation keeps all rows"
+    assert verify(run, whole) == ([], [])
+    model, drift = run.adapted(whole)
+    assert drift is None
+    np.testing.assert_array_equal(predict(model, whole.valid), run.predictions["probability"])
+    again, words = rerun(run, whole, tmp_path / "again")
+    assert words == "The weights are identical, bit for bit."
+    assert again.exclusion == run.exclusion
+    card = run.model().card
+    assert "left out as erroneous: mine, script: 39 titles, 40 covers, 29 users" in card
+
+
+def test_an_exclusion_is_part_of_what_a_training_is(excluding_some, tmp_path, monkeypatch):
+    """A killed one is gone on with from the whole data, and never by a training without it."""
+    data, folder = excluding_some
+    whole, two = Dataset.load(folder), configs(**QUICK | {"epochs": 2})
+    expected = train(data, "v4", *two, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_at(patch, len(data.train) // 256 + 5, KeyboardInterrupt())
+        with pytest.raises(RunError, match="go on with"):
+            train(data, "v4", *two, tmp_path / "runs")
+    (left,) = (tmp_path / "runs").iterdir()
+    other = train(whole, "v4", *configs(**QUICK), tmp_path / "runs")
+    assert other.exclusion is None
+    assert left.exists(), "a training without exclusion is another one"
+    require_equal(expected, resume(left, whole))
+
+
+def test_a_run_leaves_out_of_a_catalog_that_has_grown_what_it_left_out(excluding_some, tmp_path):
+    data, _ = excluding_some
+    run = train(data, "v4", *configs(**QUICK), tmp_path / "runs")
+    order = np.random.default_rng(0).permutation(np.arange(1, 301)).tolist()
+    other = renumbered(data, order)
+    whole = renumbered(Dataset.load(data.folder), order)
+    assert whole.exclusion is None
+    model, drift = run.adapted(whole)
+    expected, _ = run.adapted(other)
+    np.testing.assert_array_equal(predict(model, whole.valid), predict(expected, whole.valid))
+    assert not drift.changed.any()
+    next_run = train_from(run, whole, configs(epochs=1)[1], tmp_path / "next")
+    assert next_run.exclusion == run.exclusion
+
+
+def test_a_damaged_exclusion_is_refused(excluding_some, tmp_path):
+    run = train(excluding_some[0], "v1", *configs(**QUICK), tmp_path / "runs")
+    path = run.folder / "config.json"
+    path.write_text(path.read_text().replace('"titles"', '"tiles"'))
+    with pytest.raises(RunError, match=r"excluded: .*train the model again"):
+        _ = Run.load(run.folder).exclusion

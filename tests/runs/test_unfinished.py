@@ -208,7 +208,7 @@ def test_control_c_says_how_to_go_on(monkeypatch, capsys, one_thread, tiny_folde
     assert last.endswith(f"go on with mmctr train --resume {left}.")
     status, _, error = call("train", "--resume", left, "--seed", 3)
     assert status == 1
-    assert "leave out --strategy, --seed, --click-rate and -p" in error
+    assert "leave out --strategy, --seed, --click-rate, --exclude and -p" in error
     status, out, _ = call("train", "--resume", left)
     assert status == 0
     resumed = Run.load(out.splitlines()[-1])

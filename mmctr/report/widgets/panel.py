@@ -82,8 +82,11 @@ def _data_uri(path: Path) -> str:
     cover = open_cover(path, enough=2 * THUMBNAIL)
     if isinstance(cover, str):
         return ""
-    file = io.BytesIO()
-    ImageOps.fit(cover, (THUMBNAIL, THUMBNAIL)).save(file, "JPEG", quality=75)
+    file, size = io.BytesIO(), (THUMBNAIL, THUMBNAIL)
+    # Of a banner the middle would look like any other cover.
+    is_odd = max(cover.size) > 2.5 * min(cover.size)
+    shown = ImageOps.pad(cover, size, color="#8a8f98") if is_odd else ImageOps.fit(cover, size)
+    shown.save(file, "JPEG", quality=75)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
@@ -162,6 +165,23 @@ def tile_html(
         inner += button_html("×", "remove", value, named)
     bare = "" if catalog.covers else " bare"
     return f'<div class="item{bare}">{inner}</div>'
+
+
+def named_html(
+    name: str,
+    *,
+    note: str,
+    action: str = "",
+    value: int = 0,
+    pressed: bool = False,
+    label: str = "",
+) -> str:
+    """What is no item, such as a user, by its name and a note; a button if there is an action."""
+    inner = f'<span class="title">{escape(name)}</span><span class="effect">{escape(note)}</span>'
+    if not action:
+        return f'<div class="item bare"><div class="still">{inner}</div></div>'
+    named = {"aria-label": f"{name}. {label}", "aria-pressed": str(pressed).lower()}
+    return f'<div class="item bare">{button_html(inner, action, value, named)}</div>'
 
 
 def button_html(inner: str, action: str, value: int, attributes: dict[str, str]) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from mmctr.content.fusion import available_strategies, item_embeddings
+from mmctr.content.fusion import available_strategies, embed
 from mmctr.data.dataset import Dataset
 from mmctr.data.importing import writing
 from mmctr.data.importing.items import joining_sign, tag_lists
@@ -74,7 +74,7 @@ def test_embedding_columns_have_any_name(tmp_path):
     catalog = Dataset.load(out).catalog
     assert (catalog.text_features, catalog.image_features) == (None, None)
     assert available_strategies(catalog) == ["provided:look", "provided:words"]
-    assert item_embeddings(catalog, "provided:look").shape == (13, 3)  # a name of another file, too
+    assert embed(catalog, "provided:look")[0].shape == (13, 3)  # a name of another file, too
     (tmp_path / "challenge").mkdir()
     features = features_of(range(12)).rename(columns={"txt_emb": "txt_emb_BERT"})
     out, _ = imported(tmp_path / "challenge", LOG, features=features)
