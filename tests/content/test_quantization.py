@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
-from mmctr.content.fitted import from_state, to_state
 from mmctr.content import quantization
+from mmctr.content.fitted import from_state, to_state
 from mmctr.content.quantization import FEWEST, NOTHING, SHARED, ResidualQuantizer, codes_for
 
 
