@@ -219,13 +219,16 @@ def test_errors_are_one_sentence_and_status_1(monkeypatch, capsys, tiny_folder, 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["train", "--strategy", "v9"], "choose one of v1, v2, v3, v4, ids or provided:COLUMN"),
+        (
+            ["train", "--strategy", "v9"],
+            "choose one of v1, v2, v3, v4, v5, v6, ids or provided:COLUMN",
+        ),
         (["train", "--data", "nowhere"], "nowhere is not a folder"),
         (["train", "-p", "heads=many"], "Parameter 'heads' is 'many'"),
         (["train", "-p", "preset=big"], "Preset 'big' is unknown: choose one of default"),
         (
             ["train", "--resume", "x", "--seed", "2"],
-            "leave out --strategy, --seed, --click-rate and -p",
+            "leave out --strategy, --seed, --click-rate, --exclude and -p",
         ),
         (["search", "--strategy", "v9"], "Strategy 'v9' is unknown"),
         (["search", "--data", "nowhere"], "nowhere is not a folder"),

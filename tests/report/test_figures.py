@@ -50,6 +50,15 @@ EXAMPLES = {
     "explained_variance": lambda: figures.embeddings.explained_variance(
         {"v4": {"text": np.array([0.5, 0.9]), "image": np.array([0.4, 0.8])}}
     ),
+    "next_click_hits": lambda: figures.embeddings.next_click_hits(
+        pd.DataFrame(
+            {"strategy": ["v1", "v1", "v5", "v5"], "group": ["new", "warm"] * 2, "clicks": 9}
+            | {"hits": [0.1, 0.2, 0.3, 0.4], "low": 0.05, "high": 0.5}
+        )
+    ),
+    "semantic_ids": lambda: figures.embeddings.semantic_ids(
+        pd.DataFrame({"level": [1, 1, 2], "id": [2, 1, 1], "rank": [1, 2, 1], "items": [9, 3, 4]})
+    ),
     "by_strategy": lambda: figures.embeddings.by_strategy(
         {"v1": 0.6, "v9": 0.55}, "AUC", chance=0.5
     ),
