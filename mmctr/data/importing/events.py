@@ -23,7 +23,7 @@ from mmctr.data.importing.labels import (
     unnested,
 )
 from mmctr.data.importing.recipe import Recipe
-from mmctr.data.importing.sources import Source, id_key, quoted
+from mmctr.data.importing.sources import Source, id_key, id_text, quoted
 from mmctr.data.importing.times import nanoseconds
 from mmctr.errors import DataError
 
@@ -112,10 +112,10 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
                 f"give --label {column} if it says which were clicked."
             )
     context = asked(source, recipe.context_fields, {recipe.time_column: time})
-    user_id, _ = id_key(source, recipe.user_column)
     item_id, form = id_key(source, recipe.item_column)
     columns = {
-        "user_id": user_id,
+        # Text: groups of many numbers outgrow DuckDB's part of memory, which those of text spill.
+        "user_id": id_text(source, recipe.user_column),
         "item_id": item_id,
         "time": time,
         "place": text(source, recipe.order_by) if recipe.order_by else "NULL",
@@ -145,8 +145,7 @@ def read_log(source: Source, recipe: Recipe, workplace: Path) -> Log:
     if not counts["known"]:
         raise _nothing_left(source, recipe, counts)
     said += examples
-    own = "user_id::VARCHAR"
-    numbered = f"SELECT user_id, row_number() OVER (ORDER BY length({own}), {own}) AS user"
+    numbered = "SELECT user_id, row_number() OVER (ORDER BY length(user_id), user_id) AS user"
     source.create("users", f"{numbered} FROM kinds WHERE kind = 'known'", "number users")
     source.connection.execute("DROP TABLE kinds")
     users = _write_users(source, workplace / "user_ids.parquet")
