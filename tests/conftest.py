@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from filelock import FileLock
 from hypothesis import settings
 
@@ -25,6 +26,15 @@ ATTACKS = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>')
 def pytest_collection_modifyitems(items):
     """What takes long comes first: nobody waits for it at the end, and its fixtures serve all."""
     items.sort(key=lambda item: not item.nodeid.startswith(SLOW))
+
+
+@pytest.fixture
+def one_thread():
+    """Sums of floats depend on the number of threads; the processes that tests start have one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

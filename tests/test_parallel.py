@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from mmctr.data.dataset import Dataset
 from mmctr.runs.run import Run
@@ -49,15 +48,6 @@ def command(data, home, *, processes, **parameters):
     }
     words = [*starter, "mmctr", "train", "--data", str(data), "--strategy", "v4", *pairs]
     return subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-
-
-@pytest.fixture
-def one_thread():
-    """Sums of floats depend on the number of threads; the processes that tests start have one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("one_thread")

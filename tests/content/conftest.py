@@ -25,12 +25,8 @@ TEXT = {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers"
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    """Sums of floats depend on the number of threads; the processes that tests start have one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def always_one_thread(one_thread):
+    """Whatever is encoded here is compared with what other processes encode."""
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from mmctr.training.config import configs
 from mmctr.training.prediction import predict
 from mmctr.training.trainer import fit
 from tests.checkerboard import KIND, checkerboard
-from tests.runs.test_unfinished import one_thread, require_equal, stop_at  # noqa: F401
+from tests.runs.test_unfinished import require_equal, stop_at
 
 # What makes a preset quick to train; what it is made of stays.
 SMALL = {"epochs": 2, "batch_size": 100, "hidden": (16,), "attention_hidden": (16,)}

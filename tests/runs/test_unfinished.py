@@ -62,15 +62,6 @@ else:
 """
 
 
-@pytest.fixture
-def one_thread():
-    """As the killed processes have it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def stop_at(monkeypatch, step, error):
     """Have training raise an error at its step of that number, counted from 1."""
     real, steps = trainer.update, iter(range(1, 1_000_000))
