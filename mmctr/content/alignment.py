@@ -4,7 +4,6 @@ Contrastive learning with user-perceived similarity, which arXiv 2504.18961 name
 """
 
 from collections.abc import Iterator
-from itertools import pairwise
 from zlib import crc32
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from mmctr.data.impressions import Impressions, slice_positions
+from mmctr.data.impressions import Impressions, blocks, slice_positions
 
 RECENT = 20  # latest clicks among which a click has its positives
 NEAREST = 5  # of these, those nearest in content: on valid better than 2, and than all of them
@@ -96,7 +95,7 @@ def positive_pairs(
     as it was clicked; an item is no pair with itself.
     """
     found = [np.zeros((0, 2), dtype=np.int32)]
-    for rows in _blocks(clicks, recent):
+    for rows in _parts(clicks, recent):
         lengths = np.minimum(rows.history_length, recent)
         row = np.repeat(np.arange(len(rows)), lengths)
         items = rows.history_items[slice_positions(rows.history_end - lengths, lengths)] - 1
@@ -227,12 +226,11 @@ def _basis(centred: np.ndarray) -> np.ndarray:
     return (pca.components_[kept] / deviation[0]).T.astype(np.float32)
 
 
-def _blocks(clicks: Impressions, recent: int) -> Iterator[Impressions]:
+def _parts(clicks: Impressions, recent: int) -> Iterator[Impressions]:
     """The clicks, or a part of very many, in parts of about BLOCK clicks of histories."""
-    chosen = np.arange(len(clicks))
     if len(clicks) > MOST_CLICKS:
-        chosen = np.sort(np.random.default_rng(0).permutation(len(clicks))[:MOST_CLICKS])
-    ends = np.cumsum(np.minimum(clicks.history_length[chosen], recent))
-    cuts = np.searchsorted(ends, np.arange(BLOCK, ends[-1], BLOCK)) if len(ends) else []
-    for start, stop in pairwise(np.unique([0, *cuts, len(chosen)])):
-        yield clicks.select(chosen[start:stop])
+        clicks = clicks.select(
+            np.sort(np.random.default_rng(0).permutation(len(clicks))[:MOST_CLICKS])
+        )
+    for rows in blocks(np.minimum(clicks.history_length, recent), BLOCK):
+        yield clicks.select(rows)

@@ -157,7 +157,7 @@ def distinct_histories(
     # Two different histories may have one hash: such rows keep their own copy.
     alike = np.where(lengths == lengths[alike], alike, rows)
     later = np.flatnonzero(alike < rows)
-    for block in _blocks(lengths[later]):
+    for block in blocks(lengths[later]):
         own, width = later[block], lengths[later[block]]
         other = slice_positions(starts[alike[own]], width)
         differs = items[slice_positions(starts[own], width)] != items[other]
@@ -176,7 +176,7 @@ def history_hashes(rows: Impressions) -> np.ndarray:
 def target_in_history(rows: Impressions) -> np.ndarray:
     """Whether each row's target stands in its own history, bool [n]."""
     found, lengths = np.zeros(len(rows), dtype=bool), rows.history_length
-    for block in _blocks(lengths):
+    for block in blocks(lengths):
         width = lengths[block]
         clicks = rows.history_items[slice_positions(rows.history_start[block], width)]
         row = np.repeat(np.arange(block.start, block.stop), width)
@@ -197,7 +197,7 @@ def _hash_slices(items: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.
     """Hash slices by summing well-mixed (position, item) words modulo 2^64."""
     hashes = np.zeros(len(starts), dtype=np.uint64)
     lengths = ends - starts
-    for block in _blocks(lengths):
+    for block in blocks(lengths):
         width = lengths[block]
         word = slice_positions(np.zeros_like(width), width).astype(np.uint64) << np.uint64(32)
         word += items[slice_positions(starts[block], width)].astype(np.uint64)
@@ -209,9 +209,9 @@ def _hash_slices(items: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.
     return hashes
 
 
-def _blocks(lengths: np.ndarray) -> Iterator[slice]:
-    """Cut rows into slices of about BLOCK clicks, so that temporaries stay small."""
-    ends = np.cumsum(lengths)
-    cuts = np.searchsorted(ends, np.arange(BLOCK, ends[-1], BLOCK)) if len(ends) else []
+def blocks(lengths: np.ndarray, clicks: int | None = None) -> Iterator[slice]:
+    """Cut rows into slices of about so many clicks (BLOCK), so that temporaries stay small."""
+    ends, clicks = np.cumsum(lengths), clicks or BLOCK
+    cuts = np.searchsorted(ends, np.arange(clicks, ends[-1], clicks)) if len(ends) else []
     for start, stop in pairwise(np.unique([0, *cuts, len(lengths)])):
         yield slice(start, stop)

@@ -111,7 +111,7 @@ def share(clicks):
 def test_blocks_hold_all_rows_and_few_clicks(lengths, block):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(impressions, "BLOCK", block)
-        parts = [lengths[rows] for rows in impressions._blocks(np.array(lengths, dtype=int))]
+        parts = [lengths[rows] for rows in impressions.blocks(np.array(lengths, dtype=int))]
     assert list(chain(*parts)) == lengths
     assert all(part and sum(part) <= block + max(lengths) for part in parts)
 
