@@ -31,7 +31,7 @@ from mmctr.data.catalog import Catalog
 from mmctr.data.dataset import Dataset
 from mmctr.data.impressions import Impressions
 from mmctr.errors import ConfigError, MMCTRError
-from mmctr.evaluation.new_items import unit_vectors
+from mmctr.evaluation.new_items import COLD, NEW, WARM, newness, unit_vectors
 from mmctr.files import atomic_path, write_json
 from mmctr.model.din import DIN
 from mmctr.training.config import configs
@@ -39,7 +39,6 @@ from mmctr.training.metrics import auc, bootstrap_auc, interval
 from mmctr.training.prediction import predict
 from mmctr.training.trainer import fit
 
-COLD = 5  # train clicks; targets with fewer are cold
 TOP, RANKED = 20, 100  # length of a list; clicks whose lists are judged, of the first seed
 RESAMPLES = 300
 TREES = [{"learning_rate": rate, "max_leaf_nodes": 31} for rate in (0.03, 0.1, 0.3)]
@@ -154,12 +153,10 @@ def cosines(rows: Impressions, vectors: np.ndarray, latest: int = 64) -> np.ndar
 
 def groups(dataset: Dataset, rows: Impressions) -> dict[str, np.ndarray]:
     """The rows, bool [n], by which each column of the table is measured."""
-    clicks, negative = dataset.train_clicks()[rows.target], rows.label == 0
+    of = newness(dataset.train_clicks()[rows.target])
     return {
-        "new": clicks == 0,
-        "cold": (clicks > 0) & (clicks < COLD),
-        "warm": clicks >= COLD,
-        "new against all": (clicks == 0) | negative,
+        **{group: np.asarray(of == group) for group in (NEW, COLD, WARM)},
+        "new against all": np.asarray(of == NEW) | (rows.label == 0),
         "all": np.ones(len(rows), dtype=bool),
     }
 

@@ -32,7 +32,7 @@ from mmctr.data.dataset import Dataset
 from mmctr.data.impressions import Impressions
 from mmctr.devices import tuned
 from mmctr.errors import ConfigError, MMCTRError
-from mmctr.evaluation.new_items import unit_vectors
+from mmctr.evaluation.new_items import WARM, newness, unit_vectors
 from mmctr.files import atomic_path, write_json
 from mmctr.model.config import DINConfig
 from mmctr.model.din import DIN
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from benchmarks.fuxictr_din import FuxiDIN
 
 STRATEGY, RESAMPLES = "v4", 500
-COLD = 5  # train clicks; targets with fewer are cold
 REFERENCE = "FuxiCTR DIN"
 EPOCHS, PATIENCE = 30, 2  # of FuxiCTR, in epochs
 SEARCHED = {"batch_size": 1024, "embedding_l2": 1e-4}
@@ -217,7 +216,7 @@ def summary(dataset: Dataset, folder: Path, seeds: list[int], split: str) -> pd.
     draws = bootstrap_auc(rows.user, rows.label, np.stack(scores), resamples=RESAMPLES)
     # Clicks are no probabilities: they have an order, and no logloss.
     metrics = pd.DataFrame([evaluate(rows, score / max(1, score.max())) for score in scores])
-    cold = dataset.train_clicks()[rows.target] < COLD
+    cold = np.asarray(newness(dataset.train_clicks()[rows.target]) != WARM)
     metrics["cold"] = [auc(rows.label[cold], score[cold]) for score in scores]
     mean, lines = metrics.groupby(names).mean(), []
     for name in dict.fromkeys(names):

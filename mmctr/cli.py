@@ -129,6 +129,9 @@ def train_command(
         if origin is not None:
             start, dataset = parallel.in_turn(lambda: run_with_data(origin, folder))
             _, training = configs(**start.config["training"] | changes)
+            drift = start.adapted(dataset)[1] if parallel.share()[0] == 0 else None
+            if drift is not None:
+                print(drift.in_words(dataset, dataset.train))
             run = train.train_from(start, excluding(dataset, exclude), training, home() / "runs")
         elif resume is None:
             dataset = parallel.in_turn(lambda: Dataset.load(_made(folder)))

@@ -91,6 +91,7 @@ def test_predict_serves_a_catalog_that_has_grown_and_says_how_far_it_is(
 def test_train_from_a_run_then_verify_predict_and_rerun(command, days, trained, home):
     words = ["--from", trained, "--data", days[1], "-p", "epochs=2", "--seed", 3]
     out = command("train", *words)
+    assert "Unknown to the run" in out
     run = Run.load(out.splitlines()[-1])
     assert run.folder.parent == home / "runs"
     assert (run.config["training"]["epochs"], run.seed) == (2, 3)

@@ -30,6 +30,7 @@ SWITCHES = {
     "SENet": ("senet", False, True),
     "cross network": ("cross_layers", 0, 1),
     "similarity to the history": ("similarity", False, True),
+    "semantic ids": ("semantic_ids", False, True),
     "levels in history": ("levels_in_history", False, True),
     "weight averaging": ("averaging", 0.0, 0.97),
     "fresh negatives": ("fresh_negatives", False, True),

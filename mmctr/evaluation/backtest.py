@@ -24,6 +24,7 @@ from mmctr.content.fusion import item_embeddings
 from mmctr.data.dataset import Dataset
 from mmctr.devices import find_device
 from mmctr.errors import RunError, first_line
+from mmctr.evaluation.new_items import newness
 from mmctr.evaluation.windows import Window, windows
 from mmctr.files import alone, atomic_path, write_json
 from mmctr.model.din import DIN
@@ -35,7 +36,6 @@ from mmctr.training.trainer import fit
 
 FACTS = "backtest.json"
 COLD, WARM, STALE, POPULARITY = "cold start", "warm start", "not retrained", "popularity"
-GROUPS = {"all": (0, np.inf), "new": (0, 1), "cold": (1, 5), "warm": (5, np.inf)}
 OF_ITEMS = ("embedding.id.weight", "embedding.content")  # weights that have a row an item
 Weights = dict[str, Tensor]
 
@@ -248,8 +248,9 @@ def measured(
     Backtest.auc.
     """
     table = []
-    for group, (low, high) in GROUPS.items():
-        rows = np.flatnonzero((clicks >= low) & (clicks < high))
+    of = newness(clicks)
+    for group in ("all", *of.cat.categories):
+        rows = np.flatnonzero((of == group) | (group == "all"))
         both = len(np.unique(label[rows])) == 2
         samples = np.full((1, len(scores)), np.nan)
         if both:

@@ -177,4 +177,7 @@ def with_items(model: DIN, tags: np.ndarray, content: np.ndarray | None) -> DIN:
         joined = torch.cat([own.content.detach(), torch.as_tensor(content).to(own.content)])
         kept = own.semantic_ids is None
         embedding.content = torch.nn.Parameter(joined, requires_grad=False) if kept else joined
+    if own.beside is not None:
+        codes = torch.from_numpy(own.beside.quantizer.transform(content)).to(own.beside.codes)
+        embedding.beside.codes = torch.cat([own.beside.codes, codes])
     return grown

@@ -18,7 +18,8 @@ class DINConfig(Config):
     attention: "dot" or the "mlp" of the original DIN. recency: each head of dot attention learns
     how much less older clicks count.
     similarity: whether a field counts how like the target is to its history under the item
-    embedding.
+    embedding. semantic_ids: whether items have a field of what their item embedding is quantized
+    into, beside it; the strategy v6 has it instead.
     identity_dropout: share of rows whose target's identity (id and popularity levels) is hidden in
     training, as that of items with fewer than min_clicks train clicks always is, so that content,
     tags and fields learn to speak for new items; 0 hides none.
@@ -37,6 +38,7 @@ class DINConfig(Config):
     attention_dropout: float = Field(0.1, ge=0, lt=1)
     recency: bool = True
     similarity: bool = False
+    semantic_ids: bool = False
     levels_in_history: bool = True
     max_history: int = Field(64, ge=1, le=10_000)
     identity_dropout: float = Field(0.2, ge=0, lt=1)

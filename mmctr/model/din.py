@@ -19,6 +19,7 @@ from mmctr.model.config import DINConfig
 from mmctr.model.layers import (
     CONTEXT,
     DNN,
+    SEMANTIC_IDS,
     SIMILARITY,
     USER_FIELDS,
     BilinearInteraction,
@@ -29,10 +30,11 @@ from mmctr.model.layers import (
     gather,
 )
 from mmctr.model.pretrained import Pretrained
+from mmctr.model.semantic import SemanticIds, quantized
 from mmctr.model.similarity import HistorySimilarity
 
 FieldSizes = dict[str, list[int]]  # how many codes each field has, by owner
-SEMANTIC_IDS = "semantic ids"  # owner of those that the content is quantized into, by level
+CODEWORDS = "codewords"  # how many the quantizer of semantic ids beside the content has
 
 
 def field_sizes(*fields: Field) -> FieldSizes:
@@ -88,6 +90,9 @@ class DIN(Pretrained, nn.Module):
         super().__init__()
         sizes = field_sizes or {}
         self.config, dim = config, config.embedding_dim
+        ids, beside = sizes.get(SEMANTIC_IDS, ()), None
+        if CODEWORDS in sizes:
+            beside = SemanticIds(len(tags), content.shape[1], *sizes[CODEWORDS], ids, dim)
         self.embedding = ItemEmbedding(
             tags,
             levels,
@@ -100,7 +105,8 @@ class DIN(Pretrained, nn.Module):
             n_levels=LEVELS,
             content_mode=config.content,
             content_dim=config.content_dim or dim,
-            semantic_ids=sizes.get(SEMANTIC_IDS, ()),
+            semantic_ids=() if beside else ids,
+            beside=beside,
         )
         widths = dict(self.embedding.widths)
         in_history = [
@@ -162,24 +168,31 @@ class DIN(Pretrained, nn.Module):
         item_embedding: np.ndarray | None,
         row_fields: Sequence[Field] = (),
         train_clicks: np.ndarray | None = None,
-        semantic_ids: Sequence[int] = (),
+        origin: "DIN | None" = None,
     ) -> "DIN":
         """A new model for the items of a catalog.
 
         item_embedding: float32 [n_items + 1, width] or semantic ids, int32 [n_items + 1, levels],
-        from a strategy, or None for ids and tags only. semantic_ids: how many a level has, where
-        these items need not have all.
-        row_fields: what is known of the users and the context of rows. train_clicks: int64
-        [n_items + 1], which say whose identity can be learned; without them every item's is.
+        from a strategy, or None for ids and tags only. row_fields: what is known of the users and
+        the context of rows. train_clicks: int64 [n_items + 1], which say whose identity can be
+        learned; without them every item's is. origin: a model of other items, whose semantic ids
+        mean the same here.
         """
         levels = np.stack([catalog.likes_level, catalog.views_level], axis=1)
         sizes = field_sizes(*catalog.fields, *row_fields)
         if item_embedding is not None and item_embedding.dtype.kind == "i":
-            sizes[SEMANTIC_IDS] = list(semantic_ids) or (item_embedding.max(axis=0) + 1).tolist()
+            sizes[SEMANTIC_IDS] = (item_embedding.max(axis=0) + 1).tolist()
+        elif item_embedding is not None and config.semantic_ids:
+            beside = origin.embedding.beside if origin else None
+            quantizer = beside.quantizer if beside else quantized(item_embedding)
+            sizes[SEMANTIC_IDS] = (quantizer.counts_ + 1).tolist()
+            sizes[CODEWORDS] = [len(quantizer.codebooks_)]
+        if origin is not None and SEMANTIC_IDS in sizes:
+            sizes[SEMANTIC_IDS] = origin.field_sizes[SEMANTIC_IDS]
         known = np.ones(catalog.n_items + 1, dtype=bool)
         if train_clicks is not None:
             known = train_clicks >= config.min_clicks
-        return cls(
+        model = cls(
             config,
             tags=torch.from_numpy(catalog.tags),
             levels=torch.from_numpy(levels),
@@ -189,6 +202,9 @@ class DIN(Pretrained, nn.Module):
             field_sizes=sizes,
             known=torch.from_numpy(known),
         )
+        if model.embedding.beside is not None:
+            model.embedding.beside.take(quantizer, item_embedding)
+        return model
 
     @classmethod
     def for_dataset(
@@ -196,10 +212,10 @@ class DIN(Pretrained, nn.Module):
         config: DINConfig,
         dataset: Dataset,
         item_embedding: np.ndarray | None,
-        semantic_ids: Sequence[int] = (),
+        origin: "DIN | None" = None,
     ) -> "DIN":
         """A new model for a dataset: its items, its fields, and what train can teach of items."""
-        known = (dataset.row_fields, dataset.train_clicks(), semantic_ids)
+        known = (dataset.row_fields, dataset.train_clicks(), origin)
         return cls.for_catalog(config, dataset.catalog, item_embedding, *known)
 
     @classmethod
@@ -216,7 +232,8 @@ class DIN(Pretrained, nn.Module):
         """A model of the given sizes whose weights and item features are yet to be loaded."""
         own, content = (field_sizes or {}).get("item", ()), None
         if content_width is not None:
-            kind = torch.int32 if SEMANTIC_IDS in (field_sizes or {}) else torch.float32
+            instead = {SEMANTIC_IDS, CODEWORDS} & set(field_sizes or {}) == {SEMANTIC_IDS}
+            kind = torch.int32 if instead else torch.float32
             content = torch.zeros(n_items + 1, content_width, dtype=kind)
         return cls(
             config,
@@ -258,6 +275,8 @@ class DIN(Pretrained, nn.Module):
             known_of_items.append("content")
         fixed = {f"embedding.{name}" for name in known_of_items}
         fixed |= {name for name, weight in self.named_parameters() if not weight.requires_grad}
+        if (beside := self.embedding.beside) is not None:
+            fixed |= {f"embedding.beside.{name}" for name, _ in beside.named_buffers()}
         return {
             name: value.clone() for name, value in self.state_dict().items() if name not in fixed
         }

@@ -9,20 +9,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 ITEM_FIELDS, USER_FIELDS, CONTEXT = "item fields", "user fields", "context"
-SIMILARITY = "similarity to the history"
+SIMILARITY, SEMANTIC_IDS = "similarity to the history", "semantic ids"
 
 
 class ItemEmbedding(nn.Module):
     """The unified embedding: history items and targets share it (arXiv 2504.18961).
 
     An item's vector is the concatenation of its fields: id, mean of its tags, content (the fused
-    text and image embedding), what else is known of it (FieldEmbedding), and the two popularity
-    levels.
+    text and image embedding), its semantic ids, what else is known of it (FieldEmbedding), and the
+    two popularity levels.
 
     Arguments: tags int [n_items + 1, tags per item]; levels int [n_items + 1, 2]; content float
     [n_items + 1, width], or int [n_items + 1, levels] of as many semantic_ids, or None; field_codes
     int [n_items + 1, fields] of as many field_sizes, or None; known bool [n_items + 1], items whose
-    identity training learns, or None for all. Row 0 is padding.
+    identity training learns, or None for all; beside, what makes a field of semantic ids beside
+    content, or None. Row 0 is padding.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class ItemEmbedding(nn.Module):
         content_mode: Literal["projected", "frozen", "finetuned"],
         content_dim: int,
         semantic_ids: Sequence[int] = (),
+        beside: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.register_buffer("item_tags", tags)
@@ -67,10 +69,11 @@ class ItemEmbedding(nn.Module):
             if content_mode != "frozen":
                 self.projection = nn.Linear(content_width, content_dim, bias=False)
                 content_width = content_dim
+        self.beside = beside
         self.register_buffer("item_fields", field_codes)
         self.fields = FieldEmbedding(field_sizes, dim) if field_sizes else None
         widths = {"id": dim, "tags": dim, "content": content_width}
-        widths |= {ITEM_FIELDS: dim if field_sizes else 0}
+        widths |= {SEMANTIC_IDS: dim if beside else 0, ITEM_FIELDS: dim if field_sizes else 0}
         widths |= {"likes_level": dim, "views_level": dim}
         self.widths = {name: width for name, width in widths.items() if width}
 
@@ -94,6 +97,8 @@ class ItemEmbedding(nn.Module):
         elif self.content is not None:
             content = F.embedding(items, self.content, sparse=self.id.sparse)
             fields.append(content if self.projection is None else self.projection(content))
+        if self.beside is not None:
+            fields.append(self.beside(items))
         if self.fields is not None:
             fields.append(self.fields(self.item_fields[items]))
         fields.append(self.of_levels(levels))

@@ -39,7 +39,9 @@ class Sizes(BaseModel):
     n_tags: PositiveInt
     content_width: PositiveInt | None
     # Of some data, and of strategies that quantize.
-    field_sizes: dict[Literal["item", "user", "context", "semantic ids"], list[PositiveInt]] = {}
+    field_sizes: dict[
+        Literal["item", "user", "context", "semantic ids", "codewords"], list[PositiveInt]
+    ] = {}
 
 
 class Pretrained(ModelHubMixin):

@@ -14,7 +14,7 @@ from mmctr.data.dataset import Dataset
 from mmctr.data.fields import as_json
 from mmctr.data.impressions import Impressions
 from mmctr.errors import MMCTRError, RunError, first_line
-from mmctr.model.din import DIN, SEMANTIC_IDS
+from mmctr.model.din import DIN
 from mmctr.runs.carried import ITEMS, UNTITLED, Carried, other_encoder, title_hashes
 from mmctr.runs.run import Run
 
@@ -112,7 +112,7 @@ def adapted(run: Run, dataset: Dataset) -> tuple[DIN, Drift | None]:
             replace(catalog, tags=tags),
             made,
             dataset.row_fields,
-            semantic_ids=model.field_sizes.get(SEMANTIC_IDS, ()),
+            origin=model,
         )
     take_weights(grown, model, drift)
     known = torch.ones(len(drift.items), dtype=torch.bool)
@@ -184,8 +184,11 @@ def take_weights(model: DIN, trained: DIN, drift: Drift) -> None:
     of_items = ("item_tags", "item_levels", "item_fields", "known", "content")
     for name in weights.keys() & {f"embedding.{name}" for name in of_items}:
         weights.pop(name)
-    for table, rows in (("id", drift.items), ("tags", drift.tags)):
-        name = f"embedding.{table}.weight"
+    tables = {"id.weight": drift.items, "tags.weight": drift.tags}
+    if trained.embedding.beside is not None:
+        tables["beside.codes"] = np.where(drift.changed, 0, drift.items)
+    for table, rows in tables.items():
+        name = f"embedding.{table}"
         place = torch.from_numpy(rows)[: len(own[name])]
         known = place > 0
         own[name][known] = weights.pop(name)[place[known]]

@@ -15,7 +15,7 @@ from mmctr.data.fields import as_json
 from mmctr.devices import find_device
 from mmctr.errors import RunError
 from mmctr.model.config import DINConfig
-from mmctr.model.din import DIN, SEMANTIC_IDS
+from mmctr.model.din import DIN
 from mmctr.model.pretrained import WEIGHTS
 from mmctr.runs import carried, grown
 from mmctr.runs.forms import exclusion_in
@@ -61,8 +61,7 @@ def train(
     fused = time.perf_counter()
     torch.manual_seed(train_config.seed)
     trained = None if origin is None else origin.model()
-    known_ids = () if trained is None else trained.field_sizes.get(SEMANTIC_IDS, ())
-    model = DIN.for_dataset(model_config, dataset, embedding, known_ids)
+    model = DIN.for_dataset(model_config, dataset, embedding, trained)
     if trained is not None:
         grown.take_weights(model, trained, drift)
     model = model.to(device)

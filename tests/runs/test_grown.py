@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmctr.content.quantization import ResidualQuantizer
 from mmctr.data.dataset import Dataset
 from mmctr.data.fields import Field
 from mmctr.errors import RunError
@@ -29,10 +30,14 @@ def monday(named):
     return renumbered(named, KEPT)
 
 
-@pytest.fixture(scope="module", params=[0.0, 0.1])
+@pytest.fixture(scope="module", params=["known", "hidden"])
 def run(request, monday, tmp_path_factory):
-    """A run on nine tenths of the items, which learned to do without identities, or did not."""
-    small = configs(**SMALL, identity_dropout=request.param)
+    """A run on nine tenths of the items, which learned to do without identities, or did not.
+
+    The former has semantic ids too, which new items get from what they look like.
+    """
+    further = {"identity_dropout": 0.1, "semantic_ids": True}
+    small = configs(**SMALL, **further if request.param == "hidden" else {"identity_dropout": 0})
     return train(monday, "v4", *small, tmp_path_factory.mktemp("runs"))
 
 
@@ -57,6 +62,8 @@ def test_a_catalog_in_another_order_gives_the_very_same_probabilities(run, monda
     place = torch.tensor([0, *order])
     assert torch.equal(after.id.weight, before.id.weight[place])
     assert torch.equal(after.content, before.content[place])
+    if before.beside is not None:
+        assert torch.equal(after.beside.codes, before.beside.codes[place])
 
 
 def naive_vector(run, dataset, item):
@@ -68,9 +75,15 @@ def naive_vector(run, dataset, item):
     tags = weights["embedding.tags.weight"][known].mean(dim=0)
     features = np.hstack([catalog.text_features[item], catalog.image_features[item]])
     content = run.carried.strategy.transformer.transform(features[None].astype(np.float32))
-    content = torch.from_numpy(content) @ weights["embedding.projection.weight"].T
+    projected = torch.from_numpy(content) @ weights["embedding.projection.weight"].T
     levels = [weights[f"embedding.{level}.weight"][0] for level in ("likes_level", "views_level")]
-    return torch.cat([torch.zeros_like(tags), tags, content[0], *levels])
+    fields = [torch.zeros_like(tags), tags, projected[0]]
+    if run.config["model"]["semantic_ids"]:
+        quantizer = ResidualQuantizer().fit(run.tensor("embedding.content")[1:])
+        by_prefix = weights["embedding.beside.table.table.weight"]
+        starts = np.append(0, np.cumsum(quantizer.counts_ + 1)[:-1])
+        fields.append(by_prefix[starts + quantizer.transform(content)[0]].sum(dim=0))
+    return torch.cat([*fields, *levels])
 
 
 def test_new_items_are_what_their_content_and_tags_say(run, named):

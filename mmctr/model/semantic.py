@@ -1,0 +1,57 @@
+"""Semantic ids of items beside the dense item embedding that they are made of."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mmctr.content.quantization import LEVELS, ResidualQuantizer
+from mmctr.model.layers import FieldEmbedding
+
+FITTED = ("sizes_", "codebooks_", "scales_", "counts_", "ids_")  # what codes are found by
+
+
+class SemanticIds(nn.Module):
+    """A field of an item's semantic ids: the codes of its content, a prefix an id, after v6.
+
+    The quantizer goes with the weights, so that items that come later get the ids of items that
+    look like them. Arguments: items, how many rows there are; width of the item embedding;
+    codewords and ids, how many there are in all and by level (0, unknown, counted).
+    """
+
+    def __init__(
+        self, items: int, width: int, codewords: int, ids: Sequence[int], dim: int
+    ) -> None:
+        super().__init__()
+        levels, total = len(ids), sum(ids) - len(ids)
+        self.register_buffer("codes", torch.zeros(items, levels, dtype=torch.int32))
+        self.register_buffer("sizes_", torch.zeros(levels, dtype=torch.int64))
+        self.register_buffer("codebooks_", torch.zeros(codewords, width))
+        self.register_buffer("scales_", torch.zeros(levels))
+        self.register_buffer("counts_", torch.zeros(levels, dtype=torch.int64))
+        self.register_buffer("ids_", torch.zeros(total, dtype=torch.int64))
+        self.table = FieldEmbedding(ids, dim)
+
+    @property
+    def quantizer(self) -> ResidualQuantizer:
+        """What finds the codes of further items."""
+        found = ResidualQuantizer(levels=len(self.sizes_))
+        for name in FITTED:
+            setattr(found, name, getattr(self, name).cpu().numpy())
+        return found
+
+    def take(self, quantizer: ResidualQuantizer, content: np.ndarray) -> None:
+        """The ids that a fitted quantizer finds for all items, float32 [items, width]."""
+        for name in FITTED:
+            getattr(self, name).copy_(torch.as_tensor(getattr(quantizer, name)))
+        self.codes = torch.from_numpy(quantizer.transform(content)).to(self.codes.device)
+
+    def forward(self, items: Tensor) -> Tensor:
+        """The vectors, [m, dim], of items, int64 [m]."""
+        return self.table(self.codes[items])
+
+
+def quantized(content: np.ndarray) -> ResidualQuantizer:
+    """A quantizer fitted to an item embedding, float32 [n_items + 1, width], row 0 padding."""
+    return ResidualQuantizer(LEVELS).fit(content[1:])
