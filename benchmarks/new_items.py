@@ -25,6 +25,7 @@ import torch
 from sklearn.ensemble import HistGradientBoostingClassifier
 from tqdm.auto import tqdm
 
+from benchmarks.codes import Pooled, product_codes, vq_codes
 from mmctr.content.fusion import available_strategies, item_embeddings
 from mmctr.content.strategies import IDS, STRATEGIES
 from mmctr.data.catalog import Catalog
@@ -97,6 +98,21 @@ def mmctr(strategy: str, **parameters: object) -> System:
     return system
 
 
+def quantized(codes: Callable[[np.ndarray], np.ndarray], pooled: bool = False) -> System:
+    """mmctr's default with codes of v5 in place of its vectors, by another quantizer than v6's."""
+
+    def system(dataset: Dataset, seed: int) -> Score:
+        model_config, training = configs(seed=seed)
+        torch.manual_seed(seed)
+        model = DIN.for_dataset(model_config, dataset, codes(item_embeddings(dataset, "v5")))
+        if pooled:
+            model.embedding.semantic_ids = Pooled(model_config.embedding_dim)
+        fit(model, dataset, training)
+        return lambda rows: predict(model, rows)
+
+    return system
+
+
 SYSTEMS: dict[str, System] = {
     "popularity": popularity,
     "cosine of text": cosine("text"),
@@ -105,15 +121,19 @@ SYSTEMS: dict[str, System] = {
     **{f"mmctr {name}": mmctr(name) for name in (IDS, *STRATEGIES)},
     "mmctr v1, identity always known": mmctr("v1", identity_dropout=0),
     "mmctr v4, identity always known": mmctr("v4", identity_dropout=0),
+    "mmctr v5, semantic ids beside": mmctr("v5", semantic_ids=True),
+    "mmctr product codes": quantized(product_codes),
+    "mmctr VQ codes": quantized(vq_codes, pooled=True),
 }
 UNTRAINED = ("popularity", "cosine of text", "cosine of images")
 
 
 def serves(name: str, catalog: Catalog) -> bool:
     """Whether a catalog has what a system needs."""
-    needed = name.removesuffix(", identity always known").removeprefix("mmctr ")
+    needed = name.split(",")[0].removeprefix("mmctr ")
     if name.startswith("cosine"):
         return ("image" if "images" in name else "text") in media(catalog)
+    needed = "v5" if needed.endswith("codes") else needed
     return needed not in STRATEGIES or needed in available_strategies(catalog)
 
 

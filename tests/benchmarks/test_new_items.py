@@ -5,6 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from benchmarks import new_items
+from benchmarks.codes import product_codes
 
 
 def test_cosines_are_those_of_a_loop(tiny):
@@ -56,3 +57,13 @@ def test_an_unknown_system_gets_a_sentence(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", command)
     with pytest.raises(SystemExit, match="System 'mmctr' is unknown: choose of popularity;"):
         new_items.main()
+
+
+def test_other_codes_tell_slices_that_differ():
+    """Three slices of two kinds each: eight kinds of items, of which product codes have all."""
+    kinds = np.array(list(np.ndindex(2, 2, 2)), dtype=np.float32).repeat(16, axis=1)
+    embedding = np.vstack([np.zeros((1, 48), np.float32), np.tile(kinds, (4, 1))])
+    codes = product_codes(embedding)
+    assert codes.dtype == np.int32 and not codes[0].any() and (codes[1:] > 0).all()
+    for part, kind in zip(codes[1:].T, np.tile(kinds, (4, 1))[:, ::16].T, strict=True):
+        assert len(set(zip(part, kind, strict=True))) == 2
