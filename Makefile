@@ -1,6 +1,6 @@
 PYTHON ?= python3
 DATA ?= data/demo
-STRATEGIES ?= v1,v2,v3,v4,ids
+STRATEGIES ?= v1,v2,v3,v4,v5,ids
 SEEDS ?= 1,2
 CASES ?= 2000
 FIRST ?= 0

@@ -26,8 +26,9 @@ from benchmarks import microlens_shape as shape
 from mmctr.devices import peak_memory_mb, tuned
 from mmctr.errors import MMCTRError
 from mmctr.files import atomic_path
+from mmctr.model.batch import Batch
 from mmctr.model.config import DINConfig
-from mmctr.model.din import DIN, Batch
+from mmctr.model.din import DIN
 from mmctr.training.batches import Batches
 from mmctr.training.config import TrainConfig
 from mmctr.training.optimizer import make_optimizer

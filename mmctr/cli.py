@@ -194,7 +194,7 @@ def report_command(
     data: Data = DEMO,
     strategy_names: Annotated[
         str, typer.Option("--strategies", help=f"By comma, of {strategies.choices()}.")
-    ] = "v1,v2,v3,v4,ids",
+    ] = "v1,v2,v3,v4,v5,ids",
     seeds: Annotated[str, typer.Option(help="Seeds of training, by comma.")] = "1,2",
     out: Annotated[Path | None, typer.Option(help="Folder to write to; else reports.")] = None,
     single_file: Annotated[

@@ -13,7 +13,8 @@ from mmctr.data.demo import Topics
 from mmctr.data.demo_clicks import history_weights
 from mmctr.data.fields import Field
 from mmctr.data.impressions import Impressions, slice_positions
-from mmctr.model.din import DIN, Batch
+from mmctr.model.batch import Batch
+from mmctr.model.din import DIN
 from mmctr.model.layers import CONTEXT, ITEM_FIELDS, USER_FIELDS
 from mmctr.training.batches import Batches
 

@@ -1,7 +1,6 @@
 """The Deep Interest Network of arXiv 2504.18961, assembled from its configuration."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,8 @@ from mmctr.data.dataset import Dataset
 from mmctr.data.fields import Field
 from mmctr.data.schema import LEVELS
 from mmctr.errors import ConfigError
-from mmctr.model.attention import Histories, MLPTargetAttention, MultiHeadTargetAttention
+from mmctr.model.attention import MLPTargetAttention, MultiHeadTargetAttention
+from mmctr.model.batch import Batch
 from mmctr.model.config import DINConfig
 from mmctr.model.layers import (
     CONTEXT,
@@ -30,11 +30,10 @@ from mmctr.model.layers import (
     gather,
 )
 from mmctr.model.pretrained import Pretrained
-from mmctr.model.semantic import SemanticIds, quantized
+from mmctr.model.semantic import CODEWORDS, SemanticIds, ids_of
 from mmctr.model.similarity import HistorySimilarity
 
 FieldSizes = dict[str, list[int]]  # how many codes each field has, by owner
-CODEWORDS = "codewords"  # how many the quantizer of semantic ids beside the content has
 
 
 def field_sizes(*fields: Field) -> FieldSizes:
@@ -43,28 +42,6 @@ def field_sizes(*fields: Field) -> FieldSizes:
     for field in fields:
         sizes.setdefault(field.owner, []).append(field.size)
     return sizes
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Rows to score, in terms of the distinct items that they name.
-
-    items: int64 [m], item ids. target: int64 [n], positions in items. histories: clicks as
-    positions in items, of each row or one history that all rows share. label: float32 [n], or
-    None. levels: int64 [n, 2], popularity levels of the targets at the time of each row; None
-    where the catalog's stand for all times. fields: int [n, fields], codes of the users' fields,
-    then of the context's; None where there are none.
-    """
-
-    items: Tensor
-    target: Tensor
-    histories: Histories
-    label: Tensor | None = None
-    levels: Tensor | None = None
-    fields: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.target)
 
 
 class DIN(Pretrained, nn.Module):
@@ -180,15 +157,7 @@ class DIN(Pretrained, nn.Module):
         """
         levels = np.stack([catalog.likes_level, catalog.views_level], axis=1)
         sizes = field_sizes(*catalog.fields, *row_fields)
-        if item_embedding is not None and item_embedding.dtype.kind == "i":
-            sizes[SEMANTIC_IDS] = (item_embedding.max(axis=0) + 1).tolist()
-        elif item_embedding is not None and config.semantic_ids:
-            beside = origin.embedding.beside if origin else None
-            quantizer = beside.quantizer if beside else quantized(item_embedding)
-            sizes[SEMANTIC_IDS] = (quantizer.counts_ + 1).tolist()
-            sizes[CODEWORDS] = [len(quantizer.codebooks_)]
-        if origin is not None and SEMANTIC_IDS in sizes:
-            sizes[SEMANTIC_IDS] = origin.field_sizes[SEMANTIC_IDS]
+        ids, quantizer = ids_of(item_embedding, config.semantic_ids, origin)
         known = np.ones(catalog.n_items + 1, dtype=bool)
         if train_clicks is not None:
             known = train_clicks >= config.min_clicks
@@ -199,7 +168,7 @@ class DIN(Pretrained, nn.Module):
             content=None if item_embedding is None else torch.from_numpy(item_embedding),
             n_tags=int(catalog.tags.max(initial=0)) + 1,
             item_fields=torch.from_numpy(catalog.field_codes) if catalog.fields else None,
-            field_sizes=sizes,
+            field_sizes=sizes | ids,
             known=torch.from_numpy(known),
         )
         if model.embedding.beside is not None:

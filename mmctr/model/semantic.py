@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from mmctr.content.quantization import LEVELS, ResidualQuantizer
-from mmctr.model.layers import FieldEmbedding
+from mmctr.model.layers import SEMANTIC_IDS, FieldEmbedding
 
+CODEWORDS = "codewords"  # how many there are, where ids stand beside the vectors
 FITTED = ("sizes_", "codebooks_", "scales_", "counts_", "ids_")  # what codes are found by
 
 
@@ -52,6 +53,23 @@ class SemanticIds(nn.Module):
         return self.table(self.codes[items])
 
 
-def quantized(content: np.ndarray) -> ResidualQuantizer:
-    """A quantizer fitted to an item embedding, float32 [n_items + 1, width], row 0 padding."""
-    return ResidualQuantizer(LEVELS).fit(content[1:])
+def ids_of(
+    embedding: np.ndarray | None, beside: bool, origin: nn.Module | None
+) -> tuple[dict[str, list[int]], ResidualQuantizer | None]:
+    """How many semantic ids and codewords there are for a model to hold, and what finds them.
+
+    embedding: of a strategy; whose vectors are quantized if ids are wanted beside them, or which is
+    semantic ids itself. origin: a model of other items, whose ids are taken over.
+    """
+    if embedding is None or (embedding.dtype.kind != "i" and not beside):
+        return {}, None
+    known = {} if origin is None else origin.field_sizes
+    if embedding.dtype.kind == "i":
+        sizes = (embedding.max(axis=0) + 1).tolist()
+        return {SEMANTIC_IDS: known.get(SEMANTIC_IDS, sizes)}, None
+    if CODEWORDS in known:
+        quantizer = origin.embedding.beside.quantizer
+    else:
+        quantizer = ResidualQuantizer(LEVELS).fit(embedding[1:])
+    ids = (quantizer.counts_ + 1).tolist()
+    return {SEMANTIC_IDS: ids, CODEWORDS: [len(quantizer.codebooks_)]}, quantizer

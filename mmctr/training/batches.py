@@ -8,7 +8,8 @@ from torch import Tensor
 
 from mmctr.data.impressions import Impressions
 from mmctr.model.attention import Histories
-from mmctr.model.din import DIN, Batch
+from mmctr.model.batch import Batch
+from mmctr.model.din import DIN
 
 BLOCK, WINDOW = 2048, 256  # rows read one after another; blocks that are shuffled together
 

@@ -14,7 +14,8 @@ from mmctr.data.dataset import Dataset
 from mmctr.data.impressions import Impressions
 from mmctr.devices import autocast, tuned
 from mmctr.errors import ConfigError, DataError, RunError, first_line
-from mmctr.model.din import DIN, Batch
+from mmctr.model.batch import Batch
+from mmctr.model.din import DIN
 from mmctr.training.batches import Batches
 from mmctr.training.config import TrainConfig
 from mmctr.training.metrics import auc, logloss

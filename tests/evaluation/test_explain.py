@@ -18,8 +18,9 @@ from mmctr.data.impressions import Impressions
 from mmctr.errors import ConfigError
 from mmctr.evaluation import explain
 from mmctr.model.attention import Histories
+from mmctr.model.batch import Batch
 from mmctr.model.config import DINConfig
-from mmctr.model.din import DIN, Batch
+from mmctr.model.din import DIN
 from mmctr.training.batches import Batches
 from mmctr.training.prediction import predict
 

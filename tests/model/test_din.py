@@ -11,8 +11,9 @@ from mmctr.data.catalog import Catalog
 from mmctr.data.fields import Field
 from mmctr.errors import ConfigError
 from mmctr.model.attention import Histories
+from mmctr.model.batch import Batch
 from mmctr.model.config import DINConfig
-from mmctr.model.din import DIN, Batch
+from mmctr.model.din import DIN
 
 N_ITEMS, CONTENT_WIDTH, DIM = 12, 6, 4
 SMALL = {

@@ -38,7 +38,7 @@ def explore_new_item(trial: Trial) -> "NewItemExplorer | HTML":
     view = NewItemView(trial)
     if view.prospects.model is None:
         return HTML(
-            "<p>Items can be described to runs of v1 to v4 and ids: there is none here.</p>"
+            "<p>Items can be described to runs of v1 to v6 and ids: there is none here.</p>"
         )
     return NewItemExplorer(view) if panel.attended() else panel.static_page(view.page())
 
