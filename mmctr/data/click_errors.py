@@ -139,7 +139,8 @@ def too_early(log: ClickLog) -> np.ndarray | str:
     known = since.is_valid().to_numpy()
     available[table["item_id"].to_numpy()[known]] = since.drop_null().to_numpy()
     rows = log.rows
-    early = (rows.label == 1) & (rows.time < available[rows.target])
+    # A time is rounded down: a click of a day may be later on that day.
+    early = (rows.label == 1) & (rows.time + log.clock <= available[rows.target])
     return np.bincount(log.place[early], minlength=len(log.users)).astype(float)
 
 
