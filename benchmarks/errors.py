@@ -30,7 +30,7 @@ import torch
 from PIL import Image
 
 from mmctr.content.covers import CoverFacts, cover_facts
-from mmctr.content.errors import KINDS, find_errors
+from mmctr.content.errors import KINDS, find_errors, reasons
 from mmctr.content.evidence import Evidence
 from mmctr.content.fusion import available_strategies, item_embeddings
 from mmctr.data import parquet, schema
@@ -380,7 +380,7 @@ def worth(folder: Path, shares: list[int], seeds: list[int], out: Path, strategy
         if not (work / schema.ERRORS).is_file():
             plant(folder, work, share / 100, seed=11)
             found, table = find_errors(Dataset.load(work))
-            write_errors(work, found, table.loc[table["count"].notna(), "kind"])
+            write_errors(work, found, reasons(table))
         scores = {"kept": [], "left out": []}
         for seed in seeds:
             for name, kinds in (("kept", None), ("left out", "all")):

@@ -2,14 +2,16 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from mmctr.data import erroneous
+from mmctr.data import erroneous, schema
 from mmctr.data.erroneous import Exclusion, excluding, read_errors, save_errors, write_errors
 from mmctr.errors import ConfigError, DataError
 from tests.data.folders import FILES, NAMES, load_changed, write_folder
 
-KINDS = ["dark", "untitled", "sweep"]
+KINDS = {"dark": "19 of 20 pixels", "untitled": "no letter", "sweep": "half of it"}
 
 
 def rows(*lines):
@@ -73,6 +75,14 @@ def test_a_spoilt_file_is_refused_with_the_place(tmp_path, column, values, said)
         read_errors(tmp_path)
 
 
+@pytest.mark.parametrize("said", [b"", b"dark,sweep", b"[1]", b"[" * 100_000, b"\xff"])
+def test_a_file_that_does_not_say_what_was_looked_for(tmp_path, said):
+    table = pa.Table.from_pandas(FOUND.assign(excluded=True), preserve_index=False)
+    table = table.replace_schema_metadata({schema.ERROR_KINDS: said})
+    pq.write_table(table, tmp_path / "errors.parquet")
+    assert erroneous.looked_for(tmp_path) == {}
+
+
 def test_without_the_file_the_command_is_named(tmp_path):
     with pytest.raises(DataError, match=r"has no errors.parquet: run mmctr data clean"):
         read_errors(tmp_path)
@@ -88,7 +98,7 @@ def data(tmp_path):
     """The folder of four items with names, and errors of each sort."""
     dataset = load_changed(tmp_path, NAMES)
     item = rows(("item", "9007199254740993", "mismatch", 9.0))
-    write_errors(tmp_path, pd.concat([FOUND, item]), [*KINDS, "mismatch"])
+    write_errors(tmp_path, pd.concat([FOUND, item]), KINDS | {"mismatch": "at odds"})
     return dataset
 
 

@@ -6,6 +6,7 @@ import ipywidgets
 import pandas as pd
 from IPython.display import HTML
 
+from mmctr.content.errors import reasons
 from mmctr.data.dataset import Dataset
 from mmctr.data.erroneous import save_errors
 from mmctr.report.widgets import panel
@@ -33,7 +34,7 @@ class ErrorView:
         self.errors = errors.reset_index(drop=True)
         counts = table[table["count"].fillna(0) > 0]
         self.counts = dict(zip(counts["kind"], counts["count"], strict=True))
-        self.told = table.loc[table["count"].notna(), "kind"].tolist()
+        self.told = reasons(table)
         known = pd.Index(self.catalog.ids)
         of_items = self.errors["what"] != "user"
         self.item = pd.Series(known.get_indexer(self.errors["id"])).where(of_items, -1).tolist()
