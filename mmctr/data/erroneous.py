@@ -62,7 +62,8 @@ class Kind:
 class Exclusion:
     """What is left out of training, by the user's own ids, and the kinds that were asked for.
 
-    titles, covers: items whose title, whose cover is unknown. users: those whose rows are left out.
+    titles, covers: items whose title, whose cover is unknown; of an erroneous item both are. users:
+    those whose rows are left out.
     """
 
     kinds: tuple[str, ...]

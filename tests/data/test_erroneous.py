@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mmctr.content.fusion import item_embeddings
 from mmctr.data import erroneous, schema
 from mmctr.data.erroneous import Exclusion, excluding, read_errors, save_errors, write_errors
 from mmctr.errors import ConfigError, DataError
@@ -118,6 +119,24 @@ def test_unknown_features_are_the_mean_of_the_known(data):
         err_msg="an item without title or cover has no ready-made embedding either",
     )
     assert changed.titles.tolist() == data.catalog.titles.tolist(), "they stay, to be shown"
+
+
+def test_of_an_item_that_a_person_leaves_out_all_content_is_unknown(data):
+    """x-2, row 2, is left out as a whole; its tags and clicks are no content and stay."""
+    hers = rows(("item", "x-2", "ugly", np.nan)).assign(excluded=True)
+    save_errors(data.folder, pd.concat([read_errors(data.folder), hers]))
+    changed, known = excluding(data, "ugly"), np.array([1, 3, 4])
+    for name in ("text_features", "image_features"):
+        before, after = getattr(data.catalog, name), getattr(changed.catalog, name)
+        np.testing.assert_allclose(after[2], before[known].mean(axis=0), rtol=1e-6)
+        np.testing.assert_array_equal(after[known], before[known])
+    before = data.catalog.provided_embedding("item_emb_d128")
+    after = changed.catalog.provided_embedding("item_emb_d128")
+    np.testing.assert_allclose(after[2], before[known].mean(axis=0), rtol=1e-6)
+    np.testing.assert_array_equal(changed.catalog.tags, data.catalog.tags)
+    assert changed.train is data.train
+    for name in ("v1", "v2", "v4"):
+        np.testing.assert_allclose(item_embeddings(changed, name, 2)[2], 0, atol=1e-5)
 
 
 def test_rows_of_excluded_users_leave_train_alone(data):
