@@ -167,7 +167,7 @@ def figure(tables: dict[str, pd.DataFrame]) -> str:
                 style = f'style="stroke:{colour};stroke-width:2;opacity:1"'
                 lines.append(f'<path d="M{x} {up(line.low)}V{up(line.high)}" {style}/>')
                 lines.append(f'<circle cx="{x}" cy="{up(line.gain)}" r="4" fill="{colour}"/>')
-    names = "   ".join(
+    names = " · ".join(
         f'<tspan fill="{colour}">{escape(name)}</tspan>'
         for colour, name in zip(COLOURS, tables, strict=False)
     )

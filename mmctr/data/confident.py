@@ -37,6 +37,6 @@ def in_words(label: np.ndarray, probability: np.ndarray) -> str:
     there, chance = (wrong_labels(one, probability) for one in (label, drawn))
     return (
         f"confident learning counts {there[0]:,.0f} clicks and {there[1]:,.0f} non-clicks as "
-        f"wrong, and {chance[0]:,.0f} and {chance[1]:,.0f} if labels are drawn by the same "
-        "model's probabilities, so that none is"
+        f"wrong; of labels drawn by the model's own probabilities, all of which are right, "
+        f"{chance[0]:,.0f} and {chance[1]:,.0f}"
     )

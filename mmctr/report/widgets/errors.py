@@ -93,7 +93,7 @@ class ErrorGallery(ipywidgets.VBox):
     def _draw(self) -> None:
         found = self.view.of(self.kind.value) if self.kind.value else self.view.errors.head(0)
         left_out = int(found["excluded"].sum())
-        said = f"{left_out:,} of {len(found):,} left out. A click changes it, at once and for good."
+        said = f"{left_out:,} of {len(found):,} left out. A click changes it and is kept at once."
         tiles = [self.view.tile(row, boxes=True) for row in found.index[: self.shown]]
         self.panel.html = f"<p>{said}</p>{panel.strip_html(tiles)}"
         self.more.disabled = self.shown >= len(found)
