@@ -56,9 +56,11 @@ class ErrorView:
     def tile(self, row: int, *, boxes: bool) -> str:
         """A finding, with a box that is ticked if it is left out."""
         found, item = self.errors.loc[row], self.item[row]
-        score = "" if pd.isna(found["score"]) else f"score {found['score']:.3g}"
-        box = ("☑ left out" if found["excluded"] else "☐ kept") if boxes else ""
-        note = ", ".join(part for part in (box, score) if part)
+        score = "" if pd.isna(found["score"]) else f"{found['score']:.3g}"
+        note = f"score {score}" if score else ""
+        if boxes:
+            box = "☑ left out" if found["excluded"] else "☐ kept"
+            note = f"{box} ({score})" if score else box
         button = {"action": "tick", "value": row, "pressed": bool(found["excluded"])}
         button |= {"label": f"{found['kind']}, {note}"}
         if item > 0:
