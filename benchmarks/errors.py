@@ -1,15 +1,12 @@
-"""Erroneous entries: how many planted ones are found in real data, and what leaving out is worth.
+"""Erroneous entries: how many planted ones are found in real data, and what finding costs.
 
 Usage: python -m benchmarks.errors find DATASET [DATASET ...] --out FOLDER
-       python -m benchmarks.errors auc DATASET --shares 0,5,10,20 --seeds 1,2,3 --out FOLDER
        python -m benchmarks.errors scale --items 100000 --out FOLDER
 
 A DATASET is a folder of mmctr data import, or the demo. `find` plants errors into a copy and looks
 for them with the thresholds as they are: recall of each kind, and what is found beside them; the 50
-unplanted items with the highest scores, found or not, are drawn on a contact sheet. `auc`
-trains the default with a growing share of errors, once with all and once without what is found, and
-scores test: trainings are kept in FOLDER, so that a broken run goes on. `scale` times a large
-catalog.
+unplanted items with the highest scores, found or not, are drawn on a contact sheet. `scale` times a
+large catalog. What leaving out is worth is measured by benchmarks.excluding.
 
 What plants shares no code with what finds, nor with the demo's own errors.
 """
@@ -26,30 +23,19 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from PIL import Image
 
 from mmctr.content.covers import CoverFacts, cover_facts
 from mmctr.content.errors import KINDS, find_errors
 from mmctr.content.evidence import Evidence
-from mmctr.content.fusion import available_strategies, item_embeddings
 from mmctr.data import parquet, schema
 from mmctr.data.catalog import Catalog
 from mmctr.data.click_errors import ClickLog
 from mmctr.data.dataset import Dataset
-from mmctr.data.erroneous import excluding, write_errors
 from mmctr.data.impressions import Impressions
 from mmctr.errors import MMCTRError
-from mmctr.files import atomic_path
-from mmctr.model.din import DIN
-from mmctr.training.config import configs
-from mmctr.training.metrics import auc, bootstrap_auc, interval
-from mmctr.training.prediction import predict
-from mmctr.training.trainer import fit
 
 TRUTH = "benchmark_truth.parquet"
-RESAMPLES = 300
-EPOCHS = 3  # at most: trainings on these data mostly stop by themselves before
 SHEET = 50  # findings on a contact sheet
 SCRIPTS = 6  # of each kind
 READ = 1000  # covers that reading is timed on
@@ -364,67 +350,6 @@ def _contact_sheet(dataset: Dataset, planted: set[str], path: Path) -> None:
         sheet.save(path)
 
 
-def worth(folder: Path, shares: list[int], seeds: list[int], out: Path, strategy: str) -> None:
-    """AUC of test with a share of errors, all of them kept and what is found left out."""
-    clean = Dataset.load(folder)
-    clicks = clean.train_clicks()
-    rows = clean.split("test")
-    groups = {
-        "new": clicks[rows.target] == 0,
-        "cold": (clicks[rows.target] > 0) & (clicks[rows.target] < 5),
-        "all": np.ones(len(rows), dtype=bool),
-    }
-    lines = []
-    for share in shares:
-        work = out / f"{folder.name}-{share}"
-        if not (work / schema.ERRORS).is_file():
-            plant(folder, work, share / 100, seed=11)
-            found, table = find_errors(Dataset.load(work))
-            write_errors(work, found, table.loc[table["count"].notna(), "kind"])
-        scores = {"kept": [], "left out": []}
-        for seed in seeds:
-            for name, kinds in (("kept", None), ("left out", "all")):
-                path = out / f"{folder.name}-{share}-{strategy}-{name.replace(' ', '-')}-{seed}.npy"
-                if not path.is_file():
-                    dataset = excluding(Dataset.load(work), kinds)
-                    score = _trained(dataset, strategy, seed)
-                    with atomic_path(path) as temporary, temporary.open("wb") as file:
-                        np.save(file, score)
-                scores[name].append(np.load(path))
-        lines += _compared(rows, scores, groups, share)
-        print(pd.DataFrame(lines).to_string(index=False), flush=True)
-
-
-def _trained(dataset: Dataset, strategy: str, seed: int) -> np.ndarray:
-    model_config, training = configs(seed=seed, epochs=EPOCHS)
-    torch.manual_seed(seed)
-    model = DIN.for_dataset(model_config, dataset, item_embeddings(dataset, strategy))
-    fit(model, dataset, training)
-    return predict(model, dataset.split("test"))
-
-
-def _compared(rows, scores: dict[str, list], groups: dict, share: int) -> list[dict]:
-    """A line a group: both AUCs, and their difference with its interval over users and seeds."""
-    lines = []
-    for group, chosen in groups.items():
-        label = rows.label[chosen]
-        stacked = np.stack([score[chosen] for name in scores for score in scores[name]])
-        draws = bootstrap_auc(rows.user[chosen], label, stacked, resamples=RESAMPLES)
-        seeds = len(scores["kept"])
-        values = np.array([auc(label, score) for score in stacked])
-        picked = np.random.default_rng(1).integers(seeds, size=(RESAMPLES, seeds))
-        kept, out = (
-            np.take_along_axis(draws[:, part], picked, axis=1).mean(axis=1)
-            for part in (slice(0, seeds), slice(seeds, None))
-        )
-        low, high = interval(out - kept)
-        gain = values[seeds:].mean() - values[:seeds].mean()
-        line = {"errors (%)": share, "items": group, "clicks": int(label.sum())}
-        line |= {"kept": f"{values[:seeds].mean():.4f}", "left out": f"{values[seeds:].mean():.4f}"}
-        lines.append(line | {"gain": f"{gain:+.4f} [{low:+.4f}, {high:+.4f}]"})
-    return lines
-
-
 def scale(n_items: int, out: Path) -> None:
     """Seconds of each step for a catalog of so many items with covers, and the memory held.
 
@@ -508,27 +433,17 @@ def _large(n_items: int, rng: np.random.Generator) -> Dataset:
 def main() -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["find", "auc", "scale"])
+    parser.add_argument("what", choices=["find", "scale"])
     parser.add_argument("datasets", nargs="*", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="folder that keeps the results")
-    parser.add_argument("--shares", default="0,5,10,20", help="per cent of items, by comma")
-    parser.add_argument("--seeds", default="1,2,3", help="by comma")
     parser.add_argument("--items", type=int, default=100_000, help="of scale")
     arguments = parser.parse_args()
-    shares, seeds = (
-        [int(one) for one in words.split(",")] for words in (arguments.shares, arguments.seeds)
-    )
     arguments.out.mkdir(parents=True, exist_ok=True)
     try:
         if arguments.what == "scale":
             scale(arguments.items, arguments.out)
         for folder in arguments.datasets:
-            if arguments.what == "find":
-                find(folder, arguments.out)
-            else:
-                both = available_strategies(Dataset.load(folder).catalog)
-                strategy = "v4" if "v4" in both else "v1"
-                worth(folder, shares, seeds, arguments.out, strategy)
+            find(folder, arguments.out)
     except MMCTRError as error:
         sys.exit(str(error))
 

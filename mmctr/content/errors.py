@@ -256,7 +256,10 @@ def find_errors(dataset: Dataset) -> tuple[pd.DataFrame, pd.DataFrame]:
         ids = dataset.user_names(users.users[rows]) if is_user else dataset.catalog.ids[rows]
         part = {"what": kind.what, "id": ids, "kind": kind.name, "score": score[rows]}
         found.append(pd.DataFrame(part, columns=["what", "id", "kind", "score"]))
-        line |= {"count": len(rows), "reason": kind.reason, "false alarms": kind.false_alarms}
+        reason = kind.reason
+        if kind.also is not None:
+            reason += f"; {kind.also(users if is_user else items)}"
+        line |= {"count": len(rows), "reason": reason, "false alarms": kind.false_alarms}
         lines.append(line)
     table = pd.DataFrame(lines, columns=COLUMNS).astype({"count": "Int64"})
     return pd.concat(found, ignore_index=True), table
@@ -271,8 +274,13 @@ def clean(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     dataset = Dataset.load(folder)
     with alone(dataset.folder, "being cleaned by"):
         found, table = find_errors(dataset)
-        told = table.loc[table["count"].notna(), "kind"]
-        return write_errors(dataset.folder, found, told), table
+        return write_errors(dataset.folder, found, reasons(table)), table
+
+
+def reasons(table: pd.DataFrame) -> dict[str, str]:
+    """The reason of each kind of a table of kinds that could be told."""
+    told = table[table["count"].notna()]
+    return dict(zip(told["kind"], told["reason"], strict=True))
 
 
 def errors_of(dataset: Dataset) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -283,7 +291,14 @@ def errors_of(dataset: Dataset) -> tuple[pd.DataFrame, pd.DataFrame]:
     errors, told = read_errors(dataset.folder), looked_for(dataset.folder)
     counts = errors["kind"].value_counts()
     lines = [
-        (one.name, one.what, counts.get(one.name, 0), one.threshold, one.reason, one.false_alarms)
+        (
+            one.name,
+            one.what,
+            counts.get(one.name, 0),
+            one.threshold,
+            told.get(one.name, one.reason),
+            one.false_alarms,
+        )
         for one in KINDS
         if one.name in told or one.name in counts
     ]

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from mmctr.data import parquet, schema
+from mmctr.data import confident, parquet, schema
 from mmctr.data.dataset import Dataset
 from mmctr.data.erroneous import Kind
 from mmctr.data.impressions import Impressions, joined, slice_positions
@@ -64,6 +64,11 @@ class ClickLog:
     def clock(self) -> int:
         """The finest step of time that the log tells, in nanoseconds."""
         return int(np.gcd.reduce(np.diff(np.unique(self.rows.time)), initial=0)) or 1
+
+    @cached_property
+    def probability(self) -> np.ndarray | None:
+        """Of a click for each train row, by a model fitted to other users' rows."""
+        return _by_other_users(self)
 
 
 def most_within(log: ClickLog, seconds: int) -> np.ndarray | str:
@@ -139,7 +144,8 @@ def too_early(log: ClickLog) -> np.ndarray | str:
     known = since.is_valid().to_numpy()
     available[table["item_id"].to_numpy()[known]] = since.drop_null().to_numpy()
     rows = log.rows
-    early = (rows.label == 1) & (rows.time < available[rows.target])
+    # A time is rounded down: a click of a day may be later on that day.
+    early = (rows.label == 1) & (rows.time + log.clock <= available[rows.target])
     return np.bincount(log.place[early], minlength=len(log.users)).astype(float)
 
 
@@ -148,16 +154,15 @@ def unlike_labels(log: ClickLog) -> np.ndarray | str:
 
     In standard deviations of what a plain model (boosted trees of popularity, history and fields,
     fitted to other users) expects of the log-likelihood of these very rows. Under calibrated
-    probabilities that is about normal, however rare clicks are; confident learning (Northcutt et
-    al., 2021) counts a click as an error because its probability is low.
+    probabilities that is about normal, however rare clicks are; confident learning counts a click
+    as an error because its probability is low.
     """
     if log.dataset.negatives_from == "sampled":
         return "negatives were drawn by the import, so that they are no labels"
-    probability = _by_other_users(log)
-    if probability is None:
+    if log.probability is None:
         return "train has too few users or rows"
     rows, user = log.dataset.train, np.searchsorted(log.users, log.dataset.train.user)
-    p = probability.clip(1e-4, 1 - 1e-4)
+    p = log.probability.clip(1e-4, 1 - 1e-4)
     odds = np.log(p / (1 - p))
     # -log p(label) minus its expectation, and its variance.
     surplus = (p - rows.label) * odds
@@ -168,7 +173,7 @@ def unlike_labels(log: ClickLog) -> np.ndarray | str:
 
 
 def _by_other_users(log: ClickLog) -> np.ndarray | None:
-    """Probability of a click for each train row, by a model fitted to other users' rows."""
+    """As `ClickLog.probability`; None where there are too few users or only one label."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     dataset, rows = log.dataset, log.dataset.train
@@ -241,5 +246,6 @@ KINDS = (
         3.5,
         "standard deviations: one user in 4,000, if the fields told all there is to know",
         "people of a taste that no field tells, so that some are found in any log",
+        lambda log: confident.in_words(log.dataset.train.label, log.probability),
     ),
 )

@@ -6,7 +6,8 @@ kinds of her own. Only what is excluded there, of the kinds that a training name
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,8 @@ class Kind:
 
     score: of the evidence, a number for each item by row (padding included) or for each user, NaN
     where it does not apply; or the reason why it cannot be told. What scores `threshold` or more
-    is found. reason: why the threshold is there. false_alarms: those to expect.
+    is found. reason: why the threshold is there. false_alarms: those to expect. also: of the
+    evidence, what else is to be said of the kind.
     """
 
     name: str
@@ -53,13 +55,15 @@ class Kind:
     threshold: float
     reason: str
     false_alarms: str
+    also: Callable[[Any], str] | None = None
 
 
 @dataclass(frozen=True)
 class Exclusion:
     """What is left out of training, by the user's own ids, and the kinds that were asked for.
 
-    titles, covers: items whose title, whose cover is unknown. users: those whose rows are left out.
+    titles, covers: items whose title, whose cover is unknown; of an erroneous item both are. users:
+    those whose rows are left out.
     """
 
     kinds: tuple[str, ...]
@@ -196,25 +200,30 @@ def read_errors(folder: Path) -> pd.DataFrame:
     return table.astype({"excluded": bool})
 
 
-def looked_for(folder: Path) -> list[str]:
-    """The kinds that errors.parquet was written for, also those that nothing was found of."""
-    said = parquet.metadata(errors_file(folder), schema.ERROR_KINDS).decode(errors="replace")
-    return said.split(",") if said else []
+def looked_for(folder: Path) -> dict[str, str]:
+    """The kinds that errors.parquet was written for, also those that nothing was found of, and
+    the reason that was given for each; empty if the file does not say.
+    """
+    said = parquet.metadata(errors_file(folder), schema.ERROR_KINDS)
+    try:
+        return {str(kind): str(reason) for kind, reason in json.loads(said).items()}
+    except (ValueError, AttributeError, RecursionError):
+        return {}
 
 
-def write_errors(folder: Path, found: pd.DataFrame, kinds: Iterable[str]) -> pd.DataFrame:
+def write_errors(folder: Path, found: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame:
     """Write findings into errors.parquet and keep a person's decisions; the table as written.
 
-    found: what, id, kind, score; of kinds that were looked for. What was found before stays as it
-    was decided; what she keeps stays there even if it is found no more, and so do her own rows:
-    those of other kinds, and those without a score.
+    found: what, id, kind, score. kinds: those that were looked for, and the reason of each. What
+    was found before stays as it was decided; what she keeps stays there even if it is found no
+    more, and so do her own rows: those of other kinds, and those without a score.
     """
-    found, kinds = found.assign(excluded=True), tuple(kinds)
+    found = found.assign(excluded=True)
     if errors_file(folder).is_file():
         before = read_errors(folder)
         decided = found[KEY].merge(before.drop_duplicates(KEY), on=KEY, how="left")["excluded"]
         found["excluded"] = [True if pd.isna(one) else bool(one) for one in decided]
-        hers = ~before["kind"].isin(kinds) | ~before["excluded"] | before["score"].isna()
+        hers = ~before["kind"].isin([*kinds]) | ~before["excluded"] | before["score"].isna()
         there = pd.MultiIndex.from_frame(found[KEY])
         again = pd.MultiIndex.from_frame(before[KEY]).isin(there)
         kept = before[hers & ~again]
@@ -223,11 +232,11 @@ def write_errors(folder: Path, found: pd.DataFrame, kinds: Iterable[str]) -> pd.
     return found
 
 
-def save_errors(folder: Path, table: pd.DataFrame, kinds: Iterable[str] | None = None) -> None:
-    """Write errors.parquet as it is, whole or not at all; kinds: those that were looked for."""
+def save_errors(folder: Path, table: pd.DataFrame, kinds: Mapping[str, str] | None = None) -> None:
+    """Write errors.parquet as it is, whole or not at all; kinds: as of `write_errors`, if new."""
     kinds = looked_for(folder) if kinds is None else kinds
     content = pa.Table.from_pandas(table[FORM.names], FORM, preserve_index=False)
-    content = content.replace_schema_metadata({schema.ERROR_KINDS: ",".join(kinds).encode()})
+    content = content.replace_schema_metadata({schema.ERROR_KINDS: json.dumps(dict(kinds))})
     with atomic_path(errors_file(folder)) as temporary:
         pq.write_table(content, temporary)
 

@@ -27,7 +27,9 @@ TEXT_COLUMN = "txt_emb_BERT"
 IMAGE_COLUMN = "img_emb_CLIPRN50"
 EXTRACTION_ERRORS = "extraction_errors.parquet"  # item, medium, reason
 ERRORS = "errors.parquet"  # of mmctr data clean: what, id, kind, score, excluded
-ERROR_KINDS = b"mmctr.kinds"  # metadata key of it: the kinds that were looked for, by comma
+ERROR_KINDS = (
+    b"mmctr.kinds"  # metadata key of it: JSON, the reason of each kind that was looked for
+)
 PLANTED = "planted.parquet"  # of simulated data: what, id, kind of errors that were made on purpose
 NEGATIVES = b"mmctr.negatives"  # metadata key of a split whose negatives were drawn: how
 Sampling = Literal["uniform", "popularity"]  # as likely as any other item, or as train clicks

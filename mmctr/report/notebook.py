@@ -9,6 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from IPython import get_ipython
 from IPython.display import HTML, Markdown, display
+from pandas.api.types import is_numeric_dtype
 from pandas.io.formats.style import Styler
 
 from mmctr.content.fusion import available_strategies
@@ -175,8 +176,17 @@ def show(content: object, caption: str) -> None:
 
 
 def table(frame: pd.DataFrame, **formats: object) -> Styler:
-    """A table without its index, its texts shown as text; formats as of pandas' Styler.format."""
-    return frame.style.hide().format(**formats, escape="html").format_index(escape="html", axis=1)
+    """A table without its index, its texts shown as text; formats as of pandas' Styler.format.
+
+    Words start at the left, which JupyterLab would put at the right as it does numbers.
+    """
+    words = [
+        {"selector": f".col{place}", "props": "text-align: left"}
+        for place, (_, column) in enumerate(frame.items())
+        if not is_numeric_dtype(column) and column.astype(str).str.contains(r"[^\W\d_]").any()
+    ]
+    styled = frame.style.hide().set_table_styles(words)
+    return styled.format(**formats, escape="html").format_index(escape="html", axis=1)
 
 
 def origin(run: Run) -> Styler:

@@ -1,7 +1,6 @@
 """The benchmark plants what it says, and its finding and training run on small data."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from benchmarks import errors
@@ -50,16 +49,3 @@ def test_finding_prints_recall_and_looks_at_the_rest(tiny_folder, tmp_path, caps
     assert "should be found as" in out
     assert "of them not planted" in out
     assert (tmp_path / "tiny-not-planted.png").is_file()
-
-
-def test_worth_is_the_difference_of_the_aucs(tiny):
-    rows, rng = tiny.valid, np.random.default_rng(0)
-    kept, out = (rng.random((2, len(rows))) + add * rows.label for add in (0.2, 1.0))
-    groups = {"all": np.ones(len(rows), bool)}
-    (line,) = errors._compared(rows, {"kept": list(kept), "left out": list(out)}, groups, 5)
-    gain, low, high = (
-        float(one) for one in line["gain"].translate(str.maketrans("[],", "   ")).split()
-    )
-    assert low < gain < high
-    assert gain == pytest.approx(float(line["left out"]) - float(line["kept"]), abs=2e-4)
-    assert isinstance(pd.DataFrame([line]).loc[0, "clicks"], np.integer)

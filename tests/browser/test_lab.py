@@ -20,6 +20,7 @@ from playwright.sync_api import expect, sync_playwright
 from mmctr.content import fusion
 from mmctr.data.dataset import Dataset
 from mmctr.data.demo import write_demo
+from mmctr.data.erroneous import errors_file, read_errors
 from mmctr.data.impressions import Impressions
 from mmctr.evaluation import explain, similarity
 from mmctr.report.reports import Report
@@ -233,7 +234,36 @@ def test_item_explorer(lab):
     page.close()
 
 
-@pytest.mark.parametrize("name", ["01_explore", "03_train", "05_compare"])
+def test_error_gallery(lab):
+    page, errors = lab.execute("01_explore")
+    gallery = page.locator(".jp-OutputArea .widget-vbox")
+    kind = gallery.get_by_label("Kind")
+    kind.select_option(label="placeholder (6)")
+    tiles = gallery.locator("button[data-action=tick]")
+    expect(tiles).to_have_count(6)
+    assert not errors_file(lab.dataset.folder).exists(), "looking changes nothing"
+    gallery.scroll_into_view_if_needed()
+    tiles.nth(1).click()
+    expect(gallery).to_contain_text("5 of 6 left out")
+    expect(tiles.nth(1)).to_have_attribute("aria-pressed", "false")
+    page.screenshot(path=ARTIFACTS / "lab-01_explore.png")
+    kept = read_errors(lab.dataset.folder).query("not excluded")
+    assert kept[["what", "kind"]].to_numpy().tolist() == [["cover", "placeholder"]]
+    item = lab.dataset.catalog.numbers(kept["id"])[0]
+    assert lab.dataset.catalog.titles[item] in tiles.nth(1).inner_text()
+
+    page.keyboard.press("Enter")  # the focus is kept
+    expect(gallery).to_contain_text("6 of 6 left out")
+    assert read_errors(lab.dataset.folder)["excluded"].all()
+    kind.select_option(label="sweep (1)")
+    expect(tiles).to_have_count(1)
+    expect(tiles).to_contain_text("user ")
+    assert page.locator('img[src="x"]').count() == 0
+    assert errors == []
+    page.close()
+
+
+@pytest.mark.parametrize("name", ["03_train", "05_compare"])
 def test_notebook_without_explorer(lab, name):
     page, errors = lab.execute(name)
     assert page.locator('img[src="x"]').count() == 0

@@ -85,6 +85,16 @@ def test_cleaning_again_keeps_decisions(folder):
     pd.testing.assert_frame_equal(counted, told, check_dtype=False)
 
 
+def test_what_was_said_of_labels_is_kept_beside_the_findings(folder):
+    _, table = clean(folder)
+    said = table.set_index("kind").loc["labels", "reason"]
+    assert "confident learning counts" in said
+    errors = read_errors(folder)
+    save_errors(folder, errors)  # as a tick does
+    _, again = errors_of(Dataset.load(folder))
+    assert again.set_index("kind").loc["labels", "reason"] == said
+
+
 def test_without_a_file_errors_are_found_and_not_kept(folder):
     found, _ = errors_of(Dataset.load(folder))
     assert not (folder / "errors.parquet").exists()

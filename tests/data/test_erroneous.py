@@ -2,14 +2,17 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from mmctr.data import erroneous
+from mmctr.content.fusion import item_embeddings
+from mmctr.data import erroneous, schema
 from mmctr.data.erroneous import Exclusion, excluding, read_errors, save_errors, write_errors
 from mmctr.errors import ConfigError, DataError
 from tests.data.folders import FILES, NAMES, load_changed, write_folder
 
-KINDS = ["dark", "untitled", "sweep"]
+KINDS = {"dark": "19 of 20 pixels", "untitled": "no letter", "sweep": "half of it"}
 
 
 def rows(*lines):
@@ -73,6 +76,14 @@ def test_a_spoilt_file_is_refused_with_the_place(tmp_path, column, values, said)
         read_errors(tmp_path)
 
 
+@pytest.mark.parametrize("said", [b"", b"dark,sweep", b"[1]", b"[" * 100_000, b"\xff"])
+def test_a_file_that_does_not_say_what_was_looked_for(tmp_path, said):
+    table = pa.Table.from_pandas(FOUND.assign(excluded=True), preserve_index=False)
+    table = table.replace_schema_metadata({schema.ERROR_KINDS: said})
+    pq.write_table(table, tmp_path / "errors.parquet")
+    assert erroneous.looked_for(tmp_path) == {}
+
+
 def test_without_the_file_the_command_is_named(tmp_path):
     with pytest.raises(DataError, match=r"has no errors.parquet: run mmctr data clean"):
         read_errors(tmp_path)
@@ -88,7 +99,7 @@ def data(tmp_path):
     """The folder of four items with names, and errors of each sort."""
     dataset = load_changed(tmp_path, NAMES)
     item = rows(("item", "9007199254740993", "mismatch", 9.0))
-    write_errors(tmp_path, pd.concat([FOUND, item]), [*KINDS, "mismatch"])
+    write_errors(tmp_path, pd.concat([FOUND, item]), KINDS | {"mismatch": "at odds"})
     return dataset
 
 
@@ -108,6 +119,24 @@ def test_unknown_features_are_the_mean_of_the_known(data):
         err_msg="an item without title or cover has no ready-made embedding either",
     )
     assert changed.titles.tolist() == data.catalog.titles.tolist(), "they stay, to be shown"
+
+
+def test_of_an_item_that_a_person_leaves_out_all_content_is_unknown(data):
+    """x-2, row 2, is left out as a whole; its tags and clicks are no content and stay."""
+    hers = rows(("item", "x-2", "ugly", np.nan)).assign(excluded=True)
+    save_errors(data.folder, pd.concat([read_errors(data.folder), hers]))
+    changed, known = excluding(data, "ugly"), np.array([1, 3, 4])
+    for name in ("text_features", "image_features"):
+        before, after = getattr(data.catalog, name), getattr(changed.catalog, name)
+        np.testing.assert_allclose(after[2], before[known].mean(axis=0), rtol=1e-6)
+        np.testing.assert_array_equal(after[known], before[known])
+    before = data.catalog.provided_embedding("item_emb_d128")
+    after = changed.catalog.provided_embedding("item_emb_d128")
+    np.testing.assert_allclose(after[2], before[known].mean(axis=0), rtol=1e-6)
+    np.testing.assert_array_equal(changed.catalog.tags, data.catalog.tags)
+    assert changed.train is data.train
+    for name in ("v1", "v2", "v4"):
+        np.testing.assert_allclose(item_embeddings(changed, name, 2)[2], 0, atol=1e-5)
 
 
 def test_rows_of_excluded_users_leave_train_alone(data):

@@ -49,6 +49,17 @@ def test_tables_show_text_as_text():
     assert "1,234" in html
 
 
+def test_words_of_a_table_start_at_the_left():
+    frame = pd.DataFrame({"n": [1.5], "why": ["it is dark"], "share": ["1.5%"], "what": [None]})
+    styles = notebook.table(frame).to_html()
+    assert [f".col{n} {{\n  text-align: left" in styles for n in range(4)] == [
+        False,
+        True,
+        False,
+        False,
+    ]
+
+
 def test_the_latest_run_on_the_same_data_is_opened(
     displayed, monkeypatch, tmp_path, tiny, tiny_run
 ):

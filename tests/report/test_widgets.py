@@ -530,4 +530,4 @@ def test_without_a_front_end_there_are_examples_of_each_kind(gallery):
 
 def _table_of(view):
     counts = view.errors["kind"].value_counts()
-    return pd.DataFrame({"kind": counts.index, "count": counts.to_numpy()})
+    return pd.DataFrame({"kind": counts.index, "count": counts.to_numpy(), "reason": ""})

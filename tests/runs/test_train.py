@@ -127,7 +127,7 @@ def excluding_some(tmp_path, tiny_folder):
     lines += [("cover", str(item), "mine") for item in range(20, 60)]
     lines += [("user", str(user), "script") for user in range(1, 30)]
     table = pd.DataFrame(lines, columns=["what", "id", "kind"]).assign(score=1.0, excluded=True)
-    save_errors(folder, table, ["mine", "script"])
+    save_errors(folder, table, dict.fromkeys(["mine", "script"], ""))
     return excluding(Dataset.load(folder), "mine,script"), folder
 
 

@@ -17,6 +17,7 @@ from mmctr.data import schema
 from mmctr.data.importing.labels import text
 from mmctr.data.importing.recipe import Recipe
 from mmctr.data.importing.sources import Source, id_text, quoted
+from mmctr.data.importing.times import nanoseconds
 from mmctr.data.parquet import float_lists, listed, matrix
 from mmctr.errors import DataError
 
@@ -35,13 +36,16 @@ EMBEDDINGS = {  # the options that name them, and what strategies v1 to v4 call 
 class Items:
     """Items numbered from 1 by their ids: shorter ones first, then by the alphabet.
 
-    ids, titles: text [items]. tags: a list of words each. said: sentences on what was understood.
+    ids, titles: text [items]. tags: a list of words each. available: int64 [items], nanoseconds
+    since 1970, null where not known; None if the table does not tell. said: sentences on what was
+    understood.
     Whatever order or file they come in, an id has the same number.
     """
 
     ids: pa.Array
     titles: pa.Array
     tags: list[list[str]]
+    available: pa.Array | None = None
     said: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -69,17 +73,22 @@ def read_items(source: Source, recipe: Recipe) -> Items:
     """
     key = recipe.items_id_column or recipe.item_column
     source.require(key)
-    for option in ("title_column", "tags_column"):
+    for option in ("title_column", "tags_column", "items_time_column"):
         if option in recipe.model_fields_set:
             source.require(getattr(recipe, option))
     title = recipe.title_column if recipe.title_column in source.columns else None
     tag_names = [n for n in (recipe.tags_column, "genres") if n in source.columns]
     tags = tag_names[0] if tag_names else None
-    source.require(*filter(None, (title, tags)))
+    since = recipe.items_time_column if recipe.items_time_column in source.columns else None
+    source.require(*filter(None, (title, tags, since)))
     titles = text(source, title) if title else "''"
+    time, came = "NULL", []
+    if since:
+        time, _, came = nanoseconds(source, since, "when the items came")
     table = source.table(
         f"SELECT {id_text(source, key)} AS id, {titles} AS title, "
-        f"{_tags(source, tags) if tags else 'NULL'} AS tags FROM {{source}} ORDER BY length(id), id"
+        f"{_tags(source, tags) if tags else 'NULL'} AS tags, {time} AS available FROM {{source}} "
+        "ORDER BY length(id), id"
     )
     ids = table["id"].combine_chunks().cast(pa.string())
     if ids.null_count:
@@ -106,7 +115,12 @@ def read_items(source: Source, recipe: Recipe) -> Items:
         f"titles: column {title}" if title else _missing("titles", recipe.title_column),
         _tags_said(tags, sign, words) if tags else _missing("tags", wanted),
     ]
-    return Items(ids, titles, words, said)
+    if not since:
+        return Items(ids, titles, words, said=said)
+    available = table["available"].combine_chunks().cast(pa.int64())
+    unknown = f"; {available.null_count:,} items without" if available.null_count else ""
+    said += [f"items came: {came[0]}{unknown}", *came[1:]]
+    return Items(ids, titles, words, available, said)
 
 
 def joining_sign(values: list[Any]) -> str:

@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from mmctr.config import Config
+from mmctr.data import schema
 from mmctr.data.schema import Sampling
 
 Text = str | int | float  # a name or a date; -p reads 2024 as a number
@@ -14,13 +15,14 @@ class Recipe(Config):
     """How a log becomes a dataset; kept in dataset.json.
 
     item_column: of the log; items_id_column, features_id_column, covers_id_column: of the other
-    tables, the log's own if not given. order_by: a column that orders clicks of equal time, which
-    otherwise count as simultaneous and follow the item id. split: "last-two" takes each user's last
-    click for test and the one before for valid; "date" takes clicks from test_from on for test and
-    from valid_from on for valid (dates, or numbers as in the log; by default the times that 90% and
-    80% of the events precede); "new-items" takes new_share of the clicked items for valid and as
-    many for test, by chance or those first clicked last (new_by), and never shows them to train;
-    what else their users clicked is split as by "last-two".
+    tables, the log's own if not given. items_time_column: of the items, when each came; clicks
+    before that are found by mmctr data clean. order_by: a column that orders clicks of equal time,
+    which otherwise count as simultaneous and follow the item id. split: "last-two" takes each
+    user's last click for test and the one before for valid; "date" takes clicks from test_from on
+    for test and from valid_from on for valid (dates, or numbers as in the log; by default the times
+    that 90% and 80% of the events precede); "new-items" takes new_share of the clicked items for
+    valid and as many for test, by chance or those first clicked last (new_by), and never shows them
+    to train; what else their users clicked is split as by "last-two".
     label_column: says of each row whether it is a click, so that the others are the negatives: 1
     and 0 or yes and no; with min_rating rows from that value on are clicks, with click those of
     these values (by comma). negatives_are: what the others were, "shown" or "outcome" (tried and
@@ -47,6 +49,7 @@ class Recipe(Config):
     time_column: str = "timestamp"
     order_by: str | None = None
     rating_column: str = "rating"
+    items_time_column: str = schema.AVAILABLE
     title_column: str = "title"
     tags_column: str = "tags"
     text_embedding_column: str = "txt_emb"

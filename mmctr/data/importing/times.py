@@ -12,8 +12,13 @@ NANOSECONDS |= {"microseconds": 10**3, "nanoseconds": 1}
 UNITS = ((1e5, "days"), (1e11, "seconds"), (1e14, "milliseconds"), (1e17, "microseconds"))
 
 
-def nanoseconds(source: Source, column: str) -> tuple[str, int | None, list[str]]:
-    """SQL of a column of times in nanoseconds, the unit of its numbers, and what is said of it."""
+def nanoseconds(
+    source: Source, column: str, of: str = "the time of the click"
+) -> tuple[str, int | None, list[str]]:
+    """SQL of a column of times in nanoseconds, the unit of its numbers, and what is said of it.
+
+    of: what the times should be, in words. Raises DataError for a column without any time.
+    """
     name, kind = quoted(column), source.kind(column)
     if kind == "JSON":
         name, kind = f"({name} ->> '$')", "VARCHAR"
@@ -69,9 +74,7 @@ def nanoseconds(source: Source, column: str) -> tuple[str, int | None, list[str]
     days = [str(np.datetime64(value, "ns").astype("datetime64[s]")) for value in (first, last)]
     said = [f"{column}: {words}, from {days[0]} to {days[1]} (UTC)"]
     if days[0] < "1990" or np.datetime64(last, "ns") > np.datetime64("now"):
-        said.append(
-            f"Warning: {column} lies before 1990 or in the future: is it the time of the click?"
-        )
+        said.append(f"Warning: {column} lies before 1990 or in the future: is it {of}?")
     return time, unit, said
 
 

@@ -151,6 +151,7 @@ def write_items(
         "likes_level": levels[1:, 0],
         "views_level": levels[1:, 1],
         **({"held_out": held_out[1:]} if held_out.any() else {}),
+        **({schema.AVAILABLE: items.available} if items.available is not None else {}),
     }
     written = pa.table(feature | embedding_columns(embeddings.features, EMBEDDING_ROWS))
     if embeddings.encoders:

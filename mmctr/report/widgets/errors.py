@@ -6,6 +6,7 @@ import ipywidgets
 import pandas as pd
 from IPython.display import HTML
 
+from mmctr.content.errors import reasons
 from mmctr.data.dataset import Dataset
 from mmctr.data.erroneous import save_errors
 from mmctr.report.widgets import panel
@@ -33,7 +34,7 @@ class ErrorView:
         self.errors = errors.reset_index(drop=True)
         counts = table[table["count"].fillna(0) > 0]
         self.counts = dict(zip(counts["kind"], counts["count"], strict=True))
-        self.told = table.loc[table["count"].notna(), "kind"].tolist()
+        self.told = reasons(table)
         known = pd.Index(self.catalog.ids)
         of_items = self.errors["what"] != "user"
         self.item = pd.Series(known.get_indexer(self.errors["id"])).where(of_items, -1).tolist()
@@ -55,9 +56,11 @@ class ErrorView:
     def tile(self, row: int, *, boxes: bool) -> str:
         """A finding, with a box that is ticked if it is left out."""
         found, item = self.errors.loc[row], self.item[row]
-        score = "" if pd.isna(found["score"]) else f"score {found['score']:.3g}"
-        box = ("☑ left out" if found["excluded"] else "☐ kept") if boxes else ""
-        note = ", ".join(part for part in (box, score) if part)
+        score = "" if pd.isna(found["score"]) else f"{found['score']:.3g}"
+        note = f"score {score}" if score else ""
+        if boxes:
+            box = "☑ left out" if found["excluded"] else "☐ kept"
+            note = f"{box} ({score})" if score else box
         button = {"action": "tick", "value": row, "pressed": bool(found["excluded"])}
         button |= {"label": f"{found['kind']}, {note}"}
         if item > 0:
@@ -92,7 +95,7 @@ class ErrorGallery(ipywidgets.VBox):
     def _draw(self) -> None:
         found = self.view.of(self.kind.value) if self.kind.value else self.view.errors.head(0)
         left_out = int(found["excluded"].sum())
-        said = f"{left_out:,} of {len(found):,} left out. A click changes it, at once and for good."
+        said = f"{left_out:,} of {len(found):,} left out. A click changes it and is kept at once."
         tiles = [self.view.tile(row, boxes=True) for row in found.index[: self.shown]]
         self.panel.html = f"<p>{said}</p>{panel.strip_html(tiles)}"
         self.more.disabled = self.shown >= len(found)

@@ -1,11 +1,15 @@
 """Times of any unit, zone and kind come in as what they are."""
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
+from mmctr.data.click_errors import ClickLog, too_early
+from mmctr.data.dataset import Dataset
 from mmctr.data.importing.recipe import Recipe
 from mmctr.data.importing.steps import import_dataset
-from tests.data.importing.logs import ITEMS, imported, positions
+from mmctr.errors import DataError
+from tests.data.importing.logs import ITEMS, imported, positions, written
 
 UTC = "2024-03-31 01:30:00.25"  # half past three in Berlin, as summer time begins
 
@@ -124,3 +128,77 @@ def test_a_word_among_times_is_one_unreadable_row(tmp_path, times, word, form):
     assert (counts["unreadable"], counts["clicks"]) == (2, 3)
     assert positions(tmp_path / "o") == ["i0", "i2", "i3"]
     assert any(line.startswith("2 of 5 rows could not be read") for line in said)
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize(
+    "times",
+    [
+        ["2024-03-31 03:30:00.25+02:00", None, "2024-04-01", "no date"],
+        [1711848600.25, None, 1711929600, float("nan")],
+        ["1711848600250", "", "1711929600000", "n/a"],
+        pd.to_datetime([UTC, None, "2024-04-01", None], format="ISO8601"),
+    ],
+)
+def test_when_items_came_is_kept_in_nanoseconds(tmp_path, times, form):
+    """Items are numbered by their ids, whatever the order of the table; i2 and i3 do not say."""
+    items = pd.DataFrame({"item_id": ["i1", "i2", "i0", "i3"], "listed": times})
+    days = 86_400 * 10**9
+    expected = [19_814 * days, (19_813 * 86_400 + 5_400) * 10**9 + 250_000_000, None, None]
+    log = pd.DataFrame([("a", f"i{n}", 1_711_848_000 + n) for n in range(4)])
+    log.columns = ["user_id", "item_id", "timestamp"]
+    paths = [written(tmp_path, "log", log, "csv")], [written(tmp_path, "items", items, form)]
+    said, recipe = [], Recipe.of(items_time_column="listed", negatives=0)
+    import_dataset(*paths, None, tmp_path / "o", recipe, say=said.append)
+    column = pq.read_table(tmp_path / "o" / "item_feature.parquet")["available_since"]
+    assert column.to_pylist() == expected
+    (line,) = [line for line in said if line.startswith("items came: listed: ")]
+    assert line.endswith("to 2024-04-01T00:00:00 (UTC); 2 items without")
+
+
+def test_clicks_before_an_item_came_are_found_in_an_import(tmp_path):
+    """b clicks i2 a minute before it comes; of i3 nothing is known."""
+    minute = 1_711_848_600
+    log = [("a", n, minute + 60 * n) for n in range(4)] + [
+        ("b", 3, minute),
+        ("b", 2, minute + 60),
+        ("b", 1, minute + 120),
+    ]
+    items = ITEMS.assign(
+        available_since=[str(minute), str(minute + 60), str(minute + 120), None, *[None] * 8]
+    )
+    out, _ = imported(tmp_path, log, items, negatives=1)
+    data = Dataset.load(out)
+    log = ClickLog(data)
+    scores = dict(zip(data.user_names(log.users), too_early(log), strict=True))
+    assert scores == {"a": 0, "b": 1}
+
+
+def test_a_click_of_a_day_may_be_later_on_that_day(tmp_path):
+    items = ITEMS.assign(available_since=[f"2024-03-{18 + n} 09:30:00" for n in range(12)])
+    log = [("a", n, 19_800 + n) for n in range(5)] + [("b", n, 19_799 + n) for n in range(5)]
+    out, _ = imported(tmp_path, log, items, negatives=1)
+    data = Dataset.load(out)
+    log = ClickLog(data)
+    assert dict(zip(data.user_names(log.users), too_early(log), strict=True)) == {"a": 0, "b": 5}
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        (None, "items.parquet has no column listed, only "),
+        (["soon"] * 12, "items.parquet, column listed: found soon, expected numbers or dates"),
+        ([[1]] * 12, r"items.parquet, column listed: found bigint\[\], expected numbers or dates"),
+    ],
+)
+def test_items_times_that_cannot_be_used_are_one_sentence(tmp_path, listed, message):
+    items = ITEMS if listed is None else ITEMS.assign(listed=listed)
+    with pytest.raises(DataError, match=message):
+        imported(tmp_path, [("a", 1, 1), ("a", 2, 2)], items, items_time_column="listed")
+
+
+def test_years_of_items_are_doubted(tmp_path):
+    said, items = [], ITEMS.assign(available_since=1995)
+    imported(tmp_path, [("a", n, 19_800 + n) for n in range(4)], items, say=said.append)
+    line = "Warning: available_since lies before 1990 or in the future: is it when the items came?"
+    assert line in said
