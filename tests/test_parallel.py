@@ -53,7 +53,15 @@ def command(data, home, *, processes, **parameters):
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     "parameters",
-    [{}, {"row_updates": True, "batch_norm": False}, {"attention": "mlp", "batch_norm": False}],
+    [
+        {},
+        {"row_updates": True, "batch_norm": False},
+        # What the rivals add, in one: a start of two processes takes seconds.
+        {
+            **{"attention": "mlp", "cross_attention": 1, "quadratic_layers": 1},
+            **{"click_weight": 0.4, "pairwise": 0.2, "batch_norm": False},
+        },
+    ],
 )
 def test_two_processes_equal_one(tiny_folder, tmp_path, parameters):
     done = command(tiny_folder, tmp_path / "two", processes=2, **parameters)

@@ -18,7 +18,7 @@ from mmctr.runs.train import train
 from mmctr.training.config import configs
 
 DEFAULT, STRATEGY = "default", "v4"
-RESAMPLES = 2000  # of the users: 2 / 2001, the smallest p-value, stays small for twenty changes
+RESAMPLES = 2000  # of the users: 2 / 2001, the smallest p-value, stays small for thirty changes
 FIELDS = {"item_fields": "item", "user_fields": "user", "context": "context"}  # whose they are
 # Each switch, in the words of a figure, and its two settings.
 SWITCHES = {
@@ -29,6 +29,9 @@ SWITCHES = {
     "bilinear interaction": ("bilinear", "off", "all"),
     "SENet": ("senet", False, True),
     "cross network": ("cross_layers", 0, 1),
+    "quadratic network": ("quadratic_layers", 0, 4),
+    "cross-attention": ("cross_attention", 0, 4),
+    "pairwise loss": ("pairwise", 0.0, 0.2),
     "similarity to the history": ("similarity", False, True),
     "semantic ids": ("semantic_ids", False, True),
     "levels in history": ("levels_in_history", False, True),
@@ -57,10 +60,14 @@ def variations(dataset: Dataset) -> dict[str, dict[str, Any]]:
     heads = {f"{n} head{'s' if n > 1 else ''}": {"heads": n} for n in (1, 2, 4, 8)}
     changes |= {name: change for name, change in heads.items() if change["heads"] != model.heads}
     changes["MLP attention, 1 head"] = {"attention": "mlp", "heads": 1}
+    changes["ReLU attention, 1 head"] = {"attention": "relu", "heads": 1}
+    # Products of fields cannot take those that are wider than the others.
+    unequal = {"bilinear": "off", "senet": False}
+    encoder = {"attention": "transformer", "heads": 1, "attention_hidden": (256,)}
+    changes["Transformer encoder, no products"] = encoder | unequal
+    changes["DNN after cross network"] = {"joined_hidden": (64, 32)}
     changes["content finetuned"] = {"content": "finetuned"}
-    # A frozen embedding is wider than the other fields, which products of fields cannot take.
-    frozen = {"content": "frozen", "bilinear": "off", "senet": False}
-    changes["content frozen, no products"] = frozen
+    changes["content frozen, no products"] = {"content": "frozen"} | unequal
     available = [name for name in available_strategies(dataset.catalog) if name in STRATEGIES]
     for strategy in [*available, IDS]:
         if strategy != STRATEGY:
@@ -86,13 +93,28 @@ def ablate(
             f"Variation {unknown[0]!r} is unknown: choose of {', '.join(map(repr, changes))}."
         )
     chosen = [name for name in changes if name == DEFAULT or not names or name in names]
+    return trained(dataset, {name: changes[name] for name in chosen}, seeds, folder, **parameters)
+
+
+def trained(
+    dataset: Dataset,
+    changes: dict[str, dict[str, Any]],
+    seeds: list[int],
+    folder: Path,
+    **parameters: Any,
+) -> dict[str, list[Run]]:
+    """The runs of some changes, by their names, with every seed below `folder`.
+
+    changes: parameters of `configs`, and the strategy. parameters: of all of them. Runs that are
+    there already are taken as they are.
+    """
     there = {
         _key(run.strategy, run.config["model"], run.config["training"]): run
         for run in readable_runs(sorted(folder.glob("*")))
         if run.summary["dataset"]["fingerprint"] == dataset.fingerprint
     }
-    found: dict[str, list[Run]] = {name: [] for name in chosen}
-    for name, seed in tqdm([(name, seed) for seed in seeds for name in chosen], unit="run"):
+    found: dict[str, list[Run]] = {name: [] for name in changes}
+    for name, seed in tqdm([(name, seed) for seed in seeds for name in changes], unit="run"):
         change = dict(changes[name])
         strategy = change.pop("strategy", STRATEGY)
         model, training = configs(**parameters | change | {"seed": seed})

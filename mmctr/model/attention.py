@@ -34,6 +34,12 @@ class Histories:
         )
         return cls(items, offsets, rows)
 
+    @classmethod
+    def one(cls, clicks: Tensor) -> "Histories":
+        """A single history of all clicks of a table of vectors, [clicks, width]."""
+        every = torch.arange(len(clicks), device=clicks.device)
+        return cls.of(every, torch.tensor([len(clicks)], device=clicks.device))
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
@@ -209,6 +215,4 @@ class MLPTargetAttention(nn.Module):
 
     def of_one_history(self, targets: Tensor, clicks: Tensor) -> Tensor:
         """Interest vectors [n, heads * width] of n targets that share these clicks."""
-        every = torch.arange(len(clicks), device=clicks.device)
-        length = torch.tensor([len(clicks)], device=clicks.device)
-        return self.forward(targets, clicks, Histories.of(every, length))
+        return self.forward(targets, clicks, Histories.one(clicks))

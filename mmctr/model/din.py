@@ -13,9 +13,9 @@ from mmctr.data.dataset import Dataset
 from mmctr.data.fields import Field
 from mmctr.data.schema import LEVELS
 from mmctr.errors import ConfigError
-from mmctr.model.attention import MLPTargetAttention, MultiHeadTargetAttention
 from mmctr.model.batch import Batch
 from mmctr.model.config import DINConfig
+from mmctr.model.interest import interest
 from mmctr.model.layers import (
     CONTEXT,
     DNN,
@@ -30,6 +30,7 @@ from mmctr.model.layers import (
     gather,
 )
 from mmctr.model.pretrained import Pretrained
+from mmctr.model.rivals import QuadraticNetwork
 from mmctr.model.semantic import CODEWORDS, SemanticIds, ids_of
 from mmctr.model.similarity import HistorySimilarity
 
@@ -90,21 +91,8 @@ class DIN(Pretrained, nn.Module):
             name for name in widths if config.levels_in_history or not name.endswith("_level")
         ]
         self.history_width = sum(widths[name] for name in in_history)
-        if config.attention == "dot":
-            max_age = config.max_history if config.recency else 0
-            self.attention = MultiHeadTargetAttention(
-                self.history_width, config.heads, config.head_dim, dim, max_age
-            )
-            widths |= {f"interest {head + 1}": dim for head in range(config.heads)}
-        else:
-            self.attention = MLPTargetAttention(
-                self.history_width, config.heads, config.attention_hidden, config.attention_dropout
-            )
-            widths |= {
-                f"interest {head + 1}: {name}": widths[name]
-                for head in range(config.heads)
-                for name in in_history
-            }
+        self.attention, of_interest = interest(config, {name: widths[name] for name in in_history})
+        widths |= of_interest
         self.similarity = None
         if config.similarity and content is not None and content.is_floating_point():
             self.similarity = HistorySimilarity(content.shape[1], config.heads, dim)
@@ -123,7 +111,7 @@ class DIN(Pretrained, nn.Module):
             raise ConfigError(
                 f"SENet and bilinear interaction need fields of equal width, but {uneven[0]!r} has "
                 f"{widths[uneven[0]]} columns and embedding_dim is {dim}: set "
-                "content='projected', or switch both off."
+                "content='projected', an attention other than 'transformer', or switch both off."
             )
         width = deep_width = sum(widths.values())
         self.senet = SENet(len(widths)) if config.senet else None
@@ -131,11 +119,16 @@ class DIN(Pretrained, nn.Module):
         if config.bilinear != "off":
             self.bilinear = BilinearInteraction(len(widths), dim, config.bilinear)
             deep_width += self.bilinear.pairs * dim
+        kind = {"batch_norm": config.batch_norm, "dropout": config.dropout}
         self.cross = CrossNetwork(width, config.cross_layers) if config.cross_layers else None
-        self.dnn = DNN(
-            deep_width, config.hidden, batch_norm=config.batch_norm, dropout=config.dropout
-        )
-        self.output = nn.Linear(config.hidden[-1] + (width if self.cross else 0), 1)
+        self.quadratic = None
+        if layers := config.quadratic_layers:
+            self.quadratic = QuadraticNetwork(width, layers, config.quadratic_rows, **kind)
+        self.dnn = DNN(deep_width, config.hidden, **kind) if config.hidden else None
+        wide = [part for part in (self.cross, self.quadratic) if part is not None]
+        found = sum(config.hidden[-1:]) + len(wide) * width
+        self.joined = DNN(found, config.joined_hidden, batch_norm=False, dropout=0.0)
+        self.output = nn.Linear([found, *config.joined_hidden][-1], 1)
 
     @classmethod
     def for_catalog(
@@ -258,16 +251,10 @@ class DIN(Pretrained, nn.Module):
         """Logits, float [n], from the field vectors of each row."""
         if self.senet:
             fields = self.senet(self._as_fields(fields)).flatten(1)
-        deep = fields
-        if self.bilinear:
-            separate = self._as_fields(fields)
-            pairs = self.bilinear.products(separate)
-            # Joined once: pairs are by far the widest part.
-            deep = torch.cat([separate.to(pairs[0].dtype), *pairs], dim=1).flatten(1)
-        deep = self.dnn(deep)
-        if self.cross:
-            deep = torch.cat([deep, self.cross(fields)], dim=1)
-        return self.output(deep).squeeze(1)
+        parts = [] if self.dnn is None else [self.dnn(self._with_products(fields))]
+        wide = (self.cross, self.quadratic)
+        parts += [part(fields) for part in wide if part is not None]
+        return self.output(self.joined(torch.cat(parts, dim=1))).squeeze(1)
 
     def field_vectors(self, batch: Batch) -> Tensor:
         """The fields of each row before SENet: target fields, then interest, [n, width]."""
@@ -343,6 +330,14 @@ class DIN(Pretrained, nn.Module):
         if not self.senet:
             raise ConfigError("This model has no SENet: train one with senet=True.")
         return self.senet.weights(self._as_fields(self.field_vectors(batch)))
+
+    def _with_products(self, fields: Tensor) -> Tensor:
+        if not self.bilinear:
+            return fields
+        separate = self._as_fields(fields)
+        pairs = self.bilinear.products(separate)
+        # Joined once: pairs are by far the widest part.
+        return torch.cat([separate.to(pairs[0].dtype), *pairs], dim=1).flatten(1)
 
     def _as_fields(self, flat: Tensor) -> Tensor:
         return flat.view(len(flat), -1, self.config.embedding_dim)

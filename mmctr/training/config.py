@@ -15,17 +15,18 @@ NOTHING = (None, "None", "null")  # as Python, papermill, JSON and YAML say it
 class TrainConfig(Config):
     """How a model is trained.
 
-    embedding_l2, network_l2: Adam's L2 terms. validations: how often valid is scored within each
-    epoch. patience: validations without a better AUC before training stops; half of it before the
-    learning rate is cut to a third. averaging: share that a moving average of the weights keeps
-    every 4 steps; valid is scored with the average, and a run keeps it; 0 takes the weights as they
-    are. fresh_negatives: train negatives that mmctr data import drew, because the log does not know
-    what else was shown, are drawn anew for every epoch after the first. click_rate: the known share
-    of clicks in what is really shown, where negatives were drawn; predictions are corrected for it.
-    row_updates: the tables of
-    ids and of finetuned content change only in the rows that a batch names, which catalogs of
-    millions of items need. precision: of matrix products; "auto" is "bfloat16" on CUDA and
-    "float32" elsewhere.
+    embedding_l2, network_l2: Adam's L2 terms. click_weight: of a click's cross-entropy, where a
+    negative's is 1. pairwise: share of the loss in which the clicks of a batch are compared with
+    its negatives. validations: how often valid is scored within each epoch. patience: validations
+    without a better AUC before training stops; half of it before the learning rate is cut to a
+    third. averaging: share that a moving average of the weights keeps every 4 steps; valid is
+    scored with the average, and a run keeps it; 0 takes the weights as they are. fresh_negatives:
+    train negatives that mmctr data import drew, because the log does not know what else was shown,
+    are drawn anew for every epoch after the first. click_rate: the known share of clicks in what is
+    really shown, where negatives were drawn; predictions are corrected for it. row_updates: the
+    tables of ids and of finetuned content change only in the rows that a batch names, which
+    catalogs of millions of items need. precision: of matrix products; "auto" is "bfloat16" on CUDA
+    and "float32" elsewhere.
     """
 
     seed: int = Field(1, ge=0)
@@ -34,6 +35,8 @@ class TrainConfig(Config):
     learning_rate: PositiveFloat = 3e-3
     embedding_l2: NonNegativeFloat = 1e-3
     network_l2: NonNegativeFloat = 0.0
+    click_weight: PositiveFloat = 1.0
+    pairwise: float = Field(0.0, ge=0, le=1)
     validations: PositiveInt = 4
     patience: PositiveInt = 4
     max_gradient_norm: PositiveFloat = 10.0

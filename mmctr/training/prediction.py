@@ -72,7 +72,8 @@ class Scorer:
         model.train(training)
         # The item vectors stand for the embedding tables, which are not copied.
         self.model = copy.deepcopy(model, {id(model.embedding): None}).eval()
-        self.model.dnn = nn.Sequential(*_without_batch_norm(self.model.dnn))
+        if self.model.dnn is not None:
+            self.model.dnn = nn.Sequential(*_without_batch_norm(self.model.dnn))
         self.model.to(dtype)
         attention, seen = self.model.attention, vectors[:, : model.history_width]
         self.vectors, self.targets = vectors, attention.as_targets(seen)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tqdm.auto import tqdm
 
@@ -18,6 +17,7 @@ from mmctr.model.batch import Batch
 from mmctr.model.din import DIN
 from mmctr.training.batches import Batches
 from mmctr.training.config import TrainConfig
+from mmctr.training.loss import batch_loss
 from mmctr.training.metrics import auc, logloss
 from mmctr.training.negatives import FreshNegatives
 from mmctr.training.optimizer import Adam, WeightAverage, make_optimizer
@@ -129,11 +129,7 @@ def update(
     optimizer.zero_grad(set_to_none=True)
     with autocast(batch.label.device, config.precision):
         logits = model(batch)
-    losses = F.binary_cross_entropy_with_logits(logits.float(), batch.label, reduction="sum")
-    # Parts of a batch may differ by a row, and gradients are averaged over processes.
-    loss = losses / len(batch)
-    if (processes := parallel.share()[1]) > 1:
-        loss = losses * processes / parallel.total(losses.new_tensor(len(batch)))
+    loss = batch_loss(logits.float(), batch.label, config)
     lap("forward")
     loss.backward()
     lap("backward")

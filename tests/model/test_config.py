@@ -19,7 +19,12 @@ from mmctr.model.config import DINConfig
         ({"cross_layers": -1}, "'cross_layers' is -1, expected greater than or equal to 0"),
         ({"dropout": 1.0}, "'dropout' is 1.0, expected less than 1"),
         ({"attention_dropout": float("nan")}, "'attention_dropout' is nan, expected less than 1"),
-        ({"hidden": ()}, "'hidden' is .., expected at least 1 item"),
+        ({"hidden": ()}, "'bilinear' is 'all' and 'hidden' is empty, .*: set bilinear='off'"),
+        (
+            {"hidden": (), "bilinear": "off", "cross_layers": 0},
+            "'hidden', 'cross_layers' and 'quadratic_layers' switch everything off .*: leave one",
+        ),
+        ({"attention_hidden": ()}, "'attention_hidden' is .., expected at least 1 item"),
         ({"hidden": (8, -1)}, "'hidden' is -1, expected greater than 0"),
         ({"senet": "maybe"}, "'senet' is 'maybe', expected a valid boolean"),
         ({"depth": 3}, "'depth' is unknown: choose one of embedding_dim, content, content_dim"),

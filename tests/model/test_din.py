@@ -48,6 +48,12 @@ SWITCHES = [
     {"senet": False, "bilinear": "off", "cross_layers": 0},
     {"senet": False, "bilinear": "off", "content": "frozen"},
     BASELINE,
+    {"attention": "relu"},
+    {"attention": "transformer", "last_outputs": 2, "senet": False, "bilinear": "off"},
+    {"cross_attention": 2},
+    {"quadratic_layers": 2},
+    {"quadratic_layers": 1, "hidden": (), "bilinear": "off", "cross_layers": 0},
+    {"joined_hidden": (5, 4)},
 ]
 ROWS = [  # target and history of each row
     (3, [1, 2, 2]),

@@ -126,11 +126,26 @@ def test_scores_that_are_no_numbers_are_not_written(tiny, tmp_path, wrong):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("attention", ["dot", "mlp"])
+NO_PRODUCTS = {"senet": False, "bilinear": "off"}
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {},
+        {"attention": "mlp"},
+        {"attention": "relu", "cross_layers": 0},
+        {"attention": "transformer", "last_outputs": 2, "joined_hidden": [8], **NO_PRODUCTS},
+        {"cross_attention": 1, "quadratic_layers": 1, "quadratic_rows": 1},
+        {"quadratic_layers": 1, "hidden": (), "cross_layers": 0, **NO_PRODUCTS},
+    ],
+    ids=lambda switches: ",".join(switches) or "default",
+)
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-6), ("bfloat16", 0.02)])
-def test_a_scorer_predicts_what_the_model_does(tiny, attention, precision, tolerance):
+def test_a_scorer_predicts_what_the_model_does(tiny, switches, precision, tolerance):
     torch.manual_seed(0)
-    config = DINConfig.of(attention=attention, max_history=3, hidden=[16, 8])
+    small = {"embedding_dim": 16, "max_history": 3, "hidden": [16, 8]}
+    config = DINConfig.of(**small | switches)
     model = DIN.for_catalog(config, tiny.catalog, item_embeddings(tiny, "v1"))
     fit(model, tiny, TrainConfig.of(epochs=1, batch_size=32))
     rows = tiny.valid
