@@ -99,7 +99,7 @@ def train(
                 "known": train_config.click_rate,
             },
             "item_embedding_sha256": embedding_hash(embedding),
-            "best_epoch": max(progress.records, key=lambda record: record["auc"])["epoch"],
+            "best_epoch": progress.best_epoch,
             "seconds": {"fusion": fused - started, "training": training},
             "cost": progress.cost(device),
             "device": device.type,

@@ -79,6 +79,11 @@ class Progress:
     since_best: int = 0
     seconds_before: float = 0.0  # of training, until it was stopped
 
+    @property
+    def best_epoch(self) -> float:
+        """When the best weights were reached, in epochs."""
+        return max(self.records, key=lambda record: record["auc"])["epoch"]
+
     def state(self, model: DIN) -> State:
         """All that the next steps depend on, right after a validation."""
         optimizer, weights = self.plateau.optimizer, model.state_dict()

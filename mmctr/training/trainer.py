@@ -98,6 +98,11 @@ def fit(
                 bar.set_postfix(loss=f"{mean_loss:.4f}", valid_auc=f"{score:.4f}")
                 on_validation(record)
                 if progress.since_best >= config.patience:
+                    bar.total = bar.n  # what was not needed is not missing
+                    bar.set_description(
+                        f"train, stopped early after {now:.1f} of {config.epochs} epochs, "
+                        f"best at {progress.best_epoch:.1f}"
+                    )
                     model.load_state_dict(progress.best_weights, strict=False)
                     return progress
                 if unfinished is not None:

@@ -61,6 +61,21 @@ def test_the_environment_hides_the_bar(easy, monkeypatch, capfd, hidden):
     assert ("train:" in capfd.readouterr().err) != hidden
 
 
+def test_a_bar_that_ends_early_is_full_and_says_so(easy, monkeypatch, capfd):
+    scores = iter([0.5, 0.6, 0.55, 0.54, 0.53])
+    monkeypatch.setattr(trainer, "auc", lambda *_: next(scores))
+    monkeypatch.setattr(trainer, "tqdm", functools.partial(tqdm, disable=False))
+    model, config = model_for(easy, epochs=8, validations=2, patience=3)
+    fit(model, easy, config)
+    last = capfd.readouterr().err.strip().splitlines()[-1].split("\r")[-1]
+    assert "stopped early after 2.5 of 8 epochs, best at 1.0: 100%" in last
+    monkeypatch.setattr(trainer, "auc", lambda *_: 0.5)
+    model, config = model_for(easy, epochs=1, validations=2, patience=3)
+    fit(model, easy, config)
+    last = capfd.readouterr().err.strip().splitlines()[-1]
+    assert "100%" in last and "early" not in last
+
+
 def test_the_best_weights_are_kept(easy, monkeypatch):
     scores = iter([0.6, 0.9, 0.7, 0.8])
     kept = []
