@@ -1,6 +1,6 @@
 """The command line does what the library does, and fails with one sentence."""
 
-import os
+import json
 import shlex
 import shutil
 import subprocess
@@ -216,53 +216,69 @@ def test_errors_are_one_sentence_and_status_1(monkeypatch, capsys, tiny_folder, 
     assert len(err.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        (
-            ["train", "--strategy", "v9"],
-            "choose one of v1, v2, v3, v4, v5, v6, ids or provided:COLUMN",
-        ),
-        (["train", "--data", "nowhere"], "nowhere is not a folder"),
-        (["train", "-p", "heads=many"], "Parameter 'heads' is 'many'"),
-        (["train", "-p", "preset=big"], "Preset 'big' is unknown: choose one of default"),
-        (
-            ["train", "--resume", "x", "--seed", "2"],
-            "leave out --strategy, --seed, --click-rate, --exclude and -p",
-        ),
-        (["search", "--strategy", "v9"], "Strategy 'v9' is unknown"),
-        (["search", "--data", "nowhere"], "nowhere is not a folder"),
-        (["backtest", "--data", "nowhere"], "nowhere is not a folder"),
-        (["report", "--strategies", "v1,v9"], "Strategy 'v9' is unknown"),
-        (["report", "--seeds", "1,-1"], "Parameter 'seed' is -1"),
-        (["report", "--data", "nowhere"], "nowhere is not a folder"),
-        (["predict", "nowhere"], "nowhere is not a finished run"),
-        (["predict", ".", "--split", "all"], "Found --split 'all', expected one of train, valid"),
-        (["predict", ".", "--data", "nowhere"], "nowhere is not a folder"),
-        (["verify", "nowhere"], "nowhere is not a finished run"),
-        (["rerun", "nowhere"], "nowhere is not a finished run"),
-        (["data", "check", "nowhere"], "nowhere is not a folder"),
-        (["features", "extract", "nowhere"], "nowhere is not a folder"),
-        (["features", "extract", ".", "--pooling", "sum"], "Found --pooling 'sum', expected one"),
-        (["features", "extract", ".", "--device", "tpu"], "Found --device 'tpu', expected one of"),
-        ([*IMPORT, "--split", "last"], "Parameter 'split' is 'last', expected one of 'last-two'"),
-        ([*IMPORT, "-p", "colour=red"], "Parameter 'colour' is unknown: choose one of"),
-    ],
-)
-def test_what_is_wrong_at_sight_is_told_before_heavy_imports(tmp_path, words, sentence):
-    code = (
-        "import sys, mmctr.cli\n"
-        f"sys.argv = ['mmctr', *{words}]\n"
-        "try:\n    mmctr.cli.main()\n"
-        "except SystemExit as end:\n    status = end.code\n"
-        "print(status, {'torch', 'plotly', 'pandas', 'numpy', 'sklearn'} & set(sys.modules))"
-    )
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert done.stdout == "1 set()\n"
-    assert done.stderr.startswith("mmctr: ")
-    assert sentence in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+WRONG = [
+    (
+        ["train", "--strategy", "v9"],
+        "choose one of v1, v2, v3, v4, v5, v6, ids or provided:COLUMN",
+    ),
+    (["train", "--data", "nowhere"], "nowhere is not a folder"),
+    (["train", "-p", "heads=many"], "Parameter 'heads' is 'many'"),
+    (["train", "-p", "preset=big"], "Preset 'big' is unknown: choose one of default"),
+    (
+        ["train", "--resume", "x", "--seed", "2"],
+        "leave out --strategy, --seed, --click-rate, --exclude and -p",
+    ),
+    (["search", "--strategy", "v9"], "Strategy 'v9' is unknown"),
+    (["search", "--data", "nowhere"], "nowhere is not a folder"),
+    (["backtest", "--data", "nowhere"], "nowhere is not a folder"),
+    (["report", "--strategies", "v1,v9"], "Strategy 'v9' is unknown"),
+    (["report", "--seeds", "1,-1"], "Parameter 'seed' is -1"),
+    (["report", "--data", "nowhere"], "nowhere is not a folder"),
+    (["predict", "nowhere"], "nowhere is not a finished run"),
+    (["predict", ".", "--split", "all"], "Found --split 'all', expected one of train, valid"),
+    (["predict", ".", "--data", "nowhere"], "nowhere is not a folder"),
+    (["verify", "nowhere"], "nowhere is not a finished run"),
+    (["rerun", "nowhere"], "nowhere is not a finished run"),
+    (["data", "check", "nowhere"], "nowhere is not a folder"),
+    (["features", "extract", "nowhere"], "nowhere is not a folder"),
+    (["features", "extract", ".", "--pooling", "sum"], "Found --pooling 'sum', expected one"),
+    (["features", "extract", ".", "--device", "tpu"], "Found --device 'tpu', expected one of"),
+    ([*IMPORT, "--split", "last"], "Parameter 'split' is 'last', expected one of 'last-two'"),
+    ([*IMPORT, "-p", "colour=red"], "Parameter 'colour' is unknown: choose one of"),
+]
+# A process for all of them: beginning one takes longer than a wrong word does.
+TOLD = """
+import contextlib, io, json, sys, mmctr.cli
+told, heavy = [], {"torch", "plotly", "pandas", "numpy", "sklearn"}
+for words in json.loads(sys.argv[1]):
+    sys.argv, before = ["mmctr", *words], heavy & set(sys.modules)
+    with contextlib.redirect_stderr(io.StringIO()) as error:
+        try:
+            status = mmctr.cli.main()
+        except SystemExit as end:
+            status = end.code
+    told.append((status, error.getvalue(), sorted(heavy & set(sys.modules) - before)))
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """Status, standard error and heavy imports of each command line of WRONG."""
+    command = [sys.executable, "-c", TOLD, json.dumps([words for words, _ in WRONG])]
+    folder = tmp_path_factory.mktemp("here")
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
+    assert done.stderr == ""
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("number", range(len(WRONG)), ids=lambda number: " ".join(WRONG[number][0]))
+def test_what_is_wrong_at_sight_is_told_before_heavy_imports(told, number):
+    status, error, heavy = told[number]
+    assert (status, heavy) == (1, [])
+    assert error.startswith("mmctr: ")
+    assert WRONG[number][1] in error
+    assert len(error.splitlines()) == 1
 
 
 def test_the_version_says_where_it_was_imported_from(monkeypatch, capsys):
@@ -290,18 +306,14 @@ def test_the_run_s_own_data_that_are_gone_are_named(monkeypatch, capsys, tiny_ru
 
 
 @pytest.mark.parametrize("command", ["train", "search", "backtest", "report"])
-def test_every_parameter_is_listed_where_p_is_explained(command):
-    done = subprocess.run(
-        [sys.executable, "-m", "mmctr", command, "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | {"COLUMNS": "400"},
-    )
+def test_every_parameter_is_listed_where_p_is_explained(monkeypatch, capsys, command):
+    monkeypatch.setenv("COLUMNS", "400")
+    status, out, _ = call(monkeypatch, capsys, command, "--help")
+    assert status == 0
     for name in (*DINConfig.model_fields, *TrainConfig.model_fields, *PRESETS, "preset"):
-        assert name in done.stdout, name
+        assert name in out, name
     for strategy in (*STRATEGIES, "ids", "provided:COLUMN"):
-        assert strategy in done.stdout
+        assert strategy in out
 
 
 def test_with_a_home_relative_folders_are_the_same_for_all_commands(

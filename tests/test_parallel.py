@@ -8,11 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch.distributed import TCPStore
 
+from mmctr import cli
 from mmctr.data.dataset import Dataset
 from mmctr.runs.run import Run
 from mmctr.runs.train import train
 from mmctr.training.config import configs
+from tests.forks import PROCESSES
 
 ROOT = Path(__file__).resolve().parents[1]
 # Without dropout, of which each process would draw its own.
@@ -27,6 +31,12 @@ PARAMETERS |= {
 }
 
 
+def train_words(data, **parameters):
+    """The words of `mmctr` that train."""
+    pairs = [f"-p{name}={json.dumps(value)}" for name, value in (PARAMETERS | parameters).items()]
+    return ["train", "--data", str(data), "--strategy", "v4", *pairs]
+
+
 def command(data, home, *, processes, **parameters):
     """Run `python -m mmctr train` on its own or by torchrun; the finished process.
 
@@ -36,7 +46,6 @@ def command(data, home, *, processes, **parameters):
     (home / "sitecustomize.py").write_text(
         "import atexit, os\nif os.environ.get('RANK') == '1': atexit.register(os.abort)\n"
     )
-    pairs = [f"-p{name}={json.dumps(value)}" for name, value in (PARAMETERS | parameters).items()]
     starter = [sys.executable, "-m"]
     if processes > 1:
         starter += ["torch.distributed.run", "--nproc-per-node", str(processes)]
@@ -46,26 +55,58 @@ def command(data, home, *, processes, **parameters):
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(home)]),
     }
-    words = [*starter, "mmctr", "train", "--data", str(data), "--strategy", "v4", *pairs]
+    words = [*starter, "mmctr", *train_words(data, **parameters)]
     return subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+
+
+def by_torchrun(data, home, parameters):
+    """Train as people do."""
+    done = command(data, home, processes=2, **parameters)
+    assert done.returncode == 0, done.stderr
+
+
+def forked(data, home, parameters):
+    """Train in two processes as torchrun starts them, but for what they import."""
+    words = train_words(data, **parameters)
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    both = [
+        PROCESSES.Process(target=be_rank, args=(rank, store.port, home, words)) for rank in range(2)
+    ]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert [one.exitcode for one in both] == [0, 0]
+
+
+def be_rank(rank, port, home, words):
+    """Be `mmctr` in one of two processes."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "MMCTR_HOME": str(home)}
+    torch.set_num_threads(1)
+    sys.argv = ["mmctr", *words]
+    cli.main()
 
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
-    "parameters",
+    ("start", "parameters"),
     [
-        {},
-        {"row_updates": True, "batch_norm": False},
+        (by_torchrun, {}),
+        (forked, {"row_updates": True, "batch_norm": False}),
         # What the rivals add, in one: a start of two processes takes seconds.
-        {
-            **{"attention": "mlp", "cross_attention": 1, "quadratic_layers": 1},
-            **{"click_weight": 0.4, "pairwise": 0.2, "batch_norm": False},
-        },
+        (
+            forked,
+            {
+                **{"attention": "mlp", "cross_attention": 1, "quadratic_layers": 1},
+                **{"click_weight": 0.4, "pairwise": 0.2, "batch_norm": False},
+            },
+        ),
     ],
 )
-def test_two_processes_equal_one(tiny_folder, tmp_path, parameters):
-    done = command(tiny_folder, tmp_path / "two", processes=2, **parameters)
-    assert done.returncode == 0, done.stderr
+def test_two_processes_equal_one(tiny_folder, tmp_path, start, parameters):
+    start(tiny_folder, tmp_path / "two", parameters)
     (folder,) = (tmp_path / "two" / "runs").iterdir()
     two = Run.load(folder)
     changed = configs(**PARAMETERS | parameters)

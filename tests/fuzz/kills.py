@@ -1,7 +1,6 @@
 """Trainings that are killed at a random moment, or run at once: none may lose or change a thing."""
 
 import contextlib
-import multiprocessing
 import os
 import shutil
 import signal
@@ -20,11 +19,10 @@ from mmctr.runs.run import Run
 from mmctr.runs.train import train
 from mmctr.runs.unfinished import UnfinishedRun
 from mmctr.training.config import configs
+from tests.forks import PROCESSES
 
 SMALL = {"epochs": 3, "hidden": (16,), "embedding_dim": 8, "heads": 2, "batch_size": 64}
 FILES = ("config.json", "model.safetensors", "predictions.parquet")
-PROCESSES = multiprocessing.get_context("forkserver")  # which has the libraries loaded
-PROCESSES.set_forkserver_preload(["tests.fuzz.kills"])
 
 
 def training(data: Path, runs: Path) -> None:
@@ -47,7 +45,7 @@ def base() -> tuple[Path, Run, float]:
     return data, Run.load(folder), seconds
 
 
-def started(data: Path, runs: Path) -> multiprocessing.Process:
+def started(data: Path, runs: Path) -> PROCESSES.Process:
     """A process that trains."""
     process = PROCESSES.Process(target=training, args=(data, runs))
     process.start()

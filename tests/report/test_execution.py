@@ -15,6 +15,7 @@ from mmctr.report import execution, pages, reports
 from mmctr.report.kernel import at_once
 from mmctr.report.make import make_report
 from mmctr.report.reports import Report, latest_report
+from tests.forks import PROCESSES
 from tests.report.conftest import write_notebooks
 
 
@@ -139,13 +140,14 @@ def test_a_changed_library_runs_everything(again, monkeypatch):
     assert len(again()[1]) == 7
 
 
-KILLED = """
-import sys
+# A shell's background job, and what it starts, would not hear Ctrl-C.
+HEARD = """
+import signal, sys
 from pathlib import Path
 from mmctr.report.make import make_report
+signal.signal(signal.SIGINT, signal.default_int_handler)
 data, notebooks, out = map(Path, sys.argv[1:])
-report = make_report(data, ["v1"], [1], out, notebooks=notebooks)
-print(*[page.error for page in report.failed], sep="")
+make_report(data, ["v1"], [1], out, notebooks=notebooks)
 """
 # Waits at its tenth step, after a validation, until the file "go" is there.
 TRAIN = f"""
@@ -181,9 +183,7 @@ def test_ctrl_c_ends_the_pages_that_are_made_and_begins_no_other(tiny_folder, tm
     waiting = dict.fromkeys(("01_explore", "02_embeddings", "03_train"), WAIT)
     notebooks = write_notebooks(tmp_path / "notebooks", **waiting)
     words = map(str, (tiny_folder, notebooks, tmp_path / "reports"))
-    # A shell's background job, and what it starts, would not hear it.
-    heard = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)"
-    command = [sys.executable, "-c", heard + KILLED, *words]
+    command = [sys.executable, "-c", HEARD, *words]
     environment = dict(os.environ, MMCTR_HOME=str(tmp_path))
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
         try:
@@ -205,33 +205,39 @@ def test_ctrl_c_ends_the_pages_that_are_made_and_begins_no_other(tiny_folder, tm
     assert report.index.exists()
 
 
+def make_here(data, notebooks, out, pipe):
+    """Make a report whose home is the folder above; send what failed."""
+    os.environ["MMCTR_HOME"] = str(out.parent)
+    report = make_report(data, ["v1"], [1], out, notebooks=notebooks)
+    pipe.send([page.error for page in report.failed])
+
+
 def test_a_report_killed_in_training_goes_on_there(tiny_folder, tmp_path):
     """With kill -9, to it and to its kernel."""
     first = "open(__import__('os').environ['MMCTR_HOME'] + '/first', 'a').write('x')"
     notebooks = write_notebooks(tmp_path / "notebooks", **{"01_explore": first, "03_train": TRAIN})
-    command = [sys.executable, "-c", KILLED, tiny_folder, notebooks, tmp_path / "reports"]
-    options = {
-        "env": dict(os.environ, MMCTR_HOME=str(tmp_path)),
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.PIPE,
-        "text": True,
-    }
-    command = [str(word) for word in command]
-    with subprocess.Popen(command, **options) as process:
-        try:
-            while not (tmp_path / "waiting").exists() and process.poll() is None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(0.05)
-        finally:
-            process.kill()
-        kernel = int((tmp_path / "waiting").read_text())
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(kernel, signal.SIGKILL)
+    ours, theirs = PROCESSES.Pipe()
+    arguments = tiny_folder, notebooks, tmp_path / "reports", theirs
+    process = PROCESSES.Process(target=make_here, args=arguments)
+    process.start()
+    try:
+        while not (tmp_path / "waiting").exists() and process.is_alive():
+            process.join(0.05)
+    finally:
+        process.kill()
+        process.join()
+    kernel = int((tmp_path / "waiting").read_text())
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(kernel, signal.SIGKILL)
     (left,) = (tmp_path / "runs").iterdir()
     assert left.name.endswith("-unfinished")
     (tmp_path / "go").touch()
-    done = subprocess.run(command, **options)
-    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+    process = PROCESSES.Process(target=make_here, args=arguments)
+    process.start()
+    theirs.close()
+    assert ours.recv() == []
+    process.join()
+    assert process.exitcode == 0
     assert (tmp_path / "first").read_text() == "x", "a finished notebook is not run again"
     (run,) = (tmp_path / "runs").iterdir()  # the one left was gone on with
     folder = latest_report(tmp_path / "reports")

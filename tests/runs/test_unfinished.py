@@ -1,9 +1,10 @@
 """A training that is killed at any step and resumed is bit for bit the one that was left alone."""
 
+import contextlib
 import dataclasses
+import io
 import os
 import signal
-import subprocess
 import sys
 
 import pytest
@@ -19,6 +20,7 @@ from mmctr.runs.unfinished import CHECKPOINT, UnfinishedRun
 from mmctr.training import trainer
 from mmctr.training.batches import Batches
 from mmctr.training.config import configs
+from tests.forks import PROCESSES
 from tests.runs.conftest import with_other_ids
 
 # Dropout, batch normalisation and the cut of the learning rate within the run are all in it.
@@ -33,33 +35,25 @@ PARAMETERS = {
     "validations": 3,
     "learning_rate": 0.03,
 }
-# The steps of a process, validations included, are counted by `update`; one of them is its last.
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import torch
-from mmctr.data.dataset import Dataset
-from mmctr.runs.train import resume, train
-from mmctr.training import trainer
-from mmctr.training.config import configs
-torch.set_num_threads(1)
-data, runs, last = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-parameters = eval(sys.argv[4])
-real, steps = trainer.update, 0
-def update(*arguments):
-    global steps
-    steps += 1
-    if steps == last:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*arguments)
-trainer.update = update
-dataset = Dataset.load(data)
-found = list(runs.glob("*-unfinished")) if runs.exists() else []
-if found:
-    resume(found[0], dataset)
-else:
-    train(dataset, "v1", *configs(**parameters), runs)
-"""
+
+
+def train_until_killed(data, runs, last, parameters):
+    """Train, or go on with what is left; this process's step of number `last` is its end."""
+    torch.set_num_threads(1)
+    real, steps = trainer.update, iter(range(1, 1_000_000))
+
+    def update(*arguments):
+        if next(steps) == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments)
+
+    trainer.update = update
+    dataset = Dataset.load(data)
+    found = list(runs.glob("*-unfinished")) if runs.exists() else []
+    if found:
+        resume(found[0], dataset)
+    else:
+        train(dataset, "v1", *configs(**parameters), runs)
 
 
 def stop_at(monkeypatch, step, error):
@@ -91,12 +85,15 @@ def test_a_killed_run_ends_as_if_left_alone(one_thread, tiny, tiny_folder, tmp_p
     runs = tmp_path / "killed"
     # Before the first validation, after it, in the next epoch; then never.
     for last in (2, 9, 22, 10**6):
-        words = [sys.executable, "-c", KILLED, tiny_folder, runs, last, parameters]
-        done = subprocess.run([str(word) for word in words], capture_output=True, text=True)
+        one = PROCESSES.Process(
+            target=train_until_killed, args=(tiny_folder, runs, last, parameters)
+        )
+        one.start()
+        one.join()
         if last == 10**6:
-            assert done.returncode == 0, done.stderr
+            assert one.exitcode == 0
             continue
-        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert one.exitcode == -signal.SIGKILL
         (left,) = runs.iterdir()
         with pytest.raises(RunError, match="is not a finished run"):
             Run.load(left)
@@ -252,26 +249,28 @@ def test_seconds_add_up(monkeypatch, tiny, tmp_path):
     assert run.summary["cost"]["seconds"]["forward"] > 1000
 
 
-# Trains with the library as it is, but waits at its tenth step until its input ends.
-WAITING = """
-import sys
-import torch
-from mmctr import cli
-from mmctr.training import trainer
-torch.set_num_threads(1)
-sys.argv = ["mmctr", *sys.argv[1:]]
-real, steps = trainer.update, 0
-def update(*arguments):
-    global steps
-    steps += 1
-    if steps == 10:
-        print("waiting", flush=True)
-        sys.stdin.read()
-    return real(*arguments)
-trainer.update = update
-cli.main()
-"""
 SMALL = [word for name in ("epochs=1", "hidden=[8]", "batch_size=128") for word in ("-p", name)]
+
+
+def wait_within(words, home, pipe):
+    """`mmctr` as it is, but its tenth step waits for an answer; what it says is sent at the end."""
+    torch.set_num_threads(1)
+    os.environ["MMCTR_HOME"] = str(home)
+    sys.argv = ["mmctr", *map(str, words)]
+    real, steps = trainer.update, iter(range(1, 1_000_000))
+
+    def update(*arguments):
+        if next(steps) == 10:
+            pipe.send("waiting")
+            pipe.recv()
+        return real(*arguments)
+
+    trainer.update = update
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        try:
+            cli.main()
+        finally:
+            pipe.send(said.getvalue())
 
 
 @pytest.fixture
@@ -280,37 +279,34 @@ def process(tmp_path):
     begun = []
 
     def start(*words):
-        command = [sys.executable, "-c", WAITING, *words]
-        environment = dict(os.environ, MMCTR_HOME=str(tmp_path), OMP_NUM_THREADS="1")
-        one = subprocess.Popen(
-            [str(word) for word in command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        begun.append(one)
-        return one
+        ours, theirs = PROCESSES.Pipe()
+        begun.append(PROCESSES.Process(target=wait_within, args=(words, tmp_path, theirs)))
+        begun[-1].start()
+        theirs.close()
+        return begun[-1], ours
 
     yield start
     for one in begun:
         one.kill()
-        one.communicate()
+        one.join()
 
 
 def test_trainings_of_one_moment_have_folders_of_their_own(process, tiny_folder, tiny, tmp_path):
     words = ("train", "--data", tiny_folder, "--strategy", "v1", *SMALL)
     both = [process(*words) for _ in range(2)]
-    for one in both:
-        assert one.stdout.readline() == "waiting\n", one.stderr.read()
+    for _, pipe in both:
+        assert pipe.recv() == "waiting"
     left = list((tmp_path / "runs").iterdir())
     assert len(left) == 2
     for folder in left:
         with pytest.raises(MMCTRError, match=f"{folder} is being trained by another process: wait"):
             resume(folder, tiny)
-    finished = {one.communicate()[0].splitlines()[-1] for one in both}
-    assert [one.returncode for one in both] == [0, 0]
+    for _, pipe in both:
+        pipe.send("go on")
+    finished = {pipe.recv().splitlines()[-1] for _, pipe in both}
+    for one, _ in both:
+        one.join()
+    assert [one.exitcode for one, _ in both] == [0, 0]
     assert finished == {str(path) for path in (tmp_path / "runs").iterdir()}
     require_equal(*map(Run.load, finished))
 
@@ -318,10 +314,10 @@ def test_trainings_of_one_moment_have_folders_of_their_own(process, tiny_folder,
 def test_the_same_training_goes_on_with_what_was_killed(
     process, one_thread, tiny_folder, tiny, tmp_path
 ):
-    killed = process("train", "--data", tiny_folder, "--strategy", "v1", *SMALL)
-    assert killed.stdout.readline() == "waiting\n", killed.stderr.read()
+    killed, pipe = process("train", "--data", tiny_folder, "--strategy", "v1", *SMALL)
+    assert pipe.recv() == "waiting"
     killed.kill()
-    killed.communicate()
+    killed.join()
     (left,) = (tmp_path / "runs").iterdir()
     assert UnfinishedRun.load(left).is_free(), "a lock does not outlive its process"
     assert UnfinishedRun.load(left).saved()[1]["step"] > 0
