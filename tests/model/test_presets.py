@@ -34,8 +34,8 @@ def small(preset, **more):
     return SMALL | narrow | more
 
 
-# Those that end in -small differ in widths alone.
-@pytest.fixture(scope="module", params=[name for name in PRESETS if not name.endswith("-small")])
+# Those with a hyphen differ from another in widths or a mask alone.
+@pytest.fixture(scope="module", params=[name for name in PRESETS if "-" not in name])
 def preset(request):
     return request.param
 
