@@ -17,7 +17,7 @@ from tests.runs.test_unfinished import require_equal, stop_at
 
 # What makes a preset quick to train; what it is made of stays.
 SMALL = {
-    "epochs": 2,
+    "epochs": 1,
     "batch_size": 200,
     "embedding_dim": 16,
     "content_dim": 16,

@@ -118,7 +118,7 @@ def gradients(found, weigh, *inputs):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(
     lengths=st.lists(st.integers(0, LONGEST), min_size=1, max_size=6),
     heads=st.integers(1, 2),
