@@ -203,6 +203,9 @@ def report_command(
     ablation: Annotated[
         bool, typer.Option("--ablation", help="Also change each part of the model at a time.")
     ] = False,
+    challenge: Annotated[
+        bool, typer.Option("--challenge", help="Also train the challenge's systems, side by side.")
+    ] = False,
     exclude: Exclude = None,
     parameter: Parameters = None,
 ) -> None:
@@ -223,7 +226,10 @@ def report_command(
     data, out = _existing_data(data), place(out) if out else home() / "reports"
     from mmctr.report.make import make_report, write_single_file
 
-    made, chosen = _made(data), {"parameters": parameters, "ablation": ablation}
+    made = _made(data)
+    chosen = {"parameters": parameters, "ablation": ablation, "challenge": challenge}
+    if challenge:
+        print(_estimate(made, parameters, len(seed_numbers)), file=sys.stderr)
     report = make_report(made, names, seed_numbers, out, exclude=exclude, **chosen)
     if single_file:
         print(write_single_file(report))
@@ -265,6 +271,17 @@ def _made(folder: Path) -> Path:
 
         find_data(DEMO, say=lambda text: print(text, file=sys.stderr))
     return folder
+
+
+def _estimate(data: Path, parameters: dict[str, Any], seeds: int) -> str:
+    """How long the challenge's systems take to train, in a sentence."""
+    from mmctr.data.dataset import Dataset
+    from mmctr.evaluation import challenge
+
+    dataset = Dataset.load(data)
+    shared = {name: parameters.get(name) for name in ("epochs", "max_history")}
+    table = challenge.estimate(dataset, challenge.default_strategy(dataset), **shared)
+    return challenge.estimate_in_words(table, seeds)
 
 
 def _require_changes_of_training(

@@ -16,7 +16,8 @@ class DINConfig(Config):
     embedding_dim: width of each field. content: the frozen item embedding projected to a field,
     "frozen" as it is, or "finetuned". content_dim: width of that field, None for embedding_dim.
     attention: "dot", the "mlp" of the original DIN, QIN's "relu", or momo's "transformer" (of
-    attention_layers, the first of attention_hidden wide within, and last_outputs of it are read).
+    attention_layers, the first of attention_hidden wide within, of which last_outputs are read;
+    inverted_mask: as in momo's public code, where it hides the clicks and shows the padding).
     cross_attention: MMCTRers' layers beside the attention. recency: each head of dot attention
     learns how much less older clicks count.
     similarity: whether a field counts how like the target is to its history under the item
@@ -41,6 +42,7 @@ class DINConfig(Config):
     attention_dropout: float = Field(0.1, ge=0, lt=1)
     attention_layers: int = Field(2, ge=1, le=16)
     last_outputs: int = Field(16, ge=1, le=1000)
+    inverted_mask: bool = False
     cross_attention: int = Field(0, ge=0, le=16)
     recency: bool = True
     similarity: bool = False

@@ -5,7 +5,12 @@ from torch import Tensor, nn
 
 from mmctr.model.attention import Histories, MLPTargetAttention, MultiHeadTargetAttention
 from mmctr.model.config import DINConfig
-from mmctr.model.rivals import CrossAttention, ReLUTargetAttention, TransformerInterest
+from mmctr.model.rivals import (
+    CrossAttention,
+    InvertedTransformerInterest,
+    ReLUTargetAttention,
+    TransformerInterest,
+)
 
 Widths = dict[str, int]  # of fields, by name
 CROSS_HEADS = 4  # of cross-attention layers, as published
@@ -31,14 +36,17 @@ def interest(config: DINConfig, widths: Widths) -> tuple[nn.Module, Widths]:
         attention = ReLUTargetAttention(width, heads)
         fields = {f"interest: {name}": own for name, own in widths.items()}
     else:
-        attention = TransformerInterest(
-            width,
-            layers=config.attention_layers,
-            heads=heads,
-            feed_forward=config.attention_hidden[0],
-            dropout=dropout,
-            last=config.last_outputs,
-        )
+        sizes = {
+            "layers": config.attention_layers,
+            "heads": heads,
+            "feed_forward": config.attention_hidden[0],
+            "dropout": dropout,
+            "last": config.last_outputs,
+        }
+        if config.inverted_mask:
+            attention = InvertedTransformerInterest(width, config.max_history, **sizes)
+        else:
+            attention = TransformerInterest(width, **sizes)
         slots = [f"interest of click {age}" for age in range(config.last_outputs, 0, -1)]
         fields = dict.fromkeys([*slots, "interest, maximum"], 2 * width)
     if not config.cross_attention:

@@ -5,9 +5,10 @@ PLAIN = {"identity_dropout": 0.0, "averaging": 0.0, "fresh_negatives": False}
 NO_PRODUCTS = {"senet": False, "bilinear": "off", "cross_layers": 0}
 # Parameters that differ from the default: "paper" has all modules of arXiv 2504.18961 and none of
 # ours, "din" is the challenge's official baseline, "momo" (arXiv 2505.03543) its winner, "qin"
-# (arXiv 2504.17699) its second, "mmctrers" the team of that name; the last three have the sizes and
-# the training of their public code, "-small" a quarter of the widths, for machines without a GPU:
-# momo's cross network alone has 250 million weights.
+# (arXiv 2504.17699) its second, "mmctrers" the team of that name, "vq" a later entry that reads
+# codes (of strategy v6) instead of a dense vector. The last four have the sizes and the training of
+# their public code, "-small" a quarter of the widths, for machines without a GPU: momo's cross
+# network alone has 250 million weights.
 PRESETS: dict[str, dict[str, object]] = {
     "default": {},
     "paper": {
@@ -88,6 +89,20 @@ PRESETS: dict[str, dict[str, object]] = {
         "pairwise": 0.2,
         **PLAIN,
     },
+    "vq": {
+        "embedding_dim": 64,
+        "attention": "mlp",
+        "heads": 1,
+        "attention_hidden": (512, 256),
+        "attention_dropout": 0.4,
+        **NO_PRODUCTS,
+        "hidden": (1024, 512, 256),
+        "dropout": 0.3,
+        "learning_rate": 1e-5,
+        "batch_size": 384,
+        "embedding_l2": 1e-7,
+        **PLAIN,
+    },
 }
 
 
@@ -98,7 +113,8 @@ def _quarter(name: str, value: object) -> object:
     return tuple(width // 4 for width in value) if isinstance(value, tuple) else value
 
 
+PRESETS["momo-inverted"] = PRESETS["momo"] | {"inverted_mask": True}  # as its code has it
 PRESETS |= {
     f"{system}-small": {name: _quarter(name, value) for name, value in PRESETS[system].items()}
-    for system in ("momo", "qin", "mmctrers")
+    for system in ("momo", "momo-inverted", "qin", "mmctrers")
 }

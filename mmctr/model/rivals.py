@@ -5,6 +5,8 @@ stay ragged: where clicks meet each other, rows with equally many clicks stand s
 dense block, so that there is no padding and no mask.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -81,6 +83,38 @@ class TransformerInterest(nn.Module):
             last.append(F.pad(block[:, -self.last :], (0, 0, missing, 0)).flatten(1))
             highest.append(block.amax(dim=1))
         return torch.cat([torch.cat(last), self.pooled(torch.cat(highest))], dim=1)
+
+
+class InvertedTransformerInterest(TransformerInterest):
+    """momo's interest with the mask of its public code, which hides clicks and shows the padding.
+
+    Of a history padded to `longest` clicks, how many of the last places it fills is then all that
+    counts, but of a full one also its latest click, which that code shows lest nothing be left.
+    The padding of a row is all alike, so one token stands for it; its dropout, too, is one.
+    """
+
+    def __init__(self, width: int, longest: int, **sizes: Any) -> None:
+        super().__init__(width, **sizes)
+        self.longest = longest
+
+    def forward(self, targets: Tensor, table: Tensor, histories: Histories) -> Tensor:
+        """Interest vectors [n, (last + 1) * 2 width]; arguments as for multi-head attention."""
+        histories = histories.for_rows(len(targets))
+        lengths = histories.offsets.diff()
+        full = lengths >= self.longest
+        latest = F.pad(histories.items, (0, 1))[histories.offsets[1:] - 1]
+        clicked = gather(F.pad(table, (0, 0, 0, 1)), torch.where(full, latest, len(table)))
+        tokens = torch.cat([clicked, targets], dim=1)
+        for layer in self.layers:
+            tokens = layer(tokens, [(len(tokens), 1)])
+        ages = torch.arange(self.last, 0, -1, device=tokens.device)
+        shown = torch.where(full[:, None], ages == 1, ages > lengths[:, None])
+        last = (tokens[:, None] * shown[:, :, None]).flatten(1)
+        return torch.cat([last, self.pooled(tokens)], dim=1)
+
+    def of_one_history(self, targets: Tensor, clicks: Tensor) -> Tensor:
+        """Interest vectors of n targets that share these clicks, the latest last."""
+        return self.forward(targets, clicks, Histories.one(clicks))
 
 
 class EncoderLayer(nn.Module):

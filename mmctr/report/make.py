@@ -50,12 +50,14 @@ def make_report(
     notebooks: Path = execution.NOTEBOOKS,
     parameters: dict[str, Any] | None = None,
     ablation: bool = False,
+    challenge: bool = False,
     exclude: str | None = None,
 ) -> Report:
     """Run all notebooks on a dataset and write their pages and the index below `out`.
 
     parameters: of 03_train, for every strategy and seed. ablation: 06_ablation too, which trains
-    about twenty models for each seed. exclude: kinds of errors.parquet that 03_train leaves out, by
+    about thirty models for each seed. challenge: 08_challenge too, which trains the challenge's
+    systems, large ones among them. exclude: kinds of errors.parquet that 03_train leaves out, by
     comma. Notebooks that ran before on the same inputs are not run
     again. A notebook that fails leaves the others' pages as they are; the index names the cell and
     the reason. Raises DataError, ConfigError before anything runs if data, a strategy, a seed or a
@@ -73,11 +75,13 @@ def make_report(
     assign_colors(available_strategies(dataset.catalog))
     chosen = _as_injected(parameters, notebooks) | ({"exclude": exclude} if exclude else {})
     pages = _plan(dataset, strategies, seeds, chosen)
+    chosen = {"data": str(dataset.folder), "seeds": ",".join(map(str, seeds))}
+    chosen |= {name: parameters.get(name) for name in ("epochs", "max_history")}
     if ablation:
-        chosen = {"data": str(dataset.folder), "seeds": ",".join(map(str, seeds))}
-        chosen |= {name: parameters.get(name) for name in ("epochs", "max_history")}
-        pages.append(Page("06_ablation", "06_ablation", chosen))
+        pages.append(Page("06_ablation", "06_ablation", dict(chosen)))
     pages += _studies(dataset)
+    if challenge:
+        pages.append(Page("08_challenge", "08_challenge", dict(chosen)))
     pages.append(Page("09_new_items", "09_new_items", {"data": str(dataset.folder)}))
     facts = describe(dataset) | {"errors_sha256": errors_hash(dataset.folder)}
     planned = Report(out, facts, strategies, seeds, pages, provenance=provenance())

@@ -20,6 +20,7 @@ QUESTIONS = {
     "05_compare": "Which strategy is best, by how much, could it be chance, what does it cost?",
     "06_ablation": "What is each part of the model worth?",
     "07_search": "Which parameters are best, and which of them matter?",
+    "08_challenge": "How good are the challenge's systems on these data, and what do they cost?",
     "09_new_items": "How well are items ranked that nobody has clicked yet?",
     "10_backtest": "What does a warm start cost and save, and how quickly does a model grow old?",
 }

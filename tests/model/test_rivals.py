@@ -12,6 +12,7 @@ from mmctr.model import rivals
 from mmctr.model.attention import Histories
 from mmctr.model.rivals import (
     CrossAttention,
+    InvertedTransformerInterest,
     QuadraticNetwork,
     ReLUTargetAttention,
     TransformerInterest,
@@ -22,10 +23,12 @@ from tests.model.ragged import N_ITEMS, random_histories
 WIDTH = 6
 
 
+LONGEST = 5
+
+
 def padded(table, histories):
-    """Clicked vectors [n, longest, width], padded on the left, and where clicks are, bool."""
-    lengths = histories.offsets.diff()
-    longest = max(1, int(lengths.max()))
+    """Clicked vectors [n, LONGEST, width], padded on the left, and where clicks are, bool."""
+    lengths, longest = histories.offsets.diff(), LONGEST
     inside = torch.arange(longest) >= longest - lengths[:, None]
     positions = torch.zeros(inside.shape, dtype=torch.int64)
     positions[inside] = histories.items
@@ -35,7 +38,7 @@ def padded(table, histories):
 def transformer(layer, targets, table, histories):
     """momo's interest by PyTorch's own encoder, clicks padded and the padding masked."""
     clicked, inside = padded(table, histories)
-    inside = inside.clone()
+    inside = ~inside if isinstance(layer, InvertedTransformerInterest) else inside.clone()
     inside[~inside.any(dim=1), -1] = True  # as published: of nothing the last place is read
     tokens = torch.cat([clicked, targets[:, None].expand_as(clicked)], dim=2)
     for own in layer.layers:
@@ -88,11 +91,11 @@ def cross_attention(layer, targets, table, histories):
     return targets
 
 
+SIZES = {"layers": 2, "feed_forward": 5, "dropout": 0.0, "last": 3}
 LAYERS = {
-    "transformer": (
-        lambda heads: TransformerInterest(
-            WIDTH, layers=2, heads=heads, feed_forward=5, dropout=0.0, last=3
-        ),
+    "transformer": (lambda heads: TransformerInterest(WIDTH, heads=heads, **SIZES), transformer),
+    "inverted": (
+        lambda heads: InvertedTransformerInterest(WIDTH, LONGEST, heads=heads, **SIZES),
         transformer,
     ),
     "relu": (lambda heads: ReLUTargetAttention(WIDTH, heads), relu_attention),
@@ -115,9 +118,9 @@ def gradients(found, weigh, *inputs):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(
-    lengths=st.lists(st.integers(0, 5), min_size=1, max_size=6),
+    lengths=st.lists(st.integers(0, LONGEST), min_size=1, max_size=6),
     heads=st.integers(1, 2),
     seed=st.integers(0, 1000),
 )

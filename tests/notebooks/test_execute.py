@@ -20,6 +20,7 @@ from mmctr.runs.run import Run
 from mmctr.runs.train import train
 from mmctr.training.config import configs
 from mmctr.training.metrics import auc
+from mmctr.training.prediction import predict
 from tests.data.folders import FILES, load_with_fields, write_folder
 from tests.runs.test_unfinished import require_equal, stop_at
 
@@ -65,9 +66,9 @@ def of_report(report, page):
 
 
 def test_all_five_run_in_a_report(tiny_report):
-    # 06_ablation is asked for singly; 07_search needs a study, 10_backtest a backtest
-    # (tests/evaluation/).
-    alone = {"06_ablation", "07_search", "10_backtest"}
+    # 06_ablation and 08_challenge are asked for singly; 07_search needs a study, 10_backtest a
+    # backtest (tests/evaluation/).
+    alone = {"06_ablation", "07_search", "08_challenge", "10_backtest"}
     assert {page.notebook for page in tiny_report.pages} | alone == {
         path.stem for path in FOLDER.glob("*.ipynb")
     }
@@ -236,6 +237,24 @@ def test_ablation_trains_what_is_named_and_takes_finished_runs_as_they_are(workp
     assert {run.config["model"]["max_history"] for run in trained} == {7}
     aucs = {run.strategy: run.summary["metrics"]["auc"] for run in trained}
     assert again["changes"]["strategy ids"] == pytest.approx(aucs["ids"] - again["default"])
+
+
+def test_the_challenge_trains_systems_on_the_same_rows(workplace, tiny_folder, tiny):
+    chosen = {"data": str(tiny_folder), "seeds": "1", "epochs": 1, "max_history": 5}
+    notebook, values = execute("08_challenge", workplace, **chosen, names="paper")
+    assert values["split"] == "test"
+    runs = [Run.load(folder) for folder in (workplace / "runs" / "challenge").iterdir()]
+    assert {run.config["model"]["max_history"] for run in runs} == {5}
+    expected = {
+        "paper" if run.config["model"]["cross_layers"] == 2 else "default": auc(
+            tiny.split("test").label, predict(run.model(), tiny.split("test"))
+        )
+        for run in runs
+    }
+    assert values["auc"] == pytest.approx(expected, abs=1e-5)
+    assert figures(notebook) == 1
+    assert "Training takes up to" in said(notebook)
+    assert "0.9766" in said(notebook), "what was published"
 
 
 def test_compare_trains_quick_runs_if_there_is_no_report(workplace, tiny_folder):

@@ -42,6 +42,17 @@ TESTED = pd.DataFrame(
     | {"auc": [0.7, 0.8, 0.71, 0.79, 0.5, 0.6], "low": 0.4, "high": 0.9}
 )
 EXAMPLES = {
+    "quality_against_cost": lambda: figures.challenge.quality_against_cost(
+        pd.DataFrame(
+            {
+                "system": ["default", "momo", "din"],
+                "AUC": [0.8, 0.9, 0.7],
+                "seconds to its best": [10.0, 90.0, 30.0],
+                "parameters": [100, 400, 100],
+                "p_holm": [np.nan, 0.01, 0.5],
+            }
+        )
+    ),
     "history_lengths": lambda: figures.data.history_lengths({"train": np.array([0, 1, 1, 3])}),
     "popularity": lambda: figures.data.popularity(np.array([5, 0, 9, 1])),
     "bars": lambda: figures.data.bars(
@@ -238,6 +249,14 @@ def test_values_survive():
     run = EXAMPLES["strategies"]()
     assert [trace.y[0] for trace in run.data] == [0.6, 0.7]
     assert run.layout.annotations[0].text == "popularity<br>0.5500"
+
+
+def test_quality_against_cost_joins_what_no_other_beats():
+    line, marks = EXAMPLES["quality_against_cost"]().data
+    assert (list(line.x), list(line.y)) == ([10, 90], [0.8, 0.9])
+    assert list(marks.text) == ["default", "momo", "din"]
+    assert list(marks.marker.symbol) == ["circle", "circle", "circle-open"]
+    assert marks.marker.size[1] == max(marks.marker.size) > marks.marker.size[0]
 
 
 def test_a_search_shows_every_trial_by_what_became_of_it():

@@ -123,6 +123,20 @@ def test_the_command_writes_the_single_file_if_asked(made, tiny_folder, monkeypa
         single.unlink(missing_ok=True)
 
 
+def test_the_challenge_is_asked_for_and_says_first_how_long_it_takes(
+    made, tiny_folder, monkeypatch
+):
+    report, _ = made
+    given = {}
+    monkeypatch.setattr(
+        reports, "make_report", lambda *_, **options: given.update(options) or report
+    )
+    monkeypatch.setattr("mmctr.cli._estimate", lambda data, parameters, seeds: f"{seeds} runs each")
+    result = CliRunner().invoke(app, ["report", "--data", str(tiny_folder), "--challenge"])
+    assert given["challenge"] and not given["ablation"]
+    assert result.stderr.startswith("2 runs each")
+
+
 def test_what_is_excluded_reaches_03_and_other_decisions_make_pages_anew(
     again, tiny_folder, tmp_path
 ):

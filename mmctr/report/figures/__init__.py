@@ -3,6 +3,7 @@
 from mmctr.report.figures import (
     attention,
     backtest,
+    challenge,
     comparison,
     data,
     embeddings,
@@ -15,6 +16,7 @@ from mmctr.report.figures import (
 __all__ = [
     "attention",
     "backtest",
+    "challenge",
     "comparison",
     "data",
     "embeddings",

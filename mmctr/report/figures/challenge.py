@@ -1,0 +1,47 @@
+"""Figures of the challenge's systems."""
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from mmctr.report.figures.style import DOTTED, MAIN, SECOND, as_text, new_figure
+
+LARGEST, SMALLEST = 42, 10  # marks, in pixels
+
+
+def quality_against_cost(table: pd.DataFrame) -> go.Figure:
+    """AUC of each system by the seconds to its best; the area of a mark grows with the parameters.
+
+    The dotted line joins the systems that no other beats in both. Columns: system (the first is
+    what the others are compared with), AUC, seconds to its best, parameters, p_holm.
+    """
+    figure = new_figure("Seconds of training to its best (log scale)", "AUC")
+    best = table.sort_values("seconds to its best")
+    best = best[best["AUC"] == best["AUC"].cummax()]
+    figure.add_scatter(
+        x=best["seconds to its best"],
+        y=best["AUC"],
+        mode="lines",
+        line=DOTTED | {"shape": "hv"},
+        hoverinfo="skip",
+    )
+    share = np.sqrt(table["parameters"] / table["parameters"].max())
+    clear = table["p_holm"].fillna(0) < 0.05
+    figure.add_scatter(
+        x=table["seconds to its best"],
+        y=table["AUC"],
+        mode="markers+text",
+        text=table["system"].map(as_text),
+        textposition="top center",
+        marker={
+            "size": SMALLEST + (LARGEST - SMALLEST) * share,
+            "color": [MAIN, *[SECOND] * (len(table) - 1)],
+            "symbol": clear.map({True: "circle", False: "circle-open"}),
+            "opacity": 0.8,
+        },
+        customdata=table["parameters"],
+        hovertemplate="%{text}: AUC %{y:.4f} after %{x:,.0f} s, %{customdata:,} parameters"
+        "<extra></extra>",
+    )
+    figure.update_xaxes(type="log").update_yaxes(tickformat=".3f")
+    return figure.update_layout(showlegend=False, margin_t=40)
