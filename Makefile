@@ -14,9 +14,11 @@ FUXICTR := fuxictr==2.3.10
 report: setup  ## data -> all notebooks -> reports/index.html
 	$(BIN)/mmctr report --data $(DATA) --strategies $(STRATEGIES) --seeds $(SEEDS)
 
-# A process for each core, hence one thread for each; where a test has two, they wait asleep.
+# A process for each core, hence one thread for each; where a test has two, they wait asleep. What is
+# compiled is kept, for many processes are started.
 test: setup lint
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest \
+		--numprocesses auto --maxprocesses 4 --dist worksteal
 
 soak: setup  ## many spoilt inputs, CASES=2000 of each kind, and killed trainings
 	$(BIN)/python -m tests.fuzz.soak $(CASES) $(FIRST)

@@ -1,25 +1,23 @@
-"""Fixtures that several test modules share."""
+"""Fixtures that several test modules share.
+
+They import what they need: of several processes the first runs no test, but reads this file before
+it starts the others.
+"""
 
 import os
 import shutil
 
-import numpy as np
-import pandas as pd
 import pytest
-import torch
 from filelock import FileLock
 from hypothesis import settings
 
-from mmctr.data.dataset import Dataset
-from mmctr.data.demo import write_demo
-from mmctr.report.make import make_report
-from mmctr.runs.train import train
-from mmctr.training.config import configs
+from tests.forks import ForkedKernel
 
 # A deadline would make slow machines fail: speed is measured in benchmarks, not in tests.
 settings.register_profile("mmctr", deadline=None, max_examples=60)
 settings.load_profile("mmctr")
 SLOW = ("tests/browser/", "tests/notebooks/", "tests/report/", "tests/test_parallel.py")
+SLOW += ("tests/training/test_prediction.py",)  # which compiles
 ATTACKS = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>')
 
 
@@ -31,6 +29,8 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture
 def one_thread():
     """Sums of floats depend on the number of threads; the processes that tests start have one."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -40,18 +40,27 @@ def one_thread():
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory):
     """A small demo dataset on disk; do not write into it."""
+    from mmctr.data.demo import write_demo
+
     return write_demo(tmp_path_factory.mktemp("data") / "tiny", seed=1, items=300, users=240)
 
 
 @pytest.fixture(scope="session")
 def tiny(tiny_folder):
     """The small demo dataset, loaded."""
+    from mmctr.data.dataset import Dataset
+
     return Dataset.load(tiny_folder)
 
 
 @pytest.fixture(scope="session")
 def named(tmp_path_factory, tiny_folder):
     """The small demo dataset with ids and tags as an import names them, some of them an attack."""
+    import numpy as np
+    import pandas as pd
+
+    from mmctr.data.dataset import Dataset
+
     folder = shutil.copytree(tiny_folder, tmp_path_factory.mktemp("data") / "named")
     data = Dataset.load(tiny_folder)
     users = np.unique(np.concatenate([rows.user for rows in data.splits.values()]))
@@ -69,6 +78,9 @@ def named(tmp_path_factory, tiny_folder):
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory, tiny):
     """A small model trained on the small dataset for one epoch with strategy v4."""
+    from mmctr.runs.train import train
+    from mmctr.training.config import configs
+
     small = configs(epochs=1, embedding_dim=8, heads=2, hidden=(16,), batch_size=256)
     return train(tiny, "v4", *small, tmp_path_factory.mktemp("runs"))
 
@@ -79,6 +91,10 @@ def tiny_report(tmp_path_factory, tiny_folder):
 
     Every second title is an attack: whatever shows titles must show them as text.
     """
+    from jupyter_client.provisioning import local_provisioner
+
+    from mmctr.report.make import make_report
+
     place = tmp_path_factory.getbasetemp()
     # Of several test processes the first makes it, and the others find its pages finished.
     home = (place.parent if "PYTEST_XDIST_WORKER" in os.environ else place) / "report_home"
@@ -86,12 +102,15 @@ def tiny_report(tmp_path_factory, tiny_folder):
         if not home.exists():
             attack(shutil.copytree(tiny_folder, home / "tiny"))
         patch.setenv("MMCTR_HOME", str(home))
+        patch.setattr(local_provisioner, "launch_kernel", ForkedKernel)
         quick = {"epochs": 1, "embedding_dim": 8, "heads": 2}
         return make_report(home / "tiny", ["v1", "v4"], [1], home / "reports", parameters=quick)
 
 
 def attack(data):
     """Put HTML that runs a script into titles of a dataset."""
+    import pandas as pd
+
     features = pd.read_parquet(data / "item_feature.parquet")
     for number, title in enumerate(ATTACKS):
         features.loc[features.index % 4 == 2 * number, "item_title"] = title

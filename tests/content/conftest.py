@@ -4,21 +4,13 @@ import json
 import string
 
 import numpy as np
-import open_clip
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import transformers as hf  # it imports its classes, which take seconds, as they are used
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    BertConfig,
-    BertModel,
-    BertTokenizerFast,
-    GPT2Config,
-    GPT2LMHeadModel,
-    PreTrainedTokenizerFast,
-)
 
 VISION = {"image_size": 32, "layers": 2, "width": 32, "patch_size": 8, "head_width": 16}
 TEXT = {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1}
@@ -38,11 +30,11 @@ def bert(tmp_path_factory):
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters]
     words += [f"##{letter}" for letter in string.ascii_lowercase]
     (folder / "vocab.txt").write_text("\n".join(words))
-    BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=512).save_pretrained(folder)
+    hf.BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=512).save_pretrained(folder)
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}
     sizes |= {"vocab_size": len(words), "num_hidden_layers": 2, "max_position_embeddings": 24}
-    BertModel(BertConfig(initializer_range=0.5, **sizes)).save_pretrained(folder)
+    hf.BertModel(hf.BertConfig(initializer_range=0.5, **sizes)).save_pretrained(folder)
     return folder
 
 
@@ -58,16 +50,20 @@ def gpt(tmp_path_factory):
     vocabulary = {word: number for number, word in enumerate(words)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(folder)
+    hf.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(
+        folder
+    )
     torch.manual_seed(0)
     sizes = {"n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": 24, "vocab_size": len(words)}
-    GPT2LMHeadModel(GPT2Config(initializer_range=0.5, **sizes)).save_pretrained(folder)
+    hf.GPT2LMHeadModel(hf.GPT2Config(initializer_range=0.5, **sizes)).save_pretrained(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory):
     """A folder with an open_clip model of 24 numbers for pictures of 32x32, and its weights."""
+    import open_clip  # which takes seconds
+
     folder = tmp_path_factory.mktemp("models") / "clip"
     folder.mkdir()
     torch.manual_seed(0)

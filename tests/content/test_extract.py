@@ -27,22 +27,24 @@ from mmctr.data.catalog import load_catalog
 from mmctr.data.importing.recipe import Recipe
 from mmctr.data.importing.steps import import_dataset
 from mmctr.errors import ConfigError, DataError, MMCTRError
+from tests.forks import PROCESSES
 
 ITEMS = 40
-# What a subprocess runs: small shards, and slow ones if a run is to be killed in between.
-RUN = """
-import sys, time
-from mmctr.content import extract as module
-folder, bert, clip, pause = sys.argv[1:]
-module.SHARD = 4
-write = module._write_shard
-def slowly(*args):
-    time.sleep(float(pause))
-    write(*args)
-    print("shard", flush=True)
-module._write_shard = slowly
-print(module.extract(folder, text_model=bert, image_model=clip, batch_size=3, workers=1))
-"""
+
+
+def extract_slowly(tell, folder, bert, clip, pause=0.0):
+    """What other processes run: small shards, and slow ones if it is to be killed in between."""
+    module.SHARD = 4
+    write = module._write_shard
+
+    def slowly(*arguments):
+        time.sleep(pause)
+        write(*arguments)
+        tell("shard")
+
+    module._write_shard = slowly
+    models = {"text_model": str(bert), "image_model": str(clip)}
+    tell(str(module.extract(Path(folder), **models, batch_size=3, workers=1)))
 
 
 @pytest.fixture(autouse=True)
@@ -59,21 +61,6 @@ def run(bert, clip):
         return extract(folder, **{**models, "batch_size": 3, "workers": 0, **options})
 
     return run
-
-
-@pytest.fixture(scope="module")
-def command(tmp_path_factory, bert, clip):
-    script = tmp_path_factory.mktemp("script") / "run.py"
-    script.write_text(RUN)
-
-    def command(folder, pause=0.0, launcher=()):
-        start = [sys.executable, *launcher, str(script)]
-        return [*start, str(folder), str(bert), str(clip), str(pause)]
-
-    return command
-
-
-ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 def results(folder):
@@ -295,21 +282,23 @@ def test_the_folder_must_be_a_dataset(run, tmp_path):
 
 
 def test_killed_at_several_moments_and_resumed_gives_the_same_bytes(
-    make_items, run, command, tmp_path
+    make_items, run, bert, clip, tmp_path
 ):
     whole, killed = make_items(tmp_path / "whole"), make_items(tmp_path / "killed")
     run(whole)
     for shards_before in (1, 11):  # among the covers, among the titles
-        process = subprocess.Popen(
-            command(killed, pause=0.2), env=ENV, stdout=subprocess.PIPE, text=True
-        )
+        ours, theirs = PROCESSES.Pipe()
+        arguments = theirs.send, killed, bert, clip, 0.2
+        process = PROCESSES.Process(target=extract_slowly, args=arguments)
+        process.start()
+        theirs.close()
         for _ in range(shards_before):
-            assert process.stdout.readline() == "shard\n"
+            assert ours.recv() == "shard"
         with pytest.raises(MMCTRError, match=f"{killed} is being extracted by another process"):
             run(killed)
         time.sleep(0.1)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         assert schema.TEXT_COLUMN not in table(killed).column_names
     (killed / ".extraction" / ".text-00000000-x.parquet.abc").write_bytes(b"half")
     (killed / ".item_feature.parquet.abc").write_bytes(b"half")
@@ -321,13 +310,22 @@ def test_killed_at_several_moments_and_resumed_gives_the_same_bytes(
     assert not list(killed.glob(".item*")) and not list(killed.glob(".extraction/.*"))
 
 
-def test_two_ranks_give_the_same_bytes_as_one_process(make_items, run, command, tmp_path):
+def test_two_ranks_give_the_same_bytes_as_one_process(make_items, run, bert, clip, tmp_path):
     alone, shared = make_items(tmp_path / "alone"), make_items(tmp_path / "shared")
     run(alone)
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    done = subprocess.run(
-        command(shared, launcher=torchrun), env=ENV, capture_output=True, text=True
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import functools, sys\n"
+        "from tests.content.test_extract import extract_slowly\n"
+        "extract_slowly(functools.partial(print, flush=True), *sys.argv[1:])\n"
     )
+    torchrun = "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"
+    command = [sys.executable, *torchrun, script, shared, bert, clip]
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert results(shared) == results(alone)
     assert done.stdout.count("shard") == 2 * ITEMS / 4

@@ -8,7 +8,6 @@ import sys
 import zlib
 
 import numpy as np
-import open_clip
 import pytest
 import torch
 from PIL import Image
@@ -37,6 +36,8 @@ def encode(encoder, *shards, batch_size=4, workers=0):
 
 def direct(clip, image):
     """One picture through open_clip, as its documentation shows."""
+    import open_clip
+
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{clip}")
     with torch.no_grad():
         return model.eval().encode_image(preprocess(image).unsqueeze(0))[0].numpy()
@@ -364,6 +365,8 @@ def test_offline_a_missing_model_is_one_sentence(tmp_path):
 
 def test_quick_gelu_follows_the_tag(clip, monkeypatch):
     """OpenAI's ViT weights were trained with QuickGELU, which the config does not say."""
+    import open_clip
+
     seen = {}
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{clip}")
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+import transformers as hf
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
 
 from mmctr.content.defaults import POOLINGS
 from mmctr.content.pooling import is_causal, pooled
@@ -39,8 +39,8 @@ def test_padding_is_no_part_of_a_vector(lengths, pooling, seed):
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
-        (lambda: BertModel(BertConfig(hidden_size=8, num_attention_heads=2, **SIZES)), False),
-        (lambda: GPT2Model(GPT2Config(n_embd=8, n_head=2, n_layer=2, vocab_size=20)), True),
+        (lambda: hf.BertModel(hf.BertConfig(hidden_size=8, num_attention_heads=2, **SIZES)), False),
+        (lambda: hf.GPT2Model(hf.GPT2Config(n_embd=8, n_head=2, n_layer=2, vocab_size=20)), True),
     ],
     ids=["bert", "gpt"],
 )

@@ -8,22 +8,8 @@ import sys
 import numpy as np
 import pytest
 import torch
+import transformers as hf
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import (
-    AutoModel,
-    AutoTokenizer,
-    BertConfig,
-    BertModel,
-    CLIPConfig,
-    CLIPModel,
-    PreTrainedTokenizerFast,
-    RobertaConfig,
-    RobertaModel,
-    T5Config,
-    T5Model,
-    ViTConfig,
-    ViTModel,
-)
 
 from mmctr.content.text import TextEncoder
 from mmctr.errors import ConfigError, ModelNotFoundError
@@ -49,11 +35,11 @@ def encode(encoder, *shards, batch_size=4):
 
 def direct(folder, title, pooling):
     """One title through transformers, as its documentation shows."""
-    tokens = AutoTokenizer.from_pretrained(folder)(
+    tokens = hf.AutoTokenizer.from_pretrained(folder)(
         title, truncation=True, max_length=24, return_tensors="pt"
     )
     with torch.no_grad():
-        hidden = AutoModel.from_pretrained(folder).eval()(**tokens).last_hidden_state[0]
+        hidden = hf.AutoModel.from_pretrained(folder).eval()(**tokens).last_hidden_state[0]
     return (hidden[0] if pooling == "cls" else hidden.mean(0)).numpy()
 
 
@@ -86,20 +72,20 @@ def test_facts_change_with_the_weights(bert, tmp_path):
     encoder = TextEncoder(str(bert), "cls", CPU)
     assert encoder.facts["model"] == str(bert) and encoder.facts["width"] == 32
     encoder.tokenizer.save_pretrained(tmp_path)
-    BertModel(BertConfig.from_pretrained(bert)).save_pretrained(tmp_path)
+    hf.BertModel(hf.BertConfig.from_pretrained(bert)).save_pretrained(tmp_path)
     assert TextEncoder(str(tmp_path), "cls", CPU).facts["weights"] != encoder.facts["weights"]
 
 
 @pytest.mark.parametrize("family", ["roberta", "t5"])
 def test_other_families_and_their_longest_input(bert, tmp_path, family):
-    tokenizer = AutoTokenizer.from_pretrained(bert, model_max_length=10**30)
+    tokenizer = hf.AutoTokenizer.from_pretrained(bert, model_max_length=10**30)
     tokenizer.save_pretrained(tmp_path)
     sizes = {"vocab_size": len(tokenizer), "num_hidden_layers": 1}
     if family == "roberta":
         sizes |= {"hidden_size": 16, "num_attention_heads": 2, "max_position_embeddings": 26}
-        RobertaModel(RobertaConfig(pad_token_id=1, **sizes)).save_pretrained(tmp_path)
+        hf.RobertaModel(hf.RobertaConfig(pad_token_id=1, **sizes)).save_pretrained(tmp_path)
     else:
-        T5Model(T5Config(d_model=16, d_ff=16, **sizes)).save_pretrained(tmp_path)
+        hf.T5Model(hf.T5Config(d_model=16, d_ff=16, **sizes)).save_pretrained(tmp_path)
     encoder = TextEncoder(str(tmp_path), "mean", CPU)
     assert encoder.max_tokens == (24 if family == "roberta" else 512)
     (features, *_), *_ = encode(encoder, TITLES)
@@ -129,11 +115,11 @@ FLAGS = {
 
 def hidden_states(folder, title):
     """The last layer of one title alone, [tokens, width]."""
-    tokens = AutoTokenizer.from_pretrained(folder)(
+    tokens = hf.AutoTokenizer.from_pretrained(folder)(
         title, truncation=True, max_length=24, return_tensors="pt"
     )
     with torch.no_grad():
-        return AutoModel.from_pretrained(folder).eval()(**tokens).last_hidden_state[0].numpy()
+        return hf.AutoModel.from_pretrained(folder).eval()(**tokens).last_hidden_state[0].numpy()
 
 
 def sentence_transformer(folder, model, *modules, pooling=None, inside=""):
@@ -236,15 +222,15 @@ def clip_text(tmp_path_factory):
         single="<s> $A </s>", special_tokens=[(word, vocabulary[word]) for word in words[-2:]]
     )
     special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+    hf.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     sizes |= {"intermediate_size": 16, "initializer_factor": 20.0}
     text = sizes | {"vocab_size": len(words), "max_position_embeddings": 9}
     text |= {"bos_token_id": vocabulary["<s>"], "eos_token_id": vocabulary["</s>"]}
     vision = sizes | {"image_size": 8, "patch_size": 4}
     torch.manual_seed(0)
-    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=10)
-    CLIPModel(config).save_pretrained(folder)
+    config = hf.CLIPConfig(text_config=text, vision_config=vision, projection_dim=10)
+    hf.CLIPModel(config).save_pretrained(folder)
     return folder
 
 
@@ -257,8 +243,8 @@ def test_clip_gives_its_projected_text_embedding(clip_text, tmp_path, declared):
     titles = ["red boat", "the lake on the lake 2024", "chef", "zebra", "noodles " * 30]
     (features, *_), *_ = encode(encoder, titles, batch_size=5)
     model, tokenizer = (
-        CLIPModel.from_pretrained(clip_text),
-        AutoTokenizer.from_pretrained(clip_text),
+        hf.CLIPModel.from_pretrained(clip_text),
+        hf.AutoTokenizer.from_pretrained(clip_text),
     )
     for title, vector in zip(titles, features, strict=True):
         tokens = tokenizer(title, truncation=True, max_length=9, return_tensors="pt")
@@ -308,10 +294,10 @@ def test_a_damaged_declaration_is_one_sentence(bert, tmp_path, content):
 
 @pytest.mark.parametrize("pooling", ["auto", "mean"])
 def test_a_model_that_reads_no_text_is_one_sentence(bert, tmp_path, pooling):
-    AutoTokenizer.from_pretrained(bert).save_pretrained(tmp_path)
+    hf.AutoTokenizer.from_pretrained(bert).save_pretrained(tmp_path)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = ViTConfig(intermediate_size=16, image_size=8, patch_size=4, **sizes)
-    ViTModel(config).save_pretrained(tmp_path)
+    config = hf.ViTConfig(intermediate_size=16, image_size=8, patch_size=4, **sizes)
+    hf.ViTModel(config).save_pretrained(tmp_path)
     with pytest.raises(ModelNotFoundError, match="gives no vector of a title") as caught:
         TextEncoder(str(tmp_path), pooling, CPU)
     sentence = str(caught.value)
@@ -321,9 +307,9 @@ def test_a_model_that_reads_no_text_is_one_sentence(bert, tmp_path, pooling):
 def test_a_folder_without_model_and_one_without_all_weights(bert, tmp_path):
     with pytest.raises(ModelNotFoundError, match="holds no text encoder that transformers can"):
         TextEncoder(str(tmp_path), "cls", CPU)
-    AutoTokenizer.from_pretrained(bert).save_pretrained(tmp_path)
-    config = BertConfig.from_pretrained(bert)
-    model = BertModel(config)
+    hf.AutoTokenizer.from_pretrained(bert).save_pretrained(tmp_path)
+    config = hf.BertConfig.from_pretrained(bert)
+    model = hf.BertModel(config)
     weights = {name: value for name, value in model.state_dict().items() if "layer.1" not in name}
     model.save_pretrained(tmp_path, state_dict=weights)
     with pytest.raises(ModelNotFoundError, match=r"lacks 16 of its weights \(such as encoder"):

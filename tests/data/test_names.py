@@ -131,11 +131,12 @@ def test_millions_of_users_are_read_quickly(tmp_path):
     pq.write_table(
         pa.table({"user_id": numbers, "original_id": ids}), tmp_path / "user_ids.parquet"
     )
-    started = time.perf_counter()
+    # Of this process alone: others may be at work.
+    started = time.process_time()
     assert data.user_names(np.array([1_999_999, 3])).tolist() == ["1999999", "3"]
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     assert len(names.user_ids(tmp_path, distinct=True).numbers) == 2_000_000
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
 
 
 def test_names_that_an_import_writes_are_read(tmp_path):

@@ -8,6 +8,7 @@ import papermill
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from jupyter_client.provisioning import local_provisioner
 from papermill.exceptions import PapermillExecutionError
 
 from mmctr.content.errors import clean
@@ -22,6 +23,7 @@ from mmctr.training.config import configs
 from mmctr.training.metrics import auc
 from mmctr.training.prediction import predict
 from tests.data.folders import FILES, load_with_fields, write_folder
+from tests.forks import ForkedKernel
 from tests.runs.test_unfinished import require_equal, stop_at
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
@@ -39,9 +41,11 @@ def workplace(tmp_path_factory):
 def execute(name, workplace, **parameters):
     """Run a notebook from the workplace and return it with what it recorded."""
     out = workplace / f"{name}.ipynb"
-    notebook = papermill.execute_notebook(
-        FOLDER / f"{name}.ipynb", out, parameters, progress_bar=False, cwd=workplace
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local_provisioner, "launch_kernel", ForkedKernel)
+        notebook = papermill.execute_notebook(
+            FOLDER / f"{name}.ipynb", out, parameters, progress_bar=False, cwd=workplace
+        )
     return notebook, recorded(notebook)
 
 

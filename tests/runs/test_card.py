@@ -3,14 +3,13 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 
 import huggingface_hub
 import pytest
 
 from mmctr.runs.run import Run
 from mmctr.training.config import configs
+from tests.forks import PROCESSES
 
 
 @pytest.fixture
@@ -44,13 +43,22 @@ def test_the_card_says_what_the_run_says(tiny, tiny_run, saved):
     assert parameters["strategy"] == "v4"
 
 
+def scored(code, pipe):
+    """Run the code of a card, and send how many probabilities it gives."""
+    names = {}
+    exec(code, names)
+    pipe.send(len(names["probability"]))
+
+
 def test_the_code_on_the_card_runs(tiny, saved):
     code = re.search(r"```python\n(.*?)```", (saved / "README.md").read_text(), re.DOTALL)[1]
     code = code.replace('"NAME"', repr(str(saved))).replace('"FOLDER"', repr(str(tiny.folder)))
-    done = subprocess.run(
-        [sys.executable, "-c", f"{code}\nprint(len(probability))"], capture_output=True, text=True
-    )
-    assert done.stdout.strip() == str(len(tiny.split("test"))), done.stderr
+    ours, theirs = PROCESSES.Pipe()
+    process = PROCESSES.Process(target=scored, args=(code, theirs))
+    process.start()
+    theirs.close()
+    assert ours.recv() == len(tiny.split("test"))
+    process.join()
 
 
 def test_a_run_of_an_earlier_version_has_a_card(tiny_run, tmp_path):

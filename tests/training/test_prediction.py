@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch._inductor import config as inductor
 
 from mmctr.content.fusion import item_embeddings
 from mmctr.data.fields import Field
@@ -196,7 +195,7 @@ def test_a_compiled_scorer_says_that_there_is_no_compiler(tiny):
     scorer = prediction.Scorer(DIN.for_catalog(DINConfig(), tiny.catalog, None), compiled=True)
     none = {"cpp.cxx": (None, "/none"), "force_disable_caches": True}
     with (
-        inductor.patch(none),
+        torch._inductor.config.patch(none),
         pytest.raises(ConfigError, match=r"found no compiler .*: install one, such as g\+\+"),
     ):
         scorer(np.array([1]), np.array([1, 2]))
