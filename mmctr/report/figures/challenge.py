@@ -43,5 +43,8 @@ def quality_against_cost(table: pd.DataFrame) -> go.Figure:
         hovertemplate="%{text}: AUC %{y:.4f} after %{x:,.0f} s, %{customdata:,} parameters"
         "<extra></extra>",
     )
-    figure.update_xaxes(type="log").update_yaxes(tickformat=".3f")
+    ticks = [digit * 10**power for power in range(7) for digit in (1, 2, 5)]
+    words = [f"{tick:,}" for tick in ticks]  # plotly writes the 2 of 200 alone
+    figure.update_xaxes(type="log", tickvals=ticks, ticktext=words)
+    figure.update_yaxes(tickformat=".3f")
     return figure.update_layout(showlegend=False, margin_t=40)
