@@ -38,7 +38,9 @@ class ForkedKernel:
     def __init__(self, command, env, cwd=".", **_):
         self.pipe, theirs = PROCESSES.Pipe()
         arguments = command[command.index("ipykernel_launcher") + 1 :]
-        self.process = PROCESSES.Process(target=be_kernel, args=(arguments, env, cwd, theirs))
+        arguments = arguments, env, cwd, theirs
+        # A daemon: nobody waits at the end for one that a failure left.
+        self.process = PROCESSES.Process(target=be_kernel, args=arguments, daemon=True)
         self.process.start()
         theirs.close()
         self.pid = self.process.pid
