@@ -6,6 +6,7 @@ it starts the others.
 
 import os
 import shutil
+import signal
 
 import pytest
 from filelock import FileLock
@@ -13,6 +14,8 @@ from hypothesis import settings
 
 from tests.forks import ForkedKernel
 
+# Tests send Ctrl-C to themselves and to what they start, which a shell's background job ignores.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # A deadline would make slow machines fail: speed is measured in benchmarks, not in tests.
 settings.register_profile("mmctr", deadline=None, max_examples=60)
 settings.load_profile("mmctr")
