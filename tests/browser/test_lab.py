@@ -263,6 +263,35 @@ def test_error_gallery(lab):
     page.close()
 
 
+def test_new_item_explorer(lab):
+    page, errors = lab.execute("09_new_items")
+    explorer = page.locator(".jp-OutputArea .widget-vbox")
+    explorer.get_by_label("Item", exact=True).fill("no 23.")
+    page.keyboard.press("Enter")
+    explorer.locator("button[data-value='23']").first.click()
+    expect(explorer.locator("h4")).to_have_text(HOSTILE[1].format("no 23."))
+    tags = [lab.dataset.catalog.tag_name(tag) for tag in lab.dataset.catalog.tags[23] if tag]
+    expect(explorer).to_contain_text(f"Tags: {', '.join(tags)}.")
+    mean = explorer.locator(".fact").first.inner_text()
+    assert mean.startswith("Mean score")
+    explorer.scroll_into_view_if_needed()
+    page.screenshot(path=ARTIFACTS / "lab-09_new_items.png")
+    # Another item's text alone: the tags stay, and so does what they add.
+    explorer.get_by_label("Take").select_option("the text of")
+    explorer.get_by_label("Item", exact=True).fill("no 40.")
+    page.keyboard.press("Enter")
+    explorer.locator("button[data-value='40']").first.click()
+    expect(explorer.locator("h4")).to_have_text(HOSTILE[0].format("no 40."))
+    expect(explorer).to_contain_text(f"Tags: {', '.join(tags)}.")
+    assert explorer.locator(".fact").first.inner_text() != mean
+    explorer.get_by_label("Title").fill("a title of no item")
+    page.keyboard.press("Enter")
+    expect(explorer).to_contain_text("The title changes nothing yet.")
+    assert page.locator('img[src="x"]').count() == 0
+    assert errors == []
+    page.close()
+
+
 @pytest.mark.parametrize("name", ["03_train", "05_compare"])
 def test_notebook_without_explorer(lab, name):
     page, errors = lab.execute(name)
