@@ -277,14 +277,14 @@ def test_new_item_explorer(lab):
     explorer.scroll_into_view_if_needed()
     page.screenshot(path=ARTIFACTS / "lab-09_new_items.png")
     # Another item's text alone: the tags stay, and so does what they add.
-    explorer.get_by_label("Take").select_option("the text of")
+    explorer.get_by_label("Take", exact=True).select_option("the text of")
     explorer.get_by_label("Item", exact=True).fill("no 40.")
     page.keyboard.press("Enter")
     explorer.locator("button[data-value='40']").first.click()
     expect(explorer.locator("h4")).to_have_text(HOSTILE[0].format("no 40."))
     expect(explorer).to_contain_text(f"Tags: {', '.join(tags)}.")
     assert explorer.locator(".fact").first.inner_text() != mean
-    explorer.get_by_label("Title").fill("a title of no item")
+    explorer.get_by_label("Title", exact=True).fill("a title of no item")
     page.keyboard.press("Enter")
     expect(explorer).to_contain_text("The title changes nothing yet.")
     assert page.locator('img[src="x"]').count() == 0
