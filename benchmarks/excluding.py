@@ -29,6 +29,7 @@ from mmctr.data.dataset import Dataset
 from mmctr.data.erroneous import excluding, write_errors
 from mmctr.data.impressions import Impressions
 from mmctr.errors import MMCTRError
+from mmctr.evaluation.new_items import COLD, NEW, newness
 from mmctr.files import atomic_path
 from mmctr.model.din import DIN
 from mmctr.training.config import configs
@@ -54,8 +55,9 @@ def worth(folder: Path, shares: list[int], seeds: list[int], out: Path) -> pd.Da
     clean = Dataset.load(folder)
     strategy = "v4" if "v4" in available_strategies(clean.catalog) else "v1"
     rows = clean.split("test")
-    clicks = clean.train_clicks()[rows.target]
-    groups = {"new": clicks == 0, "cold": (clicks > 0) & (clicks < 5), "all": clicks >= 0}
+    of = newness(clean.train_clicks()[rows.target])
+    groups = {group: np.asarray(of == group) for group in (NEW, COLD)}
+    groups["all"] = np.ones(len(rows), dtype=bool)
     lines = []
     for share in shares:
         work = out / f"{folder.name}-{share}"

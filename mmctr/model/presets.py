@@ -2,6 +2,13 @@
 
 # What none of the published systems has.
 PLAIN = {"identity_dropout": 0.0, "averaging": 0.0, "fresh_negatives": False}
+# The original DIN's, with the baseline's sizes.
+ORIGINAL_ATTENTION = {
+    "attention": "mlp",
+    "heads": 1,
+    "attention_hidden": (512, 256),
+    "attention_dropout": 0.1,
+}
 NO_PRODUCTS = {"senet": False, "bilinear": "off", "cross_layers": 0}
 # Parameters that differ from the default: "paper" has all modules of arXiv 2504.18961 and none of
 # ours, "din" is the challenge's official baseline, "momo" (arXiv 2505.03543) its winner, "qin"
@@ -20,10 +27,7 @@ PRESETS: dict[str, dict[str, object]] = {
     "din": {
         "embedding_dim": 64,
         "content_dim": 128,
-        "attention": "mlp",
-        "heads": 1,
-        "attention_hidden": (512, 256),
-        "attention_dropout": 0.1,
+        **ORIGINAL_ATTENTION,
         "levels_in_history": False,
         "hidden": (1024, 512, 256),
         "dropout": 0.1,
@@ -73,10 +77,7 @@ PRESETS: dict[str, dict[str, object]] = {
     "mmctrers": {
         "embedding_dim": 64,
         "content_dim": 128,
-        "attention": "mlp",
-        "heads": 1,
-        "attention_hidden": (512, 256),
-        "attention_dropout": 0.1,
+        **ORIGINAL_ATTENTION,
         "cross_attention": 4,
         **NO_PRODUCTS,
         "hidden": (1024, 512, 512, 256, 128, 64),
