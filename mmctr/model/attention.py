@@ -1,47 +1,21 @@
-"""Target attention over ragged histories.
-
-`Histories` names, for all rows of a batch one after another, the clicked items by their position
-in a table of item vectors. Padding does not exist here.
-"""
-
-from dataclasses import dataclass
+"""Target attention over ragged histories."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmctr.model.layers import DNN, ReLUDropout, gather
+from mmctr.model.layers import DNN, ReLUDropout
+from mmctr.model.ragged import Ragged, gather
 
 
-@dataclass(frozen=True)
-class Histories:
-    """The clicks of n rows one after another.
-
-    items: int64 [clicks], positions in a table of item vectors. offsets: int64 [n + 1], where
-    each row's clicks start, and their total number last. rows: int64 [clicks], each click's row.
-    """
-
-    items: Tensor
-    offsets: Tensor
-    rows: Tensor
-
-    @classmethod
-    def of(cls, items: Tensor, lengths: Tensor) -> "Histories":
-        """From clicks and the number of clicks of each row, int64 [n]."""
-        offsets = F.pad(lengths.cumsum(0), (1, 0))
-        rows = torch.repeat_interleave(
-            torch.arange(len(lengths), device=items.device), lengths, output_size=len(items)
-        )
-        return cls(items, offsets, rows)
+class Histories(Ragged):
+    """The clicks of rows one after another, as positions in a table of item vectors."""
 
     @classmethod
     def one(cls, clicks: Tensor) -> "Histories":
         """A single history of all clicks of a table of vectors, [clicks, width]."""
         every = torch.arange(len(clicks), device=clicks.device)
         return cls.of(every, torch.tensor([len(clicks)], device=clicks.device))
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
 
     def for_rows(self, count: int) -> "Histories":
         """One history a row: these, or the only one again for every row."""
@@ -54,30 +28,6 @@ class Histories:
         """How many later clicks the row has, 0 for its latest: int64 [clicks]."""
         position = torch.arange(len(self.items), device=self.items.device)
         return self.offsets[1:][self.rows] - 1 - position
-
-    def weighted_sum(self, table: Tensor, weights: Tensor) -> Tensor:
-        """Sum each row's clicked vectors by weight: [n, width], zero for an empty history.
-
-        table: float [m, width]; weights: float [clicks].
-        """
-        return F.embedding_bag(
-            self.items,
-            table.to(weights.dtype),
-            self.offsets[:-1],
-            mode="sum",
-            per_sample_weights=weights,
-        )
-
-    def softmax(self, scores: Tensor) -> Tensor:
-        """Softmax over each row's clicks, separately for each column: [clicks, columns]."""
-        if len(scores) == 0:
-            return scores
-        highest = torch.segment_reduce(
-            scores.detach(), "max", offsets=self.offsets, axis=0, initial=-torch.inf
-        )
-        exponential = (scores - gather(highest, self.rows)).exp()
-        total = torch.segment_reduce(exponential, "sum", offsets=self.offsets, axis=0, initial=0.0)
-        return exponential / gather(total, self.rows)
 
 
 class MultiHeadTargetAttention(nn.Module):
@@ -116,9 +66,7 @@ class MultiHeadTargetAttention(nn.Module):
     def weights(self, targets: Tensor, table: Tensor, histories: Histories) -> Tensor:
         """Attention weights [clicks, heads]; they sum to 1 over each row's clicks."""
         histories = histories.for_rows(len(targets))
-        queries = gather(self.as_targets(targets), histories.rows)
-        keys = gather(self.key(table), histories.items)
-        scores = (queries * keys).view(-1, self.heads, self.head_dim).sum(-1)
+        scores = histories.dots(self.as_targets(targets), self.key(table), self.heads)
         if self.recency is not None:
             scores = scores + gather(self.recency, histories.ages())
         return histories.softmax(scores)
@@ -133,8 +81,7 @@ class MultiHeadTargetAttention(nn.Module):
             clicked = F.embedding(histories.items, table)
             return self.of_one_history(self.as_targets(targets), self.as_clicks(clicked))
         weights = self.weights(targets, table, histories)
-        values = self.value(table).split(self.value_dim, dim=1)
-        return torch.cat([*map(histories.weighted_sum, values, weights.unbind(1))], dim=1)
+        return histories.weighted_sum(self.value(table), weights)
 
     def as_targets(self, items: Tensor) -> Tensor:
         """All that matters of items as targets: their queries, [m, heads * head_dim]."""
@@ -204,7 +151,7 @@ class MLPTargetAttention(nn.Module):
         histories = histories.for_rows(len(targets))
         weights = self.weights(targets, table, histories)
         return torch.cat(
-            [histories.weighted_sum(table, weight) for weight in weights.unbind(1)], dim=1
+            [histories.weighted_sum(table, weight) for weight in weights.split(1, dim=1)], dim=1
         )
 
     def as_targets(self, items: Tensor) -> Tensor:

@@ -27,9 +27,9 @@ from mmctr.model.layers import (
     FieldEmbedding,
     ItemEmbedding,
     SENet,
-    gather,
 )
 from mmctr.model.pretrained import Pretrained
+from mmctr.model.ragged import gather
 from mmctr.model.rivals import QuadraticNetwork
 from mmctr.model.semantic import CODEWORDS, SemanticIds, ids_of
 from mmctr.model.similarity import HistorySimilarity
@@ -334,10 +334,7 @@ class DIN(Pretrained, nn.Module):
     def _with_products(self, fields: Tensor) -> Tensor:
         if not self.bilinear:
             return fields
-        separate = self._as_fields(fields)
-        pairs = self.bilinear.products(separate)
-        # Joined once: pairs are by far the widest part.
-        return torch.cat([separate.to(pairs[0].dtype), *pairs], dim=1).flatten(1)
+        return self.bilinear(self._as_fields(fields)).flatten(1)
 
     def _as_fields(self, flat: Tensor) -> Tensor:
         return flat.view(len(flat), -1, self.config.embedding_dim)

@@ -1,12 +1,15 @@
 """The layers of the model beside its attention: one class a paper's idea."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations, pairwise
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from mmctr.model.ragged import Ragged, gather
 
 ITEM_FIELDS, USER_FIELDS, CONTEXT = "item fields", "user fields", "context"
 SIMILARITY, SEMANTIC_IDS = "similarity to the history", "semantic ids"
@@ -91,7 +94,10 @@ class ItemEmbedding(nn.Module):
         if unknown is not None:
             # Padding and level 0 are what says nothing.
             ids, levels = ids.masked_fill(unknown, 0), levels.masked_fill(unknown[:, None], 0)
-        fields = [self.id(ids), self.tags(self.item_tags[items].long())]
+        tags = self.item_tags[items].long()
+        given = (tags != 0).float()
+        shares = given / given.sum(dim=1, keepdim=True).clamp(min=1)
+        fields = [self.id(ids), weighted_rows(self.tags.weight, tags, shares)]
         if self.semantic_ids is not None:
             fields.append(self.semantic_ids(self.content[items]))
         elif self.content is not None:
@@ -106,7 +112,9 @@ class ItemEmbedding(nn.Module):
 
     def of_levels(self, levels: Tensor) -> Tensor:
         """The last two fields of items whose popularity levels, int64 [m, 2], are given."""
-        return torch.cat([self.likes_level(levels[:, 0]), self.views_level(levels[:, 1])], dim=1)
+        both = torch.cat([self.likes_level.weight, self.views_level.weight])
+        second = levels.new_tensor([0, self.likes_level.num_embeddings])
+        return gather(both, levels + second).flatten(1)
 
 
 class FieldEmbedding(nn.Module):
@@ -130,11 +138,18 @@ class FieldEmbedding(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         """The vectors, [n, dim], of codes, int [n, categories]."""
-        return self.table(codes + self.offsets)
+        rows = codes + self.offsets
+        return weighted_rows(self.table.weight, rows, torch.ones_like(rows, dtype=torch.float32))
 
     def one(self, codes: Tensor, category: int) -> Tensor:
         """What one category adds, [n, dim], of codes, int [n, categories]."""
         return F.embedding(codes[:, category] + self.offsets[category], self.table.weight)
+
+
+def weighted_rows(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+    """Sums of some rows of a table by weight, [n, width]; rows: int [n, k]; weights: [n, k]."""
+    lengths = torch.full((len(rows),), rows.shape[1], device=rows.device)
+    return Ragged.of(rows.flatten().long(), lengths).weighted_sum(table, weights.flatten()[:, None])
 
 
 class SENet(nn.Module):
@@ -187,21 +202,52 @@ class BilinearInteraction(nn.Module):
         return len(self.left)
 
     def forward(self, fields: Tensor) -> Tensor:
-        """Interactions [n, pairs, dim] of fields [n, fields, dim]."""
-        return torch.cat(self.products(fields), dim=1)
-
-    def products(self, fields: Tensor) -> list[Tensor]:
-        """The interactions in pieces [n, some pairs, dim], in order."""
+        """Fields [n, fields, dim], and after them their interactions: [n, fields + pairs, dim]."""
         if self.kind == "interaction":
             left = torch.einsum("npd,pde->npe", fields.index_select(1, self.left), self.weight)
-            return [left * fields.index_select(1, self.right)]
+            right = fields.index_select(1, self.right).to(left.dtype)
+            return torch.cat([fields.to(left.dtype), left * right], dim=1)
         if self.kind == "all":
-            left = (fields @ self.weight[0])[:, :-1]  # one product of whole rows, without a copy
+            left = fields @ self.weight[0]  # one product of whole rows, without a copy
         else:
             left = torch.einsum("nfd,fde->nfe", fields[:, :-1], self.weight)
-        fields = fields.to(left.dtype)  # products of halves stay halves
+        return _Neighbours.apply(left, fields.to(left.dtype))  # products of halves stay halves
+
+
+class _Neighbours(torch.autograd.Function):
+    """Fields, then left_i * field_j for all i < j, neighbours first, written where they are read.
+
+    As slices and products it takes twice as long: each slice has a gradient as large as the whole.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, left: Tensor, fields: Tensor) -> Tensor:
+        ctx.save_for_backward(left, fields)
+        n, count, dim = fields.shape
+        joined = fields.new_empty(n, count * (count + 1) // 2, dim)
+        joined[:, :count] = fields
+        for gap, products in _by_gap(joined, count):
+            torch.mul(left[:, : count - gap], fields[:, gap:], out=products)
+        return joined
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        left, fields = ctx.saved_tensors
         count = fields.shape[1]
-        return [left[:, : count - gap] * fields[:, gap:] for gap in range(1, count)]
+        of_left, of_fields = torch.zeros_like(left), gradient[:, :count].clone()
+        for gap, products in _by_gap(gradient, count):
+            of_left[:, : count - gap].addcmul_(products, fields[:, gap:])
+            of_fields[:, gap:].addcmul_(products, left[:, : count - gap])
+        return of_left, of_fields
+
+
+def _by_gap(joined: Tensor, count: int) -> Iterator[tuple[int, Tensor]]:
+    """The products of _Neighbours by how far apart their fields are."""
+    first = count
+    for gap in range(1, count):
+        yield gap, joined[:, first : first + count - gap]
+        first += count - gap
 
 
 class CrossNetwork(nn.Module):
@@ -269,12 +315,3 @@ class _ReLUDropout(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (result,) = ctx.saved_tensors
         return torch.ops.aten.threshold_backward(gradient, result, 0).mul_(ctx.scale), None
-
-
-def gather(table: Tensor, rows: Tensor) -> Tensor:
-    """table[rows], for rows int64 [n] of a matrix; its gradient is summed in a fixed order.
-
-    Plain indexing adds gradients in whatever order threads come, so that runs would differ. At
-    least float32: bfloat16 cannot sum the gradients of an item that is named thousands of times.
-    """
-    return F.embedding(rows, table.to(torch.promote_types(table.dtype, torch.float32)))

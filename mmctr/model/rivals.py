@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from mmctr.errors import ConfigError
 from mmctr.model.attention import Histories
-from mmctr.model.layers import ReLUDropout, gather
+from mmctr.model.layers import ReLUDropout
+from mmctr.model.ragged import gather
 
 Blocks = list[tuple[int, int]]  # how many rows, and how many clicks each of them has
 PAIRS = 2**20  # of logits that are compared at once
@@ -165,9 +166,8 @@ class ReLUTargetAttention(nn.Module):
     def weights(self, targets: Tensor, table: Tensor, histories: Histories) -> Tensor:
         """Attention weights [clicks, heads], not negative."""
         histories = histories.for_rows(len(targets))
-        queries = gather(self.query(targets), histories.rows)
-        products = queries * gather(self.key(table), histories.items)
-        return F.relu(products.unflatten(1, (self.heads, -1)).sum(-1) * self.scale)
+        scores = histories.dots(self.query(targets), self.key(table), self.heads)
+        return F.relu(scores * self.scale)
 
     def forward(self, targets: Tensor, table: Tensor, histories: Histories) -> Tensor:
         """Interest vectors [n, width]; arguments as for multi-head attention."""
@@ -175,9 +175,7 @@ class ReLUTargetAttention(nn.Module):
             clicked = F.embedding(histories.items, table)
             return self.of_one_history(self.as_targets(targets), self.as_clicks(clicked))
         weights = self.weights(targets, table, histories)
-        values = self.value(table).tensor_split(self.heads, dim=1)
-        found = torch.cat([*map(histories.weighted_sum, values, weights.unbind(1))], dim=1)
-        return self.output(found) + targets
+        return self.output(histories.weighted_sum(self.value(table), weights)) + targets
 
     def as_targets(self, items: Tensor) -> Tensor:
         """Items and their queries, [m, 3 width]."""
@@ -235,14 +233,10 @@ class CrossAttentionLayer(nn.Module):
 
     def forward(self, targets: Tensor, table: Tensor, histories: Histories) -> Tensor:
         """Targets that have looked at their histories once more, [n, width]."""
-        queries = gather(self.query(targets), histories.rows)
-        products = queries * gather(self.key(table), histories.items)
-        scores = products.unflatten(1, (self.heads, -1))
-        weights = histories.softmax(scores.sum(-1) * scores.shape[2] ** -0.5)
-        values = self.value(table).tensor_split(self.heads, dim=1)
-        weights = self.dropout(weights).unbind(1)
-        found = torch.cat([*map(histories.weighted_sum, values, weights)], dim=1)
-        found = self.found_norm(self.outward(found))
+        query, key, value = self.query(targets), self.key(table), self.value(table)
+        scores = histories.dots(query, key, self.heads)
+        weights = self.dropout(histories.softmax(scores * (query.shape[1] / self.heads) ** -0.5))
+        found = self.found_norm(self.outward(histories.weighted_sum(value, weights)))
         targets = self.attended_norm(targets + self.dropout(found))
         return self.norm(targets + self.dropout(self.deep(targets)))
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmctr.model.attention import Histories
-from mmctr.model.layers import gather
+from mmctr.model.ragged import gather
 
 BINS = 20  # of cosines from -1 to 1: tenths, as in SimTier
 
@@ -42,9 +42,10 @@ class HistorySimilarity(nn.Module):
         if len(histories) < len(targets):
             return self.of_one_history(targets, F.embedding(histories.items, table))
         with torch.no_grad():
-            pairs = gather(targets, histories.rows) * gather(table, histories.items)
-            *parts, shares = pairs.split([*self.columns, len(self.columns)], dim=1)
-            heads = torch.stack([part.sum(dim=1) for part in parts], dim=1)
+            *own, shares = targets.split([*self.columns, len(self.columns)], dim=1)
+            *theirs, other = table.split([*self.columns, len(self.columns)], dim=1)
+            heads = torch.cat([*map(histories.dots, own, theirs)], dim=1)
+            shares = gather(shares, histories.rows) * gather(other, histories.items)
             found = summary(heads, shares, histories)
         return self.output(found.to(self.output.weight.dtype))
 

@@ -2,40 +2,58 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from mmctr import parallel
 from mmctr.model.din import DIN
 from mmctr.training.config import TrainConfig
 
 
 class Adam(torch.optim.Adam):
-    """Adam (Kingma & Ba, 2015); of a table with a sparse gradient only the rows in it change.
+    """Adam (Kingma & Ba, 2015), for tables whose gradients are sparse: of some rows only.
 
-    Their moments and L2 term change then as well, so that a step costs what its batch names,
-    however large the table (the rule of torch.optim.SparseAdam).
+    row_updates: of such a table only these rows change, their moments and L2 term too, so that a
+    step costs what its batch names, however large the table (the rule of torch.optim.SparseAdam).
+    Otherwise all rows change, as by a dense gradient, which is zero elsewhere and kept so.
     """
+
+    def __init__(self, groups: list[dict], *, row_updates: bool = False, **parameters: Any) -> None:
+        super().__init__(groups, **parameters)
+        self.row_updates = row_updates
+        self.gradients: dict[Tensor, Tensor] = {}  # dense, of tables whose gradients are sparse
 
     @torch.no_grad()
     def step(self) -> None:
         """Update all parameters; sparse gradients are used up."""
+        filled = []
         for group in self.param_groups:
             for table in group["params"]:
-                if table.grad is not None and table.grad.is_sparse:
-                    self._update_rows(table, group)
-                    table.grad = None
+                if table.grad is None or not table.grad.is_sparse:
+                    continue
+                gradient, table.grad = table.grad.coalesce(), None
+                rows, values = gradient.indices()[0], gradient.values()
+                if self.row_updates:
+                    self._update_rows(table, rows, values, group)
+                    continue
+                if table not in self.gradients:
+                    self.gradients[table] = torch.zeros_like(table)
+                table.grad = self.gradients[table].index_copy_(0, rows, values)
+                filled.append((table, rows))
         super().step()
+        for table, rows in filled:
+            table.grad.index_fill_(0, rows, 0)
+            table.grad = None
 
-    def _update_rows(self, table: Tensor, group: dict) -> None:
+    def _update_rows(self, table: Tensor, rows: Tensor, values: Tensor, group: dict) -> None:
         state = self.state[table]
         if not state:
             state["step"] = torch.zeros(())
             state |= {name: torch.zeros_like(table) for name in ("exp_avg", "exp_avg_sq")}
         state["step"] += 1
-        gradient = table.grad.coalesce()
-        rows, values = gradient.indices()[0], gradient.values()
         weights = table[rows]
         values = values.add(weights, alpha=group["weight_decay"])
         first, second = group["betas"]
@@ -56,9 +74,8 @@ class WeightAverage:
     nothing. Tables whose rows are updated singly stay out of it: it would touch every row.
     """
 
-    def __init__(self, model: DIN, decay: float) -> None:
-        table = model.embedding
-        sparse = {"embedding.id.weight", "embedding.content"} if table.id.sparse else set()
+    def __init__(self, model: DIN, decay: float, row_updates: bool = False) -> None:
+        sparse = {"embedding.id.weight", "embedding.content"} if row_updates else set()
         self.average = {
             name: value
             for name, value in model.learned_state().items()
@@ -96,7 +113,9 @@ class WeightAverage:
 
 def make_optimizer(model: DIN, config: TrainConfig) -> Adam:
     """Adam with an L2 term for the embedding tables and one for the network."""
-    model.embedding.sparse_gradients(config.row_updates)
+    # On a GPU the number of rows would have to be waited for, and processes exchange dense ones.
+    alone_on_cpu = model.device.type == "cpu" and parallel.share()[1] == 1
+    model.embedding.sparse_gradients(config.row_updates or alone_on_cpu)
     tables, network = [], []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -106,4 +125,4 @@ def make_optimizer(model: DIN, config: TrainConfig) -> Adam:
         {"params": tables, "weight_decay": config.embedding_l2},
         {"params": network, "weight_decay": config.network_l2},
     ]
-    return Adam(groups, lr=config.learning_rate, fused=True)
+    return Adam(groups, row_updates=config.row_updates, lr=config.learning_rate, fused=True)

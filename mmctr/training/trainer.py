@@ -49,7 +49,7 @@ def fit(
     optimizer = make_optimizer(model, config)
     # The rate is cut halfway to giving up, so that a cut has time to help.
     plateau = ReduceLROnPlateau(optimizer, mode="max", factor=1 / 3, patience=config.patience // 2)
-    average = WeightAverage(model, config.averaging)
+    average = WeightAverage(model, config.averaging, config.row_updates)
     progress = Progress(plateau, average, Stopwatch(model.device))
     generator = torch.Generator().manual_seed(config.seed)
     number, processes = parallel.share()

@@ -8,45 +8,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from mmctr.model.attention import Histories, MLPTargetAttention, MultiHeadTargetAttention
-from tests.model.ragged import LENGTHS, WIDTH, close, random_histories, random_inputs, slices
-
-
-@pytest.mark.parametrize("lengths", LENGTHS)
-def test_histories_name_each_clicks_row(lengths):
-    histories = random_histories(lengths)
-    assert histories.offsets.tolist() == [0, *np.cumsum(lengths)]
-    assert histories.rows.tolist() == [r for r, n in enumerate(lengths) for _ in range(n)]
-
-
-@pytest.mark.parametrize("lengths", LENGTHS)
-def test_softmax_is_that_of_each_row_and_column(lengths):
-    histories = random_histories(lengths)
-    scores = 30 * torch.randn(sum(lengths), 3, generator=torch.Generator().manual_seed(1))
-    expected = [scores[clicks].softmax(dim=0) for clicks in slices(histories)]
-    close(histories.softmax(scores), torch.cat(expected))
-
-
-def test_softmax_does_not_overflow():
-    scores = torch.tensor([[1000.0], [999.0], [-1000.0]])
-    high = 1 / (1 + np.exp(-1))
-    found = random_histories([2, 1]).softmax(scores)
-    np.testing.assert_allclose(found.numpy(), [[high], [1 - high], [1]], rtol=1e-6)
-
-
-def test_softmax_has_the_right_gradient():
-    histories = random_histories([2, 0, 3])
-    scores = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(histories.softmax, scores)
-
-
-@pytest.mark.parametrize("lengths", LENGTHS)
-def test_weighted_sum_is_a_loop_over_clicks(lengths):
-    _, table, histories = random_inputs(lengths)
-    weights = torch.randn(sum(lengths), generator=torch.Generator().manual_seed(2))
-    expected = torch.zeros(len(lengths), WIDTH)
-    for click, row in enumerate(histories.rows.tolist()):
-        expected[row] += weights[click] * table[histories.items[click]].detach()
-    close(histories.weighted_sum(table, weights).detach(), expected)
+from tests.model.ragged import LENGTHS, WIDTH, close, random_inputs, slices
 
 
 def padded_attention(layer, targets, table, histories):

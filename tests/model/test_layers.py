@@ -46,7 +46,14 @@ def test_bilinear_interaction_is_a_double_loop(kind, fields):
             expected.append((x[:, left] @ weight[chosen]) * x[:, right])
     assert layer.pairs == len(expected) == len(list(combinations(range(fields), 2)))
     assert len(weight) == {"all": 1, "each": fields - 1, "interaction": len(expected)}[kind]
-    close(layer(x).detach(), torch.stack(expected, dim=1))
+    close(layer(x).detach(), torch.cat([x, torch.stack(expected, dim=1)], dim=1))
+
+
+@pytest.mark.parametrize("kind", ["all", "each"])
+def test_bilinear_interaction_has_the_gradient_of_its_products(kind):
+    layer = BilinearInteraction(4, 3, kind).double()
+    x = torch.randn(5, 4, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda fields, _: layer(fields), (x, layer.weight))
 
 
 @pytest.mark.parametrize("layers", [1, 3])

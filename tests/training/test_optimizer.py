@@ -26,9 +26,10 @@ def stepped(make, *, sparse, l2=0.0, steps=6):
     return table.detach()
 
 
-def ours(table, l2):
+def ours(table, l2, row_updates=True):
     """The optimizer under test."""
-    return Adam([{"params": [table], "weight_decay": l2}], lr=0.1, fused=True)
+    groups = [{"params": [table], "weight_decay": l2}]
+    return Adam(groups, row_updates=row_updates, lr=0.1, fused=True)
 
 
 def test_rows_are_updated_as_by_sparse_adam():
@@ -41,6 +42,15 @@ def test_dense_gradients_are_plain_adam():
     found = stepped(ours, sparse=False, l2=0.01)
     plain = stepped(
         lambda table, l2: torch.optim.Adam([table], lr=0.1, weight_decay=l2), sparse=False, l2=0.01
+    )
+    torch.testing.assert_close(found, plain)
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.01])
+def test_sparse_gradients_may_stand_for_dense_ones(l2):
+    found = stepped(lambda table, l2: ours(table, l2, row_updates=False), sparse=True, l2=l2)
+    plain = stepped(
+        lambda table, l2: torch.optim.Adam([table], lr=0.1, weight_decay=l2), sparse=False, l2=l2
     )
     torch.testing.assert_close(found, plain)
 
@@ -91,7 +101,7 @@ def averaged_model(*, sparse):
     sizes = {"n_items": 4, "tags_per_item": 2, "n_tags": 3, "content_width": 2}
     model = DIN.of_sizes(DINConfig(embedding_dim=4, hidden=(3,)), **sizes)
     model.embedding.sparse_gradients(sparse)
-    return model, WeightAverage(model, 0.6)
+    return model, WeightAverage(model, 0.6, row_updates=sparse)
 
 
 @pytest.mark.parametrize("sparse", [False, True])
