@@ -159,6 +159,7 @@ def test_every_figure_has_an_example():
         if function.__module__ == f"{figures.__name__}.{module}" and not name.startswith("_")
     }
     helpers = {"strategy_color", "assign_colors", "as_text", "new_figure", "error_bars"}
+    helpers |= {"symbols"}
     helpers |= {"add_groups"}
     assert found - helpers - {"item_maps"} == set(EXAMPLES)
 
