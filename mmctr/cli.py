@@ -1,4 +1,4 @@
-"""The command line: mmctr data|features|train|predict|recommend|search|backtest|report, and more.
+"""The command line: mmctr data|features|train|runs|compare|predict|search|report, and more.
 
 Commands check what can be checked at once, parse and print; the work is in the library. Heavy
 imports are local to a command and follow its checks, so that `mmctr --help` and a wrong word are

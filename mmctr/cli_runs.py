@@ -1,4 +1,4 @@
-"""The command line of finished runs: mmctr predict|recommend|verify|rerun."""
+"""The command line of finished runs: mmctr runs|compare|predict|recommend|verify|rerun."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +24,72 @@ ClickRate = Annotated[
     typer.Option(help="Known share of clicks in what is shown, where negatives were drawn."),
 ]
 RunFolder = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
+
+
+@runs_app.command("runs")
+def runs_command(
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder of a dataset: only runs on it.")
+    ] = None,
+) -> None:
+    """List the finished runs below runs/; those below one heading are comparable."""
+    folder = None if data is None else existing_folder(find(data))
+    from mmctr.data.dataset import files_fingerprint
+    from mmctr.evaluation.listing import listing, runs_below
+
+    runs, passed_over = runs_below(home() / "runs")
+    if folder is not None:
+        wanted = files_fingerprint(folder)
+        runs = [run for run in runs if run.summary["dataset"]["fingerprint"] == wanted]
+    of_data = f" on {folder}" if folder else ""
+    if runs:
+        print("Runs below one heading are comparable: the same data, the same rows of valid.\n")
+    print(
+        listing(runs) or f"No finished run{of_data} below {home() / 'runs'}: mmctr train makes one."
+    )
+    if passed_over:
+        print(f"\n{passed_over}")
+
+
+@runs_app.command("compare")
+def compare_command(
+    names: Annotated[
+        list[str],
+        typer.Argument(help="Two or more runs: folders, or names as mmctr runs has them."),
+    ],
+    data: OwnData = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write the differences to this CSV file.")
+    ] = None,
+) -> None:
+    """Compare runs of the same data: AUC, differences in pairs, and where they disagree most.
+
+    Runs that differ in nothing but their seed are one system, unless there are no others.
+    """
+    from mmctr.evaluation import compare, listing
+    from mmctr.files import atomic_path
+    from mmctr.runs.provenance import require_same
+    from mmctr.runs.run import find_run
+
+    runs = [*{(run := find_run(name)).address: run for name in names}.values()]
+    if len(runs) < 2:
+        raise ConfigError(f"Found one run, {names[0]}, expected two or more: name another.")
+    listing.require_comparable(runs)
+    by = "strategy" if len(compare.systems_of(runs)) > 1 else "run"
+    try:
+        dataset = run_with_data(runs[0].folder, data)[1]
+        require_same(runs[0].summary["dataset"], dataset, runs[0].folder)
+        apart = listing.disagreements(compare.disagreements(runs, dataset, by))
+    except MMCTRError as error:
+        if data is not None:
+            raise
+        apart = f"The rows on which they disagree most are not shown: {error}"
+    table = compare.comparison(runs, by)
+    if out is not None:
+        with atomic_path(out) as temporary:
+            table.to_csv(temporary, index=False)
+    differing = compare.differing(runs, by)
+    print("\n\n".join([listing.listing(runs), listing.comparison(table, differing), apart]))
 
 
 @runs_app.command("predict")

@@ -57,6 +57,14 @@ def parse_pairs(pairs: list[str] | None) -> dict[str, Any]:
     return values
 
 
+def as_pairs(values: dict[str, Any]) -> list[str]:
+    """Parameters as KEY=VALUE, each as `parse_pairs` reads it back."""
+    return [
+        f"{name}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}"
+        for name, value in values.items()
+    ]
+
+
 def in_words(*classes: type[Config]) -> str:
     """Every parameter with its default, and what else a choice allows: what -p takes."""
     words = []

@@ -179,3 +179,107 @@ def test_a_killed_warm_start_is_gone_on_with(command, days, trained, home, monke
     at_once = Run.load(command(*words, "-p", "batch_size=64").splitlines()[-1])
     for name in ("model.safetensors", "config.json", "predictions.parquet"):
         assert (resumed.folder / name).read_bytes() == (at_once.folder / name).read_bytes()
+
+
+@pytest.fixture
+def some(home, trained):
+    """Copies of a run below runs/: of another seed, other heads, other data, and a damaged one."""
+    changes = {
+        "one": {},
+        "seed": {"training": {"seed": 2}},
+        "heads": {"model": {"heads": 2}},
+        "elsewhere": {},
+        "damaged": {},
+    }
+    for name, change in changes.items():
+        folder = shutil.copytree(trained, home / "runs" / name)
+        config = json.loads((folder / "config.json").read_text())
+        for part, values in change.items():
+            config[part] |= values
+        (folder / "config.json").write_text(json.dumps(config))
+        table = pd.read_parquet(folder / "predictions.parquet")
+        noise = np.random.default_rng(len(name)).uniform(-0.2, 0.2, len(table))
+        table["probability"] = (table["probability"] + noise).clip(0, 1)
+        table.to_parquet(folder / "predictions.parquet")
+    path = home / "runs" / "elsewhere" / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["dataset"] |= {"fingerprint": "0" * 16, "name": "friday"}
+    path.write_text(json.dumps(summary))
+    (home / "runs" / "damaged" / "summary.json").write_text("[]")
+    return home / "runs"
+
+
+def test_runs_are_listed_by_what_they_are_comparable_with(command, some, days):
+    out = command("runs")
+    groups = out.split("\n\n")
+    assert [group.split(":")[0] for group in groups[1:3]] == ["friday", "monday"]
+    assert {line.split()[0] for line in groups[2].splitlines()[2:]} == {"one", "seed", "heads"}
+    (heads,) = (line for line in out.splitlines() if line.startswith("heads "))
+    assert "heads=2" in heads.split()
+    assert groups[3] == "Passed over, for they are no readable finished runs: damaged.\n"
+    of_monday = command("runs", "--data", days[0])
+    assert "friday" not in of_monday and "monday" in of_monday
+    assert "No finished run on" in command("runs", "--data", days[1])
+
+
+def test_runs_where_there_are_none(command, home):
+    assert command("runs").startswith(f"No finished run below {home / 'runs'}")
+
+
+def test_compare_tells_differences_what_differs_and_where_they_disagree(command, some, home):
+    out = command("compare", "one", some / "heads", "--out", home / "c.csv")
+    tables = out.split("\n\n")
+    assert {line.split()[0] for line in tables[0].splitlines()[2:]} == {"one", "heads"}
+    table = pd.read_csv(home / "c.csv")
+    probability = {name: Run.load(some / name).predictions for name in ("one", "heads")}
+    assert table["difference"].isna().tolist() == [True, False]
+    assert len(table) == 2 and set(table["strategy"]) == {"v1 heads=1", "v1 heads=2"}
+    assert f"{table['p_holm'][1]:.3f}" in tables[1]
+    (differing,) = tables[2].splitlines()[2:]
+    assert sorted(differing.split()) == ["1", "2", "heads"]
+    one, heads = (probability[name]["probability"] for name in ("one", "heads"))
+    first = int((one - heads).abs().to_numpy().argmax())
+    line = tables[3].splitlines()[2]
+    row = Run.load(some / "one").predictions.iloc[first]
+    own = pd.read_parquet(some / "one" / "predictions.parquet").iloc[first]
+    assert line.split()[:2] == [own["user_id"], own["item_id"]]
+    assert dict(zip(ITEMS["item_id"], ITEMS["title"], strict=True))[own["item_id"]] in line
+    assert line.split()[-3:] == [f"{int(row['label'])}", f"{one[first]:.4f}", f"{heads[first]:.4f}"]
+
+
+def test_seeds_alone_are_compared_run_by_run_and_beside_others_as_one_system(command, some, home):
+    command("compare", "one", "seed", "--out", home / "c.csv")
+    assert set(pd.read_csv(home / "c.csv")["run"]) == {"one", "seed"}
+    command("compare", "one", "seed", "heads", "--out", home / "c.csv")
+    table = pd.read_csv(home / "c.csv").set_index("strategy")
+    assert table["seeds"].to_dict() == {"v1 heads=1": 2, "v1 heads=2": 1}
+
+
+def test_without_its_data_a_comparison_says_that_rows_are_not_shown(command, some, days):
+    for name in ("one", "heads"):
+        path = some / name / "summary.json"
+        summary = json.loads(path.read_text())
+        summary["dataset"]["folder"] = "/gone"
+        path.write_text(json.dumps(summary))
+    assert "not shown: /gone, on which one was trained, is not there" in command(
+        "compare", "one", "heads"
+    )
+    assert "Where they disagree" in command("compare", "one", "heads", "--data", days[0])
+    assert "has " in command("compare", "one", "heads", "--data", days[1])
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["one", "elsewhere"], "one and elsewhere cannot be compared"),
+        (["one"], "Found one run, one, expected two or more"),
+        (["one", "one"], "Found one run, one, expected two or more"),
+        (["one", "nothing"], "Found no run 'nothing', expected a folder or the name of one"),
+        (["one", "damaged"], "holds no JSON object"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_sentence(command, some, home, words, sentence):
+    err = command("compare", *words, "--out", home / "c.csv")
+    assert sentence in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (home / "c.csv").exists()

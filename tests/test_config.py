@@ -5,7 +5,7 @@ from typing import Literal
 import pytest
 from pydantic import Field, ValidationError, model_validator
 
-from mmctr.config import Config
+from mmctr.config import Config, as_pairs, parse_pairs
 from mmctr.errors import ConfigError
 
 
@@ -74,3 +74,9 @@ def test_a_choice_is_off_where_yaml_read_a_boolean():
         Example.of(kind=False)
     with pytest.raises(ConfigError, match=r"'mixing' is True, expected one of 'all', 'off'"):
         Example.of(mixing=True)
+
+
+def test_pairs_are_read_back_as_they_were_written():
+    values = {"heads": 2, "hidden": [8, 4], "senet": False, "bilinear": "off", "content_dim": None}
+    assert as_pairs(values)[:3] == ["heads=2", "hidden=[8,4]", "senet=false"]
+    assert parse_pairs(as_pairs(values)) == values

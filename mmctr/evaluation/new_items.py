@@ -18,7 +18,15 @@ from mmctr.data.catalog import Catalog
 from mmctr.data.dataset import Dataset
 from mmctr.data.impressions import Impressions, slice_positions
 from mmctr.errors import RunError
-from mmctr.evaluation.compare import LEVEL, by_strategy, holm, listed, paired, probabilities
+from mmctr.evaluation.compare import (
+    LEVEL,
+    holm,
+    listed,
+    names_of,
+    paired,
+    probabilities,
+    systems_of,
+)
 from mmctr.model.din import DIN
 from mmctr.runs.run import Run
 from mmctr.training.metrics import auc, auc_by_group, bins
@@ -171,7 +179,7 @@ class Trial:
         """The new items of a new-items split, elsewhere a tenth of the items as a stand-in."""
         clicks, rows = dataset.train_clicks(), dataset.valid
         real = dataset.catalog.held_out is not None
-        first = {name: found[0] for name, found in by_strategy(runs).items()}
+        first = {name: found[0] for name, found in systems_of(runs).items()}
         models = {name: run.model() for name, run in first.items()}
         fitted = {name: _transformer(run, dataset) for name, run in first.items() if name != IDS}
         if real:
@@ -183,7 +191,7 @@ class Trial:
             rows = rows.select(np.sort(order[:STAND_IN]))
             models = {name: withheld(model, items) for name, model in models.items()}
             scored = [predict(withheld(run.model(), items), rows) for run in tqdm(runs, unit="run")]
-            found = pd.Series([run.strategy for run in runs])
+            found = pd.Series(names_of(runs))
             scores = {name: np.stack([scored[k] for k in of]) for name, of in _places(found)}
         new = clicks == 0
         new[0] = False

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from mmctr.config import as_pairs
 from mmctr.errors import ConfigError, RunError
 
 FACTS, TRIALS = "study.json", "trials.db"
@@ -88,8 +89,7 @@ class Study:
         """The best parameters and the fixed ones but for the seed, as options of a command."""
         values = {name: value for name, value in self.facts["fixed"].items() if name != "seed"}
         values |= self.best
-        words = [f"{name}={_as_word(value)}" for name, value in values.items()]
-        return " ".join(f"-p {shlex.quote(word)}" for word in words)
+        return " ".join(f"-p {shlex.quote(pair)}" for pair in as_pairs(values))
 
     @property
     def trials(self) -> pd.DataFrame:
@@ -204,10 +204,6 @@ def _state(trial: Any) -> str:
     if trial.user_attrs.get("diverged"):
         return "diverged"
     return "pruned" if trial.state.name == "PRUNED" else "finished"
-
-
-def _as_word(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def import_optuna() -> Any:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mmctr.data.wording import stated
-from mmctr.evaluation.compare import by_strategy, run_table, strategy_table
+from mmctr.evaluation.compare import run_table, strategy_table
 from mmctr.report.figures.style import strategy_color
 from mmctr.report.pages import as_part, template, write_page
 from mmctr.report.reports import Page, Report, all_reports
@@ -48,8 +48,8 @@ def _history(report: Report, reports: list[Report]) -> list[dict[str, Any]]:
         return []
     runs.sort(key=lambda run: run.summary.get("date", ""))
     aucs = {
-        strategy: [run.summary["metrics"]["auc"] for run in of_one]
-        for strategy, of_one in sorted(by_strategy(runs).items())
+        strategy: [run.summary["metrics"]["auc"] for run in runs if run.strategy == strategy]
+        for strategy in sorted({run.strategy for run in runs})
     }
     low, high = min(map(min, aucs.values())), max(map(max, aucs.values()))
     return [

@@ -20,6 +20,8 @@ from mmctr.data.erroneous import excluding
 from mmctr.data.wording import stated
 from mmctr.errors import ConfigError, MMCTRError, RunError
 from mmctr.evaluation.backtest import FACTS, Backtest
+from mmctr.evaluation.compare import listed
+from mmctr.evaluation.listing import require_comparable
 from mmctr.evaluation.study import Study, find_studies
 from mmctr.files import DEMO, find, home
 from mmctr.report.figures.style import assign_colors
@@ -27,8 +29,8 @@ from mmctr.report.pages import ANSWER, CAPTION, FIGURE, RECORD
 from mmctr.report.reports import Report, latest_report
 from mmctr.report.widgets import panel
 from mmctr.runs.card import commit
-from mmctr.runs.provenance import describe
-from mmctr.runs.run import Run, readable_runs
+from mmctr.runs.provenance import describe, require_same
+from mmctr.runs.run import Run, find_run, readable_runs
 from mmctr.runs.train import train
 from mmctr.training.config import NOTHING, configs
 
@@ -97,18 +99,31 @@ def open_run(run: Given, dataset: Dataset) -> Run:
     return found
 
 
-def open_runs(report: Given, dataset: Dataset) -> list[Run]:
-    """The runs of a report folder; without one those of the latest report on these data.
+def data_of(runs: Given | list[Given]) -> str | None:
+    """The dataset's folder of the first of some named runs; None if none is named."""
+    names = by_comma(runs)
+    return find_run(names[0]).summary["dataset"]["folder"] if names else None
 
-    If there is none either, every strategy is trained quickly with two seeds.
+
+def open_runs(report: Given, dataset: Dataset, runs: Given | list[Given] = None) -> list[Run]:
+    """The named runs, by comma, or those of a report folder.
+
+    Without either those of the latest report on these data; if there is none, every strategy is
+    trained quickly with two seeds. Raises RunError for named runs that are not comparable.
     """
+    if names := by_comma(runs):
+        found = list({run.address: run for run in map(find_run, names)}.values())
+        require_comparable(found)
+        require_same(found[0].summary["dataset"], dataset, found[0].folder)
+        say(f"Runs: {listed([run.address for run in found])}.")
+        return found
     name = text(report)
     folder = find(name) if name else latest_report(home() / "reports")
     if folder is not None:
-        runs = Report.load(folder).load_runs()
-        if runs and all(_trained_on(run, dataset) for run in runs):
-            say(f"Report: {folder.name}, {len(runs)} runs.")
-            return runs
+        found = Report.load(folder).load_runs()
+        if found and all(_trained_on(run, dataset) for run in found):
+            say(f"Report: {folder.name}, {len(found)} runs.")
+            return found
         if name:
             raise ConfigError(
                 f"Report {folder} has no runs on {dataset.folder}: choose another report or data."

@@ -19,12 +19,14 @@ from mmctr.data.dataset import Dataset
 from mmctr.data.erroneous import Exclusion
 from mmctr.data.fields import Field, as_json
 from mmctr.errors import ConfigError, DataError, MMCTRError, RunError, first_line
+from mmctr.files import find, home
 from mmctr.model.din import DIN
 from mmctr.model.pretrained import CONFIG, WEIGHTS
 from mmctr.runs import carried, forms
 from mmctr.runs.card import run_card
 from mmctr.runs.carried import Carried
 from mmctr.runs.provenance import has_other_ids
+from mmctr.training.config import changes, stated
 from mmctr.training.metrics import corrected
 
 if TYPE_CHECKING:
@@ -61,6 +63,12 @@ class Run:
         return self.folder.name
 
     @property
+    def address(self) -> str:
+        """Its name below runs/, elsewhere its folder: `find_run` takes either."""
+        below, folder = (home() / "runs").resolve(), self.folder.resolve()
+        return str(folder.relative_to(below) if folder.is_relative_to(below) else folder)
+
+    @property
     def strategy(self) -> str:
         """The strategy that made the item embeddings."""
         return self.config["strategy"]
@@ -70,6 +78,28 @@ class Run:
         """The seed of training."""
         return self.config["training"]["seed"]
 
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """All that training was given but the seed: strategy, parameters, what was left out as
+        erroneous (exclude, by kind), and the run that it started from (from, by name)."""
+        return {"strategy": self.strategy, **self._stated, **self._besides}
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What of it differs from the defaults but for the strategy, in the fewest words: a preset,
+        parameters, exclude, from."""
+        return changes(self._stated) | self._besides
+
+    @property
+    def _stated(self) -> dict[str, Any]:
+        return stated(self.config.get("model", {}) | self.config["training"])
+
+    @property
+    def _besides(self) -> dict[str, str]:
+        left_out, origin = self.exclusion, self.config.get("origin")
+        besides = {} if left_out is None else {"exclude": ",".join(left_out.kinds)}
+        return besides if origin is None else besides | {"from": origin["name"]}
+
     @cached_property
     def history(self) -> pd.DataFrame:
         """A row each validation: epoch, train_loss, auc, logloss, learning_rate, seconds."""
@@ -78,6 +108,20 @@ class Run:
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """The valid split in the order of its file: user, target, label, probability."""
+        return self._scored()
+
+    @cached_property
+    def valid_rows(self) -> str:
+        """A hash of users, targets and labels of the valid split: the same only for the same rows.
+
+        Predictions are not kept for it, so that many runs can be asked.
+        """
+        table, digest = self._scored(), hashlib.sha256()
+        for name in ("user", "target", "label"):
+            digest.update(table[name].to_numpy(np.float64).tobytes())
+        return digest.hexdigest()[:16]
+
+    def _scored(self) -> pd.DataFrame:
         table = forms.read_predictions(self.folder / forms.PREDICTIONS)
         wanted = self.summary["dataset"].get("rows", {}).get("valid", len(table))
         if len(table) != wanted:
@@ -244,6 +288,17 @@ class Run:
                 f"{self.folder}: {WEIGHTS} has no readable {name} ({first_line(error)}): train "
                 "the model again."
             ) from error
+
+
+def find_run(name: Path | str) -> Run:
+    """A run by its folder, or by its name below runs/; RunError if there is none or damaged."""
+    for folder in (find(name), home() / "runs" / name):
+        if folder.is_dir():
+            return Run.load(folder)
+    raise RunError(
+        f"Found no run {str(name)!r}, expected a folder or the name of one below "
+        f"{home() / 'runs'}: mmctr runs lists them."
+    )
 
 
 def readable_runs(folders: Iterable[Path]) -> list[Run]:

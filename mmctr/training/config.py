@@ -1,12 +1,13 @@
 """The parameters of training, and how presets and changes make both configurations."""
 
-from typing import Literal
+from functools import cache
+from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from mmctr.config import Config
 from mmctr.errors import ConfigError
-from mmctr.model.config import DINConfig
+from mmctr.model.config import EARLIER, DINConfig
 from mmctr.model.presets import PRESETS
 
 NOTHING = (None, "None", "null")  # as Python, papermill, JSON and YAML say it
@@ -65,3 +66,35 @@ def configs(preset: str | None = None, **parameters: object) -> tuple[DINConfig,
     model = {name: value for name, value in parameters.items() if name in DINConfig.model_fields}
     training = {name: value for name, value in parameters.items() if name not in model}
     return DINConfig.of(**model), TrainConfig.of(**training)
+
+
+def stated(parameters: dict[str, Any]) -> dict[str, Any]:
+    """All parameters of a run but its seed, as JSON has them.
+
+    parameters: those of model and training that its config.json states; those of a version before
+    they existed are as they were then.
+    """
+    whole = _whole("default") | EARLIER | parameters
+    return {name: value for name, value in whole.items() if name != "seed"}
+
+
+def changes(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The fewest arguments from which `configs` makes these parameters, as `stated` gives them.
+
+    A preset is among them if that makes them fewer.
+    """
+    found = {}
+    for preset in PRESETS:
+        base, named = _whole(preset), {} if preset == "default" else {"preset": preset}
+        differing = {name: value for name, value in parameters.items() if value != base.get(name)}
+        # To say null leaves a parameter as the preset has it.
+        if not named or None not in differing.values():
+            found[preset] = named | differing
+    return min(found.values(), key=len)
+
+
+@cache
+def _whole(preset: str) -> dict[str, Any]:
+    """All parameters of a preset but the seed, as JSON has them."""
+    model, training = (config.model_dump(mode="json") for config in configs(preset))
+    return model | {name: value for name, value in training.items() if name != "seed"}

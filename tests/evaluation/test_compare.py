@@ -12,19 +12,21 @@ from mmctr.evaluation import compare
 from mmctr.runs.run import Run
 
 
-def made_run(folder, strategy, seed, noise, rows):
+def made_run(folder, strategy, seed, noise, rows, **model):
     """A run whose scores are the labels plus noise; its folder holds its predictions only."""
     rng = np.random.default_rng(seed + len(strategy) + ord(strategy[-1]))
+    rng = rng.spawn(1)[0] if model else rng
     probability = 1 / (1 + np.exp(-(rows.label + rng.normal(0, noise, len(rows.label)))))
     auc = roc_auc_score(rows.label, probability)
-    folder = folder / f"{strategy.replace(':', '-')}-{seed}"
+    folder = folder / f"{strategy.replace(':', '-')}-{seed}{''.join(model)}"
     folder.mkdir()
     columns = {"user": rows.user, "target": 1, "label": rows.label, "probability": probability}
     pd.DataFrame(columns).to_parquet(folder / "predictions.parquet")
     sizes = {"content_width": 128, "n_items": 1000}
     return Run(
         folder=folder,
-        config={"strategy": strategy, "training": {"seed": seed}, "sizes": sizes},
+        config={"strategy": strategy, "training": {"seed": seed}, "sizes": sizes}
+        | {"model": {"identity_dropout": 0.2} | model},
         summary={
             "metrics": {"auc": auc, "auc_interval": [auc - 0.1, auc + 0.1], "logloss": 0.5}
             | {"gauc": 0.6},
@@ -266,3 +268,106 @@ def test_probabilities_are_those_of_each_seed(runs):
     assert list(found) == ["v1", "v2", "v4"]
     both = [run.predictions["probability"] for run in runs if run.strategy == "v2"]
     np.testing.assert_allclose(found["v2"], np.stack(both))
+
+
+@pytest.fixture(scope="module")
+def mixed(rows, tmp_path_factory):
+    """v4 with two seeds, v4 of other heads with one, and v1."""
+    folder = tmp_path_factory.mktemp("mixed")
+    made = [("v4", 1, {}), ("v4", 1, {"heads": 2}), ("v4", 2, {}), ("v1", 1, {})]
+    return [made_run(folder, name, seed, 1.0, rows, **model) for name, seed, model in made]
+
+
+def test_runs_that_differ_in_more_than_their_seed_are_no_line_together(mixed, rows):
+    expected = {"v4": [0, 2], "v4 heads=2": [1], "v1": [3]}
+    found = compare.systems_of(mixed)
+    assert found == {name: [mixed[place] for place in own] for name, own in expected.items()}
+    assert compare.run_table(mixed)["strategy"].tolist() == ["v4", "v4 heads=2", "v4", "v1"]
+    means = compare.strategy_table(mixed).set_index("strategy")
+    assert means["seeds"].to_dict() == {"v4": 2, "v4 heads=2": 1, "v1": 1}
+    for name, own in expected.items():
+        aucs = [mixed[place].summary["metrics"]["auc"] for place in own]
+        assert means.loc[name, "AUC"] == pytest.approx(np.mean(aucs))
+    assert {name: len(own) for name, own in compare.probabilities(mixed).items()} == {
+        name: len(own) for name, own in expected.items()
+    }
+
+
+def test_what_all_runs_share_is_not_in_their_names(mixed, rows, tmp_path):
+    heads = [made_run(tmp_path, name, 1, 1.0, rows, heads=2) for name in ("v1", "v4")]
+    assert list(compare.systems_of(heads)) == ["v1", "v4"]
+    assert list(compare.systems_of(mixed[1:2])) == ["v4"]
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "names"),
+    [
+        # The same kinds, yet other items were left out; the same name, yet other weights.
+        ({"excluded": {"kinds": ["dark"], "covers": ["1"]}}, None, ["v4 exclude=dark", "v4"]),
+        (
+            {"excluded": {"kinds": ["dark"], "covers": ["1"]}},
+            {"excluded": {"kinds": ["dark"], "covers": ["2"]}},
+            ["v4", "v4 (2)"],
+        ),
+        (
+            {"origin": {"name": "a", "folder": "x", "weights_sha256": "1"}},
+            {"origin": {"name": "b", "folder": "x", "weights_sha256": "1"}},
+            ["v4 from=a", "v4 from=b"],
+        ),
+    ],
+)
+def test_what_was_left_out_and_where_training_started_tell_runs_apart(mixed, one, two, names):
+    first = mixed[0]
+    runs = [replace(first, config=first.config | (more or {})) for more in (one, two)]
+    assert compare.names_of([*runs, runs[0]]) == [*names, names[0]]
+
+
+def test_a_comparison_joins_both_tables(mixed, rows, monkeypatch):
+    monkeypatch.setattr(compare, "RESAMPLES", 40)
+    mixed[1].summary["parameters"] = 7
+    table = compare.comparison(mixed)
+    means = compare.strategy_table(mixed)
+    assert table["strategy"].tolist() == means["strategy"].tolist()
+    best = table.iloc[0]
+    assert table[compare.DIFFERENCE].iloc[0].isna().all()
+    expected = compare.paired_differences(mixed, rows)
+    pd.testing.assert_frame_equal(
+        table[["strategy", *compare.DIFFERENCE]][1:].reset_index(drop=True), expected
+    )
+    of = table.set_index("strategy")
+    assert of["more_parameters"].to_dict() == (of["parameters"] - best["parameters"]).to_dict()
+    assert of.loc["v4 heads=2", "parameters"] == 7
+    each = compare.comparison(mixed[:3:2], by="run")
+    assert set(each["run"]) == {str(run.folder) for run in mixed[:3:2]}
+
+
+def test_what_differs_in_the_configurations(mixed):
+    table = compare.differing(mixed).set_index("parameter")
+    assert table.loc["heads"].to_dict() == {"v4": "4", "v4 heads=2": "2", "v1": "4"}
+    assert set(table.index) == {"strategy", "heads"}
+    seeds = compare.differing(mixed[:3:2], by="run").set_index("parameter")
+    assert seeds.loc["seed"].tolist() == ["1", "2"]
+    assert seeds.index.tolist() == ["seed"]
+
+
+def test_disagreements_are_those_of_a_naive_loop(tiny, tiny_run):
+    rng, n = np.random.default_rng(0), len(tiny.valid)
+    runs = []
+    for heads, seed in ((2, 1), (2, 2), (1, 1)):
+        model = tiny_run.config["model"] | {"heads": heads}
+        config = tiny_run.config | {"model": model, "training": {"seed": seed}}
+        runs.append(replace(tiny_run, config=config))
+        vars(runs[-1])["predictions"] = pd.DataFrame({"probability": rng.random(n)})
+    found = compare.disagreements(runs, tiny, count=5)
+    one, two, other = (run.predictions["probability"] for run in runs)
+    apart = [abs((one[row] + two[row]) / 2 - other[row]) for row in range(n)]
+    rows = sorted(range(n), key=lambda row: -apart[row])[:5]
+    names = ["v4 heads=2", "v4 heads=1"]
+    assert found.columns.tolist() == ["user", "item", "title", "label", "target", *names]
+    for row, line in zip(rows, found.to_dict("records"), strict=True):
+        item = tiny.valid.target[row]
+        assert (line["user"], line["item"]) == (str(tiny.valid.user[row]), str(item))
+        assert (line["title"], line["label"]) == (tiny.catalog.titles[item], tiny.valid.label[row])
+        assert line["v4 heads=2"] == pytest.approx((one[row] + two[row]) / 2)
+        assert line["v4 heads=1"] == pytest.approx(other[row])
+    assert compare.disagreements(runs[:1] * 2, tiny).empty

@@ -137,6 +137,21 @@ def test_compare(tiny_report):
     assert figures(notebook) == 4
 
 
+def test_compare_takes_any_runs_and_shows_where_they_disagree(tiny_report, workplace):
+    runs = tiny_report.load_runs()
+    named = ",".join(str(run.folder) for run in runs)
+    notebook, values = execute("05_compare", workplace, runs=named)
+    expected = {run.strategy: run.summary["metrics"]["auc"] for run in runs}
+    assert values["auc"] == pytest.approx(expected)
+    assert figures(notebook) == 4
+    assert "## Where they disagree most" in said(notebook)
+    shown = next(cell for cell in notebook.cells if "disagreements" in cell.source).outputs
+    apart = abs(runs[0].predictions["probability"] - runs[1].predictions["probability"])
+    assert f"{runs[0].predictions['probability'][apart.idxmax()]:.4f}" in str(shown)
+    assert "data:image/jpeg" in str(shown), "with their covers"
+    assert "Where they disagree" not in said(of_report(tiny_report, "05_compare")[0])
+
+
 def test_new_items(tiny_report, tiny):
     notebook, values = of_report(tiny_report, "09_new_items")
     clicks = tiny.train_clicks()

@@ -159,6 +159,7 @@ def test_every_figure_has_an_example():
         if function.__module__ == f"{figures.__name__}.{module}" and not name.startswith("_")
     }
     helpers = {"strategy_color", "assign_colors", "as_text", "new_figure", "error_bars"}
+    helpers |= {"symbols"}
     helpers |= {"add_groups"}
     assert found - helpers - {"item_maps"} == set(EXAMPLES)
 
@@ -427,3 +428,18 @@ def test_a_backtest_keeps_its_colours_and_windows_apart():
     for name in ("differences_over_time", "seconds_over_time"):
         colors = {trace.name: trace.line.color for trace in EXAMPLES[name]().data}
         assert colors == {n: lines[n].line.color for n in ("cold start", "warm start")}
+
+
+def test_systems_of_a_strategy_share_its_colour_and_differ_in_their_marks():
+    names = ["v4", "v4 heads=2", "v1", "ids preset=paper", "provided:a b"]
+    figures.style.assign_colors(["provided:a", "provided:a b"])
+    color = figures.style.strategy_color
+    assert color("v4 heads=2") == color("v4") != color("v1")
+    assert color("ids preset=paper") == color("ids")
+    assert color("provided:a b heads=2") == color("provided:a b") != color("provided:a")
+    symbols = figures.style.symbols([*names, "v4"])
+    assert [symbols[name] for name in names] == ["circle", "diamond", "circle", "circle", "circle"]
+    table = pd.DataFrame({"strategy": names[:3], "seed": 1, "auc": 0.7, "seconds": 1.0})
+    marks = [trace.marker for trace in figures.comparison.auc_against_time(table).data]
+    assert [mark.symbol for mark in marks] == ["circle", "diamond", "circle"]
+    assert marks[0].color == marks[1].color

@@ -199,3 +199,22 @@ def test_the_line_of_the_data_says_where_negatives_come_from(displayed, tmp_path
 def test_a_section_is_markdown(displayed):
     notebook.section("## Fields\nWhat is known.")
     assert displayed[-1].data == "## Fields\nWhat is known."
+
+
+def test_named_runs_are_opened_instead_of_a_report(
+    displayed, monkeypatch, tmp_path, tiny, tiny_run, tiny_report
+):
+    monkeypatch.setenv("MMCTR_HOME", str(tmp_path))
+    for name in ("20241231", "b"):
+        shutil.copytree(tiny_run.folder, tmp_path / "runs" / name)
+    for given in ("20241231, b", [20241231, str(tmp_path / "runs" / "b")], "b,20241231,b"):
+        found = notebook.open_runs(str(tiny_report.folder), tiny, given)
+        assert {run.name for run in found} == {"20241231", "b"}
+        assert len(found) == 2
+    assert notebook.data_of("b") == str(tiny.folder)
+    assert notebook.data_of("") is None
+    other = tiny_report.load_runs()[0]
+    with pytest.raises(RunError, match="cannot be compared, expected runs of the same data"):
+        notebook.open_runs("", tiny, f"b,{other.folder}")
+    with pytest.raises(RunError, match="was trained on data with fingerprint"):
+        notebook.open_runs("", tiny, str(other.folder))

@@ -16,7 +16,7 @@ from mmctr.data.dataset import Dataset
 from mmctr.data.demo import write_demo
 from mmctr.data.fields import Field
 from mmctr.errors import RunError
-from mmctr.runs.run import Run
+from mmctr.runs.run import Run, find_run
 from mmctr.runs.train import train
 from mmctr.training.config import configs
 from mmctr.training.prediction import predict
@@ -246,3 +246,35 @@ def test_probabilities_are_corrected_for_a_rate_that_is_known(tiny_run):
     assert known.corrected(probability, train) == pytest.approx(probability)
     with pytest.raises(RunError, match="does not say what share of clicks it learned from"):
         replace(tiny_run, summary={}).corrected(probability, 0.02)
+
+
+def test_a_run_is_found_by_its_name_and_says_what_differs_from_the_default(
+    tiny_run, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MMCTR_HOME", str(tmp_path))
+    folder = shutil.copytree(tiny_run.folder, tmp_path / "runs" / "ablation" / "a")
+    assert tiny_run.address == str(tiny_run.folder.resolve())
+    for name in ("ablation/a", folder, "runs/ablation/a"):
+        assert find_run(name).address == "ablation/a"
+    with pytest.raises(RunError, match="Found no run 'b', expected a folder or the name of one"):
+        find_run("b")
+    given = {"epochs": 1, "embedding_dim": 8, "heads": 2, "hidden": [16], "batch_size": 256}
+    assert tiny_run.changes == given
+    assert given.items() <= tiny_run.configuration.items()
+    besides = {"excluded": {"kinds": ["dark", "untitled"], "titles": ["1"]}}
+    besides |= {"origin": {"name": "b", "folder": "/b", "weights_sha256": "0"}}
+    changed = replace(tiny_run, config=tiny_run.config | besides)
+    assert changed.changes == given | {"exclude": "dark,untitled", "from": "b"}
+    assert "seed" not in changed.configuration
+
+
+def test_the_same_rows_of_valid_are_known_by_their_hash(tiny_run, tmp_path):
+    hashes = {tiny_run.valid_rows}
+    for number, change in enumerate((None, "probability", "user", "target", "label")):
+        folder = shutil.copytree(tiny_run.folder, tmp_path / str(number))
+        table = pd.read_parquet(folder / "predictions.parquet")
+        if change:
+            table.loc[0, change] = 1 - table.loc[0, change]
+        table.to_parquet(folder / "predictions.parquet")
+        hashes.add(Run.load(folder).valid_rows)
+    assert len(hashes) == 4, "probabilities do not matter"

@@ -1,10 +1,13 @@
 """Presets and changes make the configurations of model and training."""
 
+import json
+
 import pytest
 
 from mmctr.config import parse_pairs
 from mmctr.errors import ConfigError
-from mmctr.training.config import configs
+from mmctr.model.presets import PRESETS
+from mmctr.training.config import changes, configs, stated
 
 
 def test_a_preset_is_changed_by_what_is_given_and_none_leaves_it():
@@ -46,3 +49,38 @@ def test_a_preset_that_is_a_number_is_one_sentence():
 def test_the_command_line_switches_a_choice_off():
     for pair in ("bilinear=off", "bilinear=false", "bilinear=no", "bilinear=False"):
         assert configs(**parse_pairs([pair]))[0].bilinear == "off"
+
+
+def as_in_a_run(preset=None, **parameters):
+    """Parameters as a run's config.json has them."""
+    model, training = configs(preset, **parameters)
+    return stated(json.loads(json.dumps(model.model_dump() | training.model_dump())))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("given", [{}, {"heads": 3}, {"hidden": [8], "epochs": 2, "dropout": 0.3}])
+def test_changes_are_arguments_that_make_the_same_configurations(preset, given):
+    found = changes(as_in_a_run(preset, **given, seed=7))
+    assert configs(**found) == configs(preset, **given)
+    assert len(found) <= len(given) + (preset != "default")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {}),
+        ({"seed": 5}, {}),
+        ({"heads": 2, "dropout": 0.3}, {"heads": 2, "dropout": 0.3}),
+        ({"preset": "paper"}, {"preset": "paper"}),
+        ({"preset": "paper", "heads": 1}, {"preset": "paper", "heads": 1}),
+        # Of a preset that explains two parameters of five, nothing is said.
+        ({"cross_layers": 2, "recency": False}, {"recency": False, "cross_layers": 2}),
+    ],
+)
+def test_changes_by_hand(given, expected):
+    assert changes(as_in_a_run(**given)) == expected
+
+
+def test_a_run_of_an_earlier_version_is_as_it_was_then():
+    found = changes(stated({"heads": 4, "seed": 1}))
+    assert found == {"identity_dropout": 0.0}

@@ -27,13 +27,15 @@ def strategies(table: pd.DataFrame, references: dict[str, float]) -> go.Figure:
 def auc_against_time(table: pd.DataFrame) -> go.Figure:
     """Valid AUC of every run beside its seconds. Columns: strategy, seed, auc, seconds."""
     figure = style.new_figure("Fusion and training (seconds)", "Valid AUC")
+    symbols = style.symbols(table["strategy"])
     for strategy, part in table.groupby("strategy", sort=False):
         figure.add_scatter(
             x=part["seconds"],
             y=part["auc"],
             mode="markers",
             name=style.as_text(strategy),
-            marker={"size": 12, "color": style.strategy_color(strategy), "opacity": 0.85},
+            marker={"size": 12, "color": style.strategy_color(strategy), "opacity": 0.85}
+            | {"symbol": symbols[strategy]},
             text=part["seed"].map("seed {}".format),
             hovertemplate="%{text}: AUC %{y:.4f} in %{x:.1f} s",
         )

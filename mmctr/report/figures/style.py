@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 import plotly.io as pio
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C8C8C")
+SYMBOLS = ("circle", "diamond", "square", "cross", "triangle-up", "x")  # of equal colours
 STRATEGIES = ("v1", "v2", "v3", "v4", "ids", "v5", "v6")
 STRATEGY_COLORS = dict(zip(STRATEGIES, (*PALETTE[:6], "#332288"), strict=True))
 PROVIDED_COLORS = ("#117733", "#999933", "#9A6FD0", "#B5651D")  # of ready-made columns, in order
@@ -38,12 +39,24 @@ pio.templates["mmctr"] = go.layout.Template(
 )
 
 
-def strategy_color(strategy: str) -> str:
-    """The colour of a strategy, or of what needs no training, the same in every figure."""
-    if strategy in SYSTEM_COLORS:
-        return SYSTEM_COLORS[strategy]
-    provided = PROVIDED_COLORS[sum(map(ord, strategy)) % len(PROVIDED_COLORS)]
-    return STRATEGY_COLORS.get(strategy, provided)
+def strategy_color(system: str) -> str:
+    """The colour of a strategy, or of what needs no training, the same in every figure.
+
+    A system that is called by its strategy and more, `v4 heads=2`, has the strategy's.
+    """
+    if system in SYSTEM_COLORS:
+        return SYSTEM_COLORS[system]
+    known = [name for name in STRATEGY_COLORS if f"{system} ".startswith(f"{name} ")]
+    provided = PROVIDED_COLORS[sum(map(ord, system)) % len(PROVIDED_COLORS)]
+    return STRATEGY_COLORS[max(known, key=len)] if known else provided
+
+
+def symbols(systems: Iterable[str]) -> dict[str, str]:
+    """A mark for each system, so that those of one strategy, which share its colour, differ."""
+    names = pd.Series([*systems]).drop_duplicates()
+    number = names.groupby(names.map(strategy_color)).cumcount()
+    marks = [SYMBOLS[place % len(SYMBOLS)] for place in number]
+    return dict(zip(names, marks, strict=True))
 
 
 def assign_colors(strategies: Iterable[str]) -> None:

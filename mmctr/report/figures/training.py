@@ -99,6 +99,7 @@ def add_groups(
     """Draw AUC with interval by group into a plot of a figure; labels: of the groups in order."""
     place = {group: number for number, group in enumerate(table["group"].drop_duplicates())}
     systems = list(table["system"].unique())
+    symbols = style.symbols(systems)
     for number, system in enumerate(systems):
         part = table[table["system"] == system]
         # Side by side, or else the intervals hide each other.
@@ -112,7 +113,7 @@ def add_groups(
             legendgroup=system,
             showlegend=row == col == 1,
             line={"color": style.strategy_color(system), "width": 1},
-            marker_size=8,
+            marker={"size": 8, "symbol": symbols[system]},
             customdata=part["group"].astype(str),
             hovertemplate="%{customdata}: AUC %{y:.4f}",
             row=row,
