@@ -1,4 +1,4 @@
-"""Runs side by side: tables over strategies and seeds, paired differences, the answer in words.
+"""Runs side by side: tables over strategies and seeds, and paired differences.
 
 Runs that differ in nothing but their seed are one system. It is called by its strategy, and by what
 else it has that not all runs beside it have: `v4` and `v4 heads=2`.
@@ -246,51 +246,6 @@ def holm(p: np.ndarray) -> np.ndarray:
     factors = len(p) - np.arange(len(p))
     corrected[order] = np.minimum(1, np.maximum.accumulate(factors * p[order]))
     return corrected
-
-
-def verdict(
-    means: pd.DataFrame,
-    differences: pd.DataFrame,
-    dataset: Dataset,
-    references: dict[str, float] | None = None,
-) -> str:
-    """The answer in words: which strategy is best, by how much, is it significant, at what cost.
-
-    Tables as of strategy_table and paired_differences; references: AUC of other rankings by name.
-    """
-    best, cheapest = means.iloc[0], means.loc[means[TIMES].sum(axis=1).idxmin()]
-    name = best["strategy"]
-    kind = "simulated, so this says nothing about real clicks" if dataset.simulated else "real"
-    seeds = f"the mean of {best['seeds']} seeds" if best["seeds"] > 1 else "with one seed"
-    words = (
-        f"On {dataset.name} ({kind}) {name} has the highest valid AUC, {best['AUC']:.4f}, {seeds}"
-    )
-    beside = [f"{other} {value:.4f}" for other, value in (references or {}).items()]
-    words += f"; beside it: {listed(beside)}." if beside else "."
-    clear = differences["p_holm"] < LEVEL
-    if clear.any():
-        words += f" It is better by more than chance than {_leads(differences[clear])}."
-    if not clear.all():
-        close = differences[~clear]
-        words += f" Its lead could be chance over {_leads(close)}: it is not shown to be better."
-    if means["seeds"].max() > 1:
-        words += f" Seeds of one strategy differ by up to {means['seed spread'].max():.4f}."
-    else:
-        words += " How much another seed would change is not known."
-    words += f" A run of {name} takes {best[TIMES].sum():,.1f} s of fusion and training"
-    if cheapest["strategy"] != name:
-        words += f", one of {cheapest['strategy']}, the quickest, {cheapest[TIMES].sum():,.1f} s"
-    return words + "."
-
-
-def _leads(differences: pd.DataFrame) -> str:
-    """The lead of the best over each of the others, in words."""
-    leads = [
-        f"{line.strategy} (by {-line.difference:z.4f}, 95% interval {-line.high:z.4f} to "
-        f"{-line.low:z.4f}, corrected p = {line.p_holm:.3f})"
-        for line in differences.itertuples()
-    ]
-    return listed(leads)
 
 
 def setting(runs: list[Run], dataset: Dataset) -> str:

@@ -1,13 +1,15 @@
 """The index of a report, and the common one of all reports."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from mmctr.data.wording import stated
-from mmctr.evaluation.compare import run_table, strategy_table
+from mmctr.evaluation.compare import LEVEL, comparison, strategy_table, systems_of
+from mmctr.evaluation.verdict import cost_in_words, verdict
 from mmctr.report.figures.style import strategy_color
-from mmctr.report.pages import as_part, template, write_page
+from mmctr.report.pages import answer_html, as_part, template, write_page
 from mmctr.report.reports import Page, Report, all_reports
 from mmctr.runs.run import Run, readable_runs
 
@@ -26,10 +28,13 @@ def overview(
 ) -> dict[str, Any]:
     """A report's index as a part of a page; beside `reports`, the latest first, if given."""
     runs = report.load_runs()
+    results = _results(runs)
     html = template("index.html.j2").render(
         report=report,
         words=stated(report.dataset),
-        results=_results(runs),
+        results=results,
+        clear=len(results) > 1 and results[1]["p_holm"] < LEVEL,
+        answer=answer_html(report.answer or _so_far(tuple(report.run_folders)) or ""),
         runs=runs,
         history=_history(report, reports or []),
         reports=[(other, _results(readable_runs(other.run_folders))) for other in reports or []],
@@ -37,6 +42,13 @@ def overview(
         url=url,
     )
     return as_part("index", "Overview", html)
+
+
+@cache  # an index is written after every page, and runs do not change
+def _so_far(folders: tuple[Path, ...]) -> dict[str, Any] | None:
+    """The verdict over the runs that there are, as a page keeps it."""
+    runs = readable_runs(folders)
+    return verdict(runs).as_dict() if runs else None
 
 
 def _history(report: Report, reports: list[Report]) -> list[dict[str, Any]]:
@@ -70,5 +82,8 @@ def _results(runs: list[Run]) -> list[dict[str, Any]]:
     """A line a strategy, the best first: its means over seeds, and low and high of all of them."""
     if not runs:
         return []
-    spans = run_table(runs).groupby("strategy").agg({"low": "min", "high": "max"})
-    return strategy_table(runs).join(spans, on="strategy").to_dict("records")
+    means = strategy_table(runs).drop(columns="parameters")
+    apart = comparison(runs).drop(columns=["seeds", "AUC"])
+    costs = {name: cost_in_words(found) for name, found in systems_of(runs).items()}
+    lines = means.merge(apart, on="strategy", sort=False)
+    return lines.assign(cost=lines["strategy"].map(costs)).to_dict("records")

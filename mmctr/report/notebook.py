@@ -23,9 +23,10 @@ from mmctr.evaluation.backtest import FACTS, Backtest
 from mmctr.evaluation.compare import listed
 from mmctr.evaluation.listing import require_comparable
 from mmctr.evaluation.study import Study, find_studies
+from mmctr.evaluation.verdict import Verdict
 from mmctr.files import DEMO, find, home
 from mmctr.report.figures.style import assign_colors
-from mmctr.report.pages import ANSWER, CAPTION, FIGURE, RECORD
+from mmctr.report.pages import ANSWER, CAPTION, FIGURE, RECORD, answer_html
 from mmctr.report.reports import Report, latest_report
 from mmctr.report.widgets import panel
 from mmctr.runs.card import commit
@@ -179,9 +180,10 @@ def section(words: str) -> None:
     display(Markdown(words))
 
 
-def answer(words: str) -> None:
-    """Show what the notebook found in one paragraph; a report puts it below the title."""
-    display({ANSWER: words, "text/html": f"<p><b>{escape(words)}</b></p>"}, raw=True)
+def answer(found: str | Verdict) -> None:
+    """Show what the notebook found, a paragraph or a card; a report puts it below the title."""
+    kept = found if isinstance(found, str) else found.as_dict()
+    display({ANSWER: kept, "text/html": answer_html(kept)}, raw=True)
 
 
 def show(content: object, caption: str) -> None:

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Callable
 from functools import cache
-from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from mmctr.files import atomic_path
 from mmctr.report.reports import Page, Report
 
 RECORD = "application/vnd.mmctr.record+json"
-ANSWER = "application/vnd.mmctr.answer+json"  # the paragraph that a page begins with
+ANSWER = "application/vnd.mmctr.answer+json"  # what a page begins with: words, or a verdict
 CAPTION = "application/vnd.mmctr.caption+json"  # of the output before it
 FIGURE = "application/vnd.plotly.v1+json"
 MARKER = "papermill-error-cell-tag"  # of the notices that papermill puts into a failed notebook
@@ -44,8 +43,7 @@ def article(
     resources = {"page": page, "figure": FIGURE, "caption": CAPTION}
     body, _ = exporter.from_notebook_node(notebook, resources | {"metadata": {"name": page.name}})
     if page.answer:
-        answer = f'</h1><p class="answer">{escape(page.answer)}</p>'
-        body = body.replace("</h1>", answer, 1)
+        body = body.replace("</h1>", f"</h1>{answer_html(page.answer)}", 1)
     body = re.sub(r'<a class="anchor-link".*?</a>', "", body)
     # Links between notebooks become links between pages, the first of each notebook.
     page_of = {page.notebook: url(page) for page in reversed(report.pages)}
@@ -55,6 +53,11 @@ def article(
         body,
     )
     return as_part(page.name, page.name, body)
+
+
+def answer_html(answer: str | dict[str, Any]) -> str:
+    """What a notebook found as HTML: a paragraph, or a verdict as its dictionary."""
+    return template("answer.html.j2").render(answer=answer).strip()
 
 
 def as_part(name: str, title: str, html: str) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Page:
     status: str = "pending"  # then "ok" or "failed"
     seconds: float = 0.0
     error: str = ""
-    answer: str = ""  # the notebook's answer in one paragraph
+    answer: str | dict[str, Any] = ""  # the notebook's: a paragraph, or a verdict
     inputs: str = ""  # hash of everything that decided what the page says
 
     @property
@@ -93,8 +93,8 @@ class Report:
         return [page for page in self.pages if page.status == "failed"]
 
     @property
-    def answer(self) -> str:
-        """What the report says in one paragraph; empty until 05_compare is done."""
+    def answer(self) -> str | dict[str, Any]:
+        """What the report says, as a page's answer; empty until 05_compare is done."""
         return next((page.answer for page in self.pages if page.notebook == "05_compare"), "")
 
     def executed(self, page: Page) -> Path:

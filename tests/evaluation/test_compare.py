@@ -9,32 +9,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from mmctr.evaluation import compare
+from mmctr.evaluation.verdict import in_words
 from mmctr.runs.run import Run
-
-
-def made_run(folder, strategy, seed, noise, rows, **model):
-    """A run whose scores are the labels plus noise; its folder holds its predictions only."""
-    rng = np.random.default_rng(seed + len(strategy) + ord(strategy[-1]))
-    rng = rng.spawn(1)[0] if model else rng
-    probability = 1 / (1 + np.exp(-(rows.label + rng.normal(0, noise, len(rows.label)))))
-    auc = roc_auc_score(rows.label, probability)
-    folder = folder / f"{strategy.replace(':', '-')}-{seed}{''.join(model)}"
-    folder.mkdir()
-    columns = {"user": rows.user, "target": 1, "label": rows.label, "probability": probability}
-    pd.DataFrame(columns).to_parquet(folder / "predictions.parquet")
-    sizes = {"content_width": 128, "n_items": 1000}
-    return Run(
-        folder=folder,
-        config={"strategy": strategy, "training": {"seed": seed}, "sizes": sizes}
-        | {"model": {"identity_dropout": 0.2} | model},
-        summary={
-            "metrics": {"auc": auc, "auc_interval": [auc - 0.1, auc + 0.1], "logloss": 0.5}
-            | {"gauc": 0.6},
-            "seconds": {"training": 2.0 + seed, "fusion": 1.0},
-            "parameters": 10,
-            "dataset": {"rows": {"valid": len(rows.label)}},
-        },
-    )
+from tests.evaluation.made import made_run
 
 
 @pytest.fixture(scope="module")
@@ -135,19 +112,6 @@ def test_holm_by_hand(p, corrected):
     assert compare.holm(np.array(p)).tolist() == pytest.approx(corrected)
 
 
-@pytest.mark.parametrize("simulated", [True, False])
-def test_verdict_says_what_is_best_and_what_could_be_chance(runs, rows, simulated):
-    dataset = SimpleNamespace(name="clicks", simulated=simulated)
-    means, differences = compare.strategy_table(runs), compare.paired_differences(runs, rows)
-    words = compare.verdict(means, differences, dataset)
-    best = means["strategy"][0]
-    assert f"{best} has the highest valid AUC, {means['AUC'][0]:.4f}" in words
-    clear, chance = words.split("Its lead could be chance over ")
-    assert "better by more than chance than v1 (by" in clear
-    assert chance.startswith("v2" if best == "v4" else "v4")
-    assert ("says nothing about real clicks" in words) == simulated
-
-
 def test_seeds_of_different_number_are_averaged_first(runs):
     means = compare.strategy_table([*runs[:3], runs[5]]).set_index("strategy")
     assert means["seeds"].to_dict() == {"v1": 2, "v2": 1, "v4": 1}
@@ -180,50 +144,6 @@ def test_runs_without_cost_are_shown_with_a_dash(rows, tmp_path):
     assert compare.styled(alone[compare.QUALITY]).to_html().count(">–<") == 1  # the seed spread
 
 
-def means_of(auc, seconds=(3.0, 2.0), seeds=(2, 2)):
-    """A table as of strategy_table, with what a verdict reads."""
-    spread = [0.004 if number > 1 else np.nan for number in seeds]
-    table = {"strategy": ["v4", "v1"], "AUC": auc, "seeds": seeds, "seed spread": spread}
-    return pd.DataFrame(table | {"training (s)": seconds, "fusion (s)": 1.0})
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "p", "words"),
-    [
-        (
-            -0.03,
-            -0.01,
-            0.01,
-            "It is better by more than chance than v1 (by 0.0200, 95% interval 0.0100 to 0.0300, "
-            "corrected p = 0.010).",
-        ),
-        # An interval without zero, yet too many strategies: the corrected p-value decides.
-        (-0.04, -0.001, 0.08, "Its lead could be chance over v1 (by 0.0200, 95% interval 0.0010"),
-        (-0.05, 0.01, 0.3, "95% interval -0.0100 to 0.0500, corrected p = 0.300): it is not shown"),
-    ],
-)
-def test_verdict_in_words(low, high, p, words):
-    line = {"strategy": ["v1"], "difference": [-0.02], "low": [low], "high": [high], "p_holm": [p]}
-    dataset = SimpleNamespace(name="clicks", simulated=False)
-    references = {"popularity": 0.6, "oracle": 0.8}
-    found = compare.verdict(means_of([0.7, 0.68]), pd.DataFrame(line), dataset, references)
-    assert found.startswith("On clicks (real) v4 has the highest valid AUC, 0.7000, the mean of 2 ")
-    assert "beside it: popularity 0.6000 and oracle 0.8000." in found
-    assert words in found
-    assert "Seeds of one strategy differ by up to 0.0040." in found
-    assert found.endswith("v4 takes 4.0 s of fusion and training, one of v1, the quickest, 3.0 s.")
-
-
-def test_verdict_of_single_seeds_says_what_is_not_known():
-    line = {"strategy": ["v1"], "difference": [-0.02], "low": [-0.1], "high": [0.0], "p_holm": [1]}
-    dataset = SimpleNamespace(name="clicks", simulated=False)
-    means = means_of([0.7, 0.68], seconds=(2.0, 3.0), seeds=(1, 1))
-    found = compare.verdict(means, pd.DataFrame(line), dataset)
-    assert "0.7000, with one seed." in found
-    assert "How much another seed would change is not known." in found
-    assert found.endswith("A run of v4 takes 3.0 s of fusion and training.")
-
-
 def test_setting_names_the_data_and_what_else_differs(tiny, tiny_run, tmp_path):
     def trained(**changes):
         training = tiny_run.config["training"] | changes
@@ -247,20 +167,14 @@ def test_equal_strategies_differ_by_nothing(rows, tmp_path):
         run.summary["metrics"]["auc"] = 0.7
     table = compare.paired_differences(runs, rows)
     assert table[["difference", "low", "high"]].to_numpy().tolist() == [[0, 0, 0]]
-    dataset = SimpleNamespace(name="clicks", simulated=False)
-    words = compare.verdict(compare.strategy_table(runs), table, dataset)
     assert table[["p", "p_holm"]].to_numpy().tolist() == [[1, 1]]
+    words = in_words(compare.strategy_table(runs), table, {"name": "clicks", "simulated": False})
     assert "(by 0.0000, 95% interval 0.0000 to 0.0000, corrected p = 1.000): it is not" in words
 
 
 def test_one_strategy_alone_is_compared_with_nothing(runs, rows):
     alone = [run for run in runs if run.strategy == "v4"]
     assert compare.paired_differences(alone, rows).empty
-    assert "v4 has the highest" in compare.verdict(
-        compare.strategy_table(alone),
-        compare.paired_differences(alone, rows),
-        SimpleNamespace(name="clicks", simulated=False),
-    )
 
 
 def test_probabilities_are_those_of_each_seed(runs):

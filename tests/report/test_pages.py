@@ -1,5 +1,7 @@
 """What the pages of a report show."""
 
+from mmctr.evaluation.verdict import Verdict
+from mmctr.report import pages
 from mmctr.report.reports import Report
 
 
@@ -33,6 +35,16 @@ def test_a_page_begins_with_its_answer_and_so_does_the_index(made):
     assert ">lab<" not in text, "what JupyterLab shows instead stays out of pages"
     assert answer in (out / "index.html").read_text()
     assert Report.load(report.folder).answer == "v4 <b>wins</b>"
+
+
+def test_a_verdict_is_a_card_whose_numbers_are_asked_for():
+    found = Verdict("a < b", False, [("lead", "+0.1 <i>")], "More & more.")
+    html = pages.answer_html(found.as_dict())
+    assert '<p class="headline">a &lt; b</p>' in html
+    assert "<dt>lead</dt><dd>+0.1 &lt;i&gt;</dd>" in html
+    assert "<p>More &amp; more.</p></details>" in html
+    clear = Verdict("a", True, [], "")
+    assert "<b>a</b>" in pages.answer_html(clear.as_dict()), "bold says that it is not chance"
 
 
 def test_a_caption_belongs_to_its_figure(made):
