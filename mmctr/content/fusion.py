@@ -10,8 +10,10 @@ import pyarrow.parquet as pq
 from sklearn.base import TransformerMixin
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
+from tqdm.auto import tqdm
 
+from mmctr.content.quantization import ResidualQuantizer
 from mmctr.content.scaling import RootMeanSquareScaler
 from mmctr.content.strategies import FROM_CLICKS, IDS, PROVIDED, STRATEGIES, require_known
 from mmctr.data import parquet, schema
@@ -50,6 +52,22 @@ def embed(
         _fit_to_sizes(transformer, catalog, strategy)
     with np.errstate(invalid="ignore"):  # shares of no variance: see `explained_variance`
         return padded(transformer.fit_transform(features[1:], clicks)), transformer
+
+
+def embed_each(
+    catalog: Catalog, strategies: list[str], clicks: Impressions | None = None
+) -> dict[str, tuple[np.ndarray, TransformerMixin]]:
+    """`embed` of several strategies, with progress; what v6 quantizes is fitted once, as v5."""
+    fitted: dict[str, tuple[np.ndarray, TransformerMixin]] = {}
+    for name in tqdm(strategies, desc="fit", unit="strategy"):
+        if name == "v6" and "v5" in fitted:
+            embedding, aligned = fitted["v5"]
+            quantizer = ResidualQuantizer().fit(embedding[1:])
+            codes = padded(quantizer.transform(embedding[1:]))
+            fitted[name] = codes, make_pipeline(aligned, quantizer)
+        else:
+            fitted[name] = embed(catalog, name, clicks=clicks)
+    return fitted
 
 
 def vectors(embedding: np.ndarray, transformer: Any) -> np.ndarray:

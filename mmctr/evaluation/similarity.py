@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score
 
 from mmctr.data.dataset import Dataset
 from mmctr.data.impressions import slice_positions
@@ -45,13 +44,33 @@ def item_map(embedding: np.ndarray) -> np.ndarray:
     return TSNE(perplexity=perplexity, max_iter=500, random_state=0).fit_transform(columns)
 
 
+def same_tag_share(places: np.ndarray, tags: np.ndarray, count: int = 10) -> tuple[float, float]:
+    """How often an item's nearest on a map have its tag, and how often any other item has it.
+
+    places: [n, 2]; tags: text [n], None where an item has none of those that are drawn; such items
+    do not ask, and answer. NaN if nobody asks.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    asks = np.flatnonzero([tag is not None for tag in tags])
+    if not len(asks) or len(places) < 2:
+        return float("nan"), float("nan")
+    search = NearestNeighbors(n_neighbors=min(count, len(places) - 1)).fit(places)
+    nearest = search.kneighbors(return_distance=False)[asks]  # none is its own neighbour
+    _, kinds = np.unique([tag or "" for tag in tags], return_inverse=True)
+    among = np.bincount(kinds)[kinds[asks]] - 1
+    same = kinds[nearest] == kinds[asks, None]
+    return float(same.mean()), float((among / (len(places) - 1)).mean())
+
+
 def co_click_pairs(
     dataset: Dataset, count: int = 20_000, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Pairs of items that one user clicked, and for each item one clicked by somebody else.
 
-    Returns item, together, apart: int32 [count]. `together` was clicked right after `item` in a
-    train history; `apart` is another pair's, so that popularity tells nothing.
+    Returns item, together, apart: int32 [count], and history, int64 [count], whose they are.
+    `together` was clicked right after `item` in a train history; `apart` is another pair's, so that
+    popularity tells nothing.
     """
     rows, rng = dataset.train, np.random.default_rng(seed)
     slices = np.unique(np.stack([rows.history_start, rows.history_end]), axis=1)
@@ -60,18 +79,32 @@ def co_click_pairs(
     flat = slice_positions(slices[0], lengths)
     has_next = np.ones(len(flat), dtype=bool)
     has_next[ends[lengths > 0] - 1] = False
-    first = flat[has_next]
-    first = rng.choice(first, size=min(count, len(first)), replace=False)
+    chosen = np.flatnonzero(has_next)
+    chosen = rng.choice(chosen, size=min(count, len(chosen)), replace=False)
+    first, history = flat[chosen], np.repeat(np.arange(len(lengths)), lengths)[chosen]
     item, together = rows.history_items[first], rows.history_items[first + 1]
-    return item, together, rng.permutation(together)
+    return item, together, rng.permutation(together), history
 
 
-def co_click_auc(embedding: np.ndarray, pairs: tuple[np.ndarray, np.ndarray, np.ndarray]) -> float:
-    """How often cosine similarity tells an item clicked together from one that was not (AUC)."""
-    item, together, apart = pairs
-    scores = [cosine(embedding, item, together), cosine(embedding, item, apart)]
-    label = np.repeat([1, 0], len(item))
-    return float(roc_auc_score(label, np.concatenate(scores))) if len(item) else float("nan")
+def co_clicks(
+    embeddings: dict[str, np.ndarray], pairs: tuple[np.ndarray, ...]
+) -> tuple[pd.DataFrame, dict[str, str | float]]:
+    """How often the item clicked next is the more similar one (cosine), and who is ahead by it.
+
+    pairs: as of co_click_pairs; ties count half. The table has strategy, mean, low and high (95%,
+    over histories), the lead first, second and the mean, low and high of the difference.
+    """
+    item, together, apart, history = pairs
+    wins = {}
+    for name, embedding in embeddings.items():
+        gap = cosine(embedding, item, together) - cosine(embedding, item, apart)
+        wins[name] = (gap > 0) + (gap == 0) / 2
+    lines = [{"strategy": name} | mean_interval(won, history) for name, won in wins.items()]
+    table = pd.DataFrame(lines)
+    order = table["mean"].argsort(kind="stable")[::-1]
+    names = table["strategy"].to_numpy()[order]
+    lead = {"first": names[0], "second": names[min(1, len(names) - 1)]}
+    return table, lead | mean_interval(wins[lead["first"]] - wins[lead["second"]], history)
 
 
 def next_click_hits(dataset: Dataset, embeddings: dict[str, np.ndarray]) -> pd.DataFrame:

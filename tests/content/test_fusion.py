@@ -322,3 +322,14 @@ def test_a_function_added_to_the_registry_is_a_strategy(catalog, monkeypatch, fu
     assert isinstance(fusion.explained_variance(transformer), dict)
     text_only = make_catalog(catalog.text_features)
     assert ("mine" in fusion.available_strategies(text_only)) == (function is svd_of_text)
+
+
+def test_embedding_each_is_embedding_one_by_one(tiny):
+    names = ["v1", "v5", "v6"]
+    found = fusion.embed_each(tiny.catalog, names, tiny.clicks)
+    assert list(found) == names
+    for name, (embedding, transformer) in found.items():
+        expected, alone = fusion.embed(tiny.catalog, name, clicks=tiny.clicks)
+        np.testing.assert_array_equal(embedding, expected)
+        looks = fusion.vectors(embedding, transformer)
+        np.testing.assert_array_equal(looks, fusion.vectors(expected, alone))

@@ -37,26 +37,33 @@ def test_neither_padding_nor_the_item_is_its_own_neighbour(count):
 
 
 def test_co_click_pairs_are_neighbours_in_train_histories(tiny):
-    item, together, apart = similarity.co_click_pairs(tiny, count=200)
-    seen = set()
+    item, together, apart, history = similarity.co_click_pairs(tiny, count=200)
+    seen, of = set(), {}
     for row in range(len(tiny.train)):
-        history = tiny.train.history(row).tolist()
-        seen |= set(pairwise(history))
+        items = tiny.train.history(row).tolist()
+        seen |= set(pairwise(items))
+        for pair in pairwise(items):
+            of.setdefault(pair, set()).add(tuple(items))
     assert set(zip(item.tolist(), together.tolist(), strict=True)) <= seen
+    for one in set(history.tolist()):
+        pairs = zip(item[history == one].tolist(), together[history == one].tolist(), strict=True)
+        assert set.intersection(*(of[pair] for pair in pairs)), "one history has them all"
     assert sorted(apart) == sorted(together)
 
 
 def test_co_clicks_are_drawn_once_by_seed_and_may_be_absent(tiny):
     pairs = similarity.co_click_pairs(tiny, count=50)
-    assert [len(part) for part in pairs] == [50] * 3
+    assert [len(part) for part in pairs] == [50] * 4
     for found, again in zip(pairs, similarity.co_click_pairs(tiny, count=50), strict=True):
         np.testing.assert_array_equal(found, again)
     other = similarity.co_click_pairs(tiny, count=50, seed=1)
     assert not np.array_equal(pairs[0], other[0])
     lonely = replace(tiny, splits=tiny.splits | {"train": shortened(tiny.train, 1)})
     none = similarity.co_click_pairs(lonely)
-    assert [len(part) for part in none] == [0] * 3
-    assert np.isnan(similarity.co_click_auc(tiny.catalog.text_features, none))
+    assert [len(part) for part in none] == [0] * 4
+    table, lead = similarity.co_clicks({"v1": tiny.catalog.text_features}, none)
+    assert table["mean"].isna().all()
+    assert np.isnan(lead["mean"])
 
 
 @given(st.lists(st.lists(st.integers(1, 50), max_size=6), min_size=1, max_size=6))
@@ -66,19 +73,34 @@ def test_all_co_clicks_are_found_where_there_are_few(histories):
     start = end - [len(history) for history in histories]
     number = np.arange(len(histories))
     train = Impressions(number, number, None, start, end, flat)
-    item, together, apart = similarity.co_click_pairs(SimpleNamespace(train=train))
+    item, together, apart, _ = similarity.co_click_pairs(SimpleNamespace(train=train))
     expected = sorted(pair for history in histories for pair in pairwise(history))
     assert sorted(zip(item.tolist(), together.tolist(), strict=True)) == expected
     assert sorted(apart) == sorted(together)
 
 
-def test_co_click_auc_finds_what_was_planted(tiny):
+def test_co_clicks_find_what_was_planted(tiny):
     pairs = similarity.co_click_pairs(tiny)
     random = np.random.default_rng(0).normal(size=(tiny.catalog.n_items + 1, 8))
-    assert similarity.co_click_auc(random, pairs) == pytest.approx(0.5, abs=0.05)
-    planted = np.array([1] * 5), np.array([2] * 5), np.array([3] * 5)
-    embedding = np.array([[0, 0], [1, 0], [1, 0.1], [0, 1]])
-    assert similarity.co_click_auc(embedding, planted) == 1
+    table, _ = similarity.co_clicks({"random": random}, pairs)
+    assert table["mean"][0] == pytest.approx(0.5, abs=0.05)
+    # Pairs of three histories: the first embedding is right of all, the second of the first alone.
+    planted = np.array([1, 1, 1]), np.array([2, 2, 2]), np.array([3, 3, 3]), np.arange(3)
+    right = np.array([[0, 0], [1, 0], [1, 0.1], [0, 1]])
+    tied = np.array([[0, 0], [1, 0], [1, 1], [1, 1]])
+    table, lead = similarity.co_clicks({"tied": tied, "right": right}, planted)
+    assert table.set_index("strategy")["mean"].to_dict() == {"tied": 0.5, "right": 1}
+    assert lead == {"first": "right", "second": "tied", "mean": 0.5, "low": 0.5, "high": 0.5}
+
+
+def test_tags_of_near_items_by_hand():
+    # Two pairs, and an item without a tag that is drawn, far away.
+    places = np.array([[0, 0], [0, 1], [9, 0], [9, 1], [50, 50]])
+    tags = ["a", "a", "b", "b", None]
+    assert similarity.same_tag_share(places, tags, count=1) == (1, 0.25)
+    # Of the three nearest of each, one has its tag.
+    assert similarity.same_tag_share(places, tags, count=3) == pytest.approx((1 / 3, 0.25))
+    assert np.isnan(similarity.same_tag_share(places, [None] * 5)).all()
 
 
 @pytest.mark.parametrize(

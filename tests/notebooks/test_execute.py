@@ -94,8 +94,8 @@ def test_explore(tiny_report, tiny):
 
 def test_embeddings(tiny_report):
     notebook, values = of_report(tiny_report, "02_embeddings")
-    assert set(values["co_click_auc"]) == set(STRATEGIES)
-    assert all(0.4 < value < 1 for value in values["co_click_auc"].values())
+    assert set(values["co_clicks"]) == set(STRATEGIES)
+    assert all(0.4 < value < 1 for value in values["co_clicks"].values())
     assert figures(notebook) == 5
 
 
@@ -326,7 +326,7 @@ def test_training_with_fields_new_items_and_impressions(workplace):
 
 def test_embeddings_narrower_than_their_strategies_are_said_once(workplace, narrow):
     notebook, values = execute("02_embeddings", workplace, data=narrow)
-    assert set(values["co_click_auc"]) == set(STRATEGIES)
+    assert set(values["co_clicks"]) == set(STRATEGIES)
     assert said(notebook).count("v1 keeps 3 text components instead of 128") == 1
     assert said(notebook).count("as many as there are") == len(STRATEGIES)
 

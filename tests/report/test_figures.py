@@ -70,8 +70,10 @@ EXAMPLES = {
     "semantic_ids": lambda: figures.embeddings.semantic_ids(
         pd.DataFrame({"level": [1, 1, 2], "id": [2, 1, 1], "rank": [1, 2, 1], "items": [9, 3, 4]})
     ),
-    "by_strategy": lambda: figures.embeddings.by_strategy(
-        {"v1": 0.6, "v9": 0.55}, "AUC", chance=0.5
+    "co_clicks": lambda: figures.embeddings.co_clicks(
+        pd.DataFrame(
+            {"strategy": ["v1", "v9"], "mean": [0.6, 0.55], "low": [0.5, 0.5], "high": [0.7, 0.6]}
+        )
     ),
     "learning_curve": lambda: figures.training.learning_curve(
         pd.DataFrame({"epoch": [0.5, 1], "train_loss": [0.6, 0.5], "logloss": [0.7, 0.6]}).assign(
@@ -191,7 +193,7 @@ def test_the_oracle_has_a_colour_of_its_own(column):
 
 
 @pytest.mark.parametrize(
-    "name", ["by_strategy", "learning_curve", "calibration", "strategies", "auc_against_time"]
+    "name", ["co_clicks", "learning_curve", "calibration", "strategies", "auc_against_time"]
 )
 def test_a_strategy_has_its_colour_in_every_figure(name):
     colors = {
@@ -227,8 +229,10 @@ def test_values_survive():
     assert older.endswith("<br>item &lt;0007&gt;") and latest == "item x-2"
     error = EXAMPLES["differences"]().data[0].error_x
     assert (error.array[0], error.arrayminus[0]) == pytest.approx((0.05, 0.1))
-    strategies = [bar.base + bar.y[0] for bar in EXAMPLES["by_strategy"]().data]
-    assert strategies == pytest.approx([0.6, 0.55])
+    strategies = [bar.base + bar.y[0] for bar in EXAMPLES["co_clicks"]().data]
+    assert strategies == pytest.approx([60, 55])
+    chance = EXAMPLES["co_clicks"]().layout.shapes[0]
+    assert (chance.y0, chance.line.dash) == (50, "dot"), "what the caption calls dotted"
     curve = EXAMPLES["explained_variance"]().data[0]
     assert (list(curve.x), list(curve.y)) == ([1, 2], [50, 90])
     calibrated = EXAMPLES["calibration"]().data[1]

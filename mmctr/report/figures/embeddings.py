@@ -75,21 +75,21 @@ def item_maps(maps: dict[str, pd.DataFrame]) -> go.Figure:
     return figure.update_layout(template="mmctr", height=420 * rows, legend=legend)
 
 
-def by_strategy(values: dict[str, float], title: str, *, chance: float) -> go.Figure:
-    """One bar a strategy, from the value that chance reaches."""
-    figure = new_figure("Strategy", title)
-    for name, value in values.items():
+def co_clicks(table: pd.DataFrame) -> go.Figure:
+    """One bar a strategy, from the half that chance reaches: columns strategy, mean, low, high."""
+    figure = new_figure("Strategy", "The next click is the more similar one (%)")
+    for line in table.to_dict("records"):
+        name, percent = line["strategy"], {key: 100 * line[key] for key in ("mean", "low", "high")}
         figure.add_bar(
             x=[name],
-            y=[value - chance],
-            base=chance,
+            y=[percent["mean"] - 50],
+            base=50,
             name=name,
             marker_color=strategy_color(name),
-            text=f"{value:.4f}",
-            textposition="outside",
-            cliponaxis=False,
-            hovertemplate=f"{as_text(name)}: {value:.4f}<extra></extra>",
+            error_y=error_bars(pd.DataFrame([percent]), "mean"),
+            hovertemplate=f"{as_text(name)}: {percent['mean']:.1f}%<extra></extra>",
         )
+    figure.add_hline(y=50, line={"color": QUIET, "dash": "dot"})
     return figure.update_layout(showlegend=False)
 
 
