@@ -1,5 +1,6 @@
 """Reports in a real browser with the network off: figures drawn, nothing cut off, no error."""
 
+import csv
 import os
 import shutil
 from html import unescape
@@ -154,6 +155,31 @@ def test_a_long_table_is_sorted_by_its_headings(tiny_report, browser, tmp_path):
     by_name.click()
     assert column.all_inner_texts()[:3] == ["-1", "3", "7"], "numbers in names are no letters"
     assert not page.locator("figure.table th button").count(), "short tables are not sorted"
+    assert not errors
+    page.context.close()
+
+
+def test_tables_and_figures_are_saved_as_files(tiny_report, browser):
+    page, errors = open_page(browser, tiny_report.index, 1280)
+    table = page.locator("figure.table").first
+    with page.expect_download() as saved:
+        table.locator("a.csv").click()
+    with Path(saved.value.path()).open(encoding="utf-8", newline="") as file:
+        header, *lines = csv.reader(file)
+    assert header[:2] == ["strategy", "AUC"]
+    assert [line[:2] for line in lines] == [
+        [cell.strip() for cell in row.locator("td").all_inner_texts()[:2]]
+        for row in table.locator("tbody tr").all()
+    ]
+    page.goto((tiny_report.folder / "05_compare.html").as_uri())
+    figure = page.locator(".plotly-figure").first
+    figure.locator(".main-svg").first.wait_for(state="attached")
+    figure.hover()
+    for kind, start in (("SVG", b"<svg"), ("PNG", b"\x89PNG")):
+        with page.expect_download() as saved:
+            figure.locator(f"[data-title='Download as {kind}']").click()
+        assert Path(saved.value.path()).read_bytes().startswith(start)
+        assert saved.value.suggested_filename == f"05_compare.{kind.lower()}"
     assert not errors
     page.context.close()
 

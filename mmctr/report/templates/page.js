@@ -17,6 +17,16 @@ function themed(layout) {
   };
 }
 
+const fileName = document.title.split(" · ")[0].replace(/[^\w.-]+/g, "-");
+
+function download(format) {
+  return {
+    name: `Download as ${format.toUpperCase()}`,
+    icon: format === "svg" ? Plotly.Icons.disk : Plotly.Icons.camera,
+    click: (drawing) => Plotly.downloadImage(drawing, { format, filename: fileName }),
+  };
+}
+
 function draw(figure, printed = false) {
   const { data, layout } = JSON.parse(figure.querySelector("script").textContent);
   const narrow = figure.clientWidth < 520 ? { margin: { l: 45, r: 10, ...layout.margin } } : {};
@@ -24,7 +34,7 @@ function draw(figure, printed = false) {
     responsive: !printed, // or else the printer's page would resize it again
     displaylogo: false,
     displayModeBar: "hover",
-    modeBarButtons: [["toImage", "resetScale2d"]],
+    modeBarButtons: [[...["svg", "png"].map(download), "resetScale2d"]],
   };
   const paper = { autosize: false, width: PRINTED_WIDTH, height: layout.height ?? 330 };
   const drawn = { ...themed(layout), ...narrow, ...(printed ? paper : {}) };
@@ -83,9 +93,26 @@ function makeSortable(table) {
   });
 }
 
-document.querySelectorAll("table").forEach((table) => {
+// A table of data can be had as a file, its rows in the order in which they stand.
+function addDownload(table, number) {
+  if (!table.tHead) return;
+  const quoted = (cell) => `"${cell.textContent.trim().replace(/\s+/g, " ").replaceAll('"', '""')}"`;
+  const link = document.createElement("a");
+  link.className = "csv";
+  link.textContent = "CSV";
+  link.href = "#";
+  link.download = `${fileName}-table-${number + 1}.csv`;
+  link.addEventListener("click", () => {
+    const lines = [...table.rows].map((row) => [...row.cells].map(quoted).join(","));
+    link.href = URL.createObjectURL(new Blob([lines.join("\n") + "\n"], { type: "text/csv" }));
+  });
+  (table.closest(".scroll, .rich") ?? table).after(link);
+}
+
+document.querySelectorAll("table").forEach((table, number) => {
   alignNumbers(table);
   makeSortable(table);
+  addDownload(table, number);
 });
 
 if (window.Plotly) {
