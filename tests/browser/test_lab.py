@@ -161,7 +161,6 @@ def test_attention_explorer(lab):
     history = valid.history(row)[-64:].tolist()
 
     page.get_by_label("User").fill(str(user))
-    page.keyboard.press("Enter")
     predicted = expected_probability(lab, valid.target[row], history)
     number = page.locator(".jp-OutputArea .fact .number")
     expect(number.first).to_have_text(f"{predicted:.3f}")
@@ -171,8 +170,9 @@ def test_attention_explorer(lab):
     table = explain.leave_one_out(lab.run.model(), valid.select(np.array([row])))
     without = explain.sigmoid(table["logit"] - table["effect"]) - explain.sigmoid(table["logit"])
     notes = clicks.locator(".effect").all_inner_texts()[::-1]  # the latest is the table's first
-    changes = [float(note.split(": ")[1].replace("−", "-")) for note in notes]
-    assert changes == pytest.approx((100 * without).tolist(), abs=0.051)
+    changes = [note.split(": ")[1].replace("−", "-").split() for note in notes]
+    in_points = [float(change[0]) if len(change) == 1 else 0.0 for change in changes]
+    assert in_points == pytest.approx((100 * without).tolist(), abs=0.051)
 
     page.get_by_role("button", name="Remove").nth(1).focus()
     page.keyboard.press("Enter")
@@ -183,7 +183,6 @@ def test_attention_explorer(lab):
     assert page.evaluate("document.activeElement.className") == "remove", "the focus is kept"
 
     page.get_by_label("Swap for").fill("no 17.")
-    page.keyboard.press("Enter")
     page.locator("[data-action=swap][data-value='17']").click()
     now = expected_probability(lab, 17, history)
     expect(number.nth(1)).to_have_text(f"{now:.3f}")
@@ -227,7 +226,6 @@ def test_item_explorer(lab):
     expect(explorer.locator(f"button[data-value='{item}']").first).to_be_attached()
     assert follow.is_visible()
     page.get_by_label("Find").fill("no 23.")
-    page.keyboard.press("Enter")
     expect(explorer.locator("h4")).to_have_text(HOSTILE[1].format("no 23."))
     assert page.locator('img[src="x"]').count() == 0
     assert errors == []
@@ -267,7 +265,6 @@ def test_new_item_explorer(lab):
     page, errors = lab.execute("09_new_items")
     explorer = page.locator(".jp-OutputArea .widget-vbox")
     explorer.get_by_label("Item", exact=True).fill("no 23.")
-    page.keyboard.press("Enter")
     explorer.locator("button[data-value='23']").first.click()
     expect(explorer.locator("h4")).to_have_text(HOSTILE[1].format("no 23."))
     tags = [lab.dataset.catalog.tag_name(tag) for tag in lab.dataset.catalog.tags[23] if tag]
@@ -279,7 +276,6 @@ def test_new_item_explorer(lab):
     # Another item's text alone: the tags stay, and so does what they add.
     explorer.get_by_label("Take", exact=True).select_option("the text of")
     explorer.get_by_label("Item", exact=True).fill("no 40.")
-    page.keyboard.press("Enter")
     explorer.locator("button[data-value='40']").first.click()
     expect(explorer.locator("h4")).to_have_text(HOSTILE[0].format("no 40."))
     expect(explorer).to_contain_text(f"Tags: {', '.join(tags)}.")

@@ -24,6 +24,7 @@ from mmctr.evaluation.described import Description
 from mmctr.evaluation.new_items import Trial
 from mmctr.evaluation.similarity import nearest
 from mmctr.model.din import DIN, DINConfig
+from mmctr.report.widgets import attention
 from mmctr.report.widgets import errors as error_gallery
 from mmctr.report.widgets import panel as panels
 from mmctr.report.widgets.attention import AttentionExplorer, AttentionView, explore_attention
@@ -177,8 +178,11 @@ def test_bars_are_the_weights_and_notes_the_effects(explorer, tiny, tiny_run):
     clicks = explain.leave_one_out(tiny_run.model(), one).sort_values("age", ascending=False)
     without = explain.sigmoid(clicks["logit"] - clicks["effect"]) - explain.sigmoid(clicks["logit"])
     notes = explorer.strip.html.replace("−", "-").split("without: ")[1:]
-    found = [float(note.split("<")[0]) for note in notes]
-    assert found == pytest.approx((100 * without).tolist(), abs=0.051)
+    for note, points, effect in zip(notes, 100 * without, clicks["effect"], strict=True):
+        number, *unit = note.split("<")[0].split()
+        assert unit == (["logit"] if number != "0.0" and abs(points) < 0.05 else [])
+        expected = -effect if unit else points
+        assert float(number) == pytest.approx(expected, abs=0.0051 if unit else 0.051)
 
 
 def test_a_user_is_found_by_id_or_its_beginning(explorer, tiny):
@@ -199,11 +203,57 @@ def test_a_user_is_found_by_id_or_its_beginning(explorer, tiny):
 
 def test_items_are_found_by_id_and_by_title(tiny):
     catalog = with_titles(tiny, ["The Fox", "a fox (2)", "oak 2"]).catalog
-    assert panels.find_items(catalog, "FOX", limit=3) == [1, 3, 4]
-    assert panels.find_items(catalog, "(2)", limit=2) == [1, 4]
-    assert panels.find_items(catalog, "2", limit=3) == [2, 1, 4], "the item 2 itself comes first"
+    assert panels.find_items(catalog, "FOX")[:3] == [1, 3, 4]
+    assert panels.find_items(catalog, "(2)")[:2] == [1, 4]
+    assert panels.find_items(catalog, "2")[:3] == [2, 1, 4], "the item 2 itself comes first"
     for nothing in ("", "  ", "zebra", "²", "0", str(10**30)):
         assert panels.find_items(catalog, nothing) == []
+
+
+def test_a_search_says_how_much_it_found(tiny):
+    catalog = with_titles(tiny, ["The Fox", "oak", "elm"]).catalog
+    many = panels.found_html(catalog, "oak", "swap", "")
+    count = sum("oak" in title for title in catalog.titles)
+    assert f"{count} items have the id oak, or it in the title; the first 8 are shown." in many
+    assert many.count("<button") == 8
+    alone = panels.found_html(replace(catalog, titles=np.array(["", *"abc"])), "b", "swap", "")
+    assert "1 item has the id b, or it in the title." in alone
+    assert "No item has the id or title zebra" in panels.found_html(catalog, "zebra", "swap", "")
+
+
+def test_the_own_target_can_be_brought_back(explorer, tiny):
+    row = explorer.view.cases["A long history"]
+    explorer.show(row)
+    own = int(tiny.valid.target[row])
+    before, other = facts(explorer), 11 if own != 11 else 12
+    press(explorer.found, "swap", other)
+    swapped = Elements(explorer.head.html)
+    assert len(facts(explorer)) == 2, "nobody knows a label or the truth of another target"
+    assert "Label" not in explorer.head.html
+    assert "for the own target" in explorer.head.html
+    assert [button["data-action"] for button in swapped.of("button")] == ["select", "restore"]
+    press(explorer.head, "restore", 0)
+    assert explorer.target == own
+    assert facts(explorer) == before
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        (0.0, 0.4, "+9.9 points"),
+        (0.0, -0.4, "−9.9 points"),
+        (-9.0, -8.0, "+1.00 logit"),  # 0.0001 to 0.0003
+        (-9.0, -9.5, "−0.50 logit"),
+        (1.0, 1.001, "0.0"),
+    ],
+)
+def test_small_probabilities_change_in_logits(before, after, words):
+    assert attention._change(before, after, " points") == words
+
+
+def test_small_probabilities_are_not_zero():
+    assert attention._probability(0.0) == "0.500"
+    assert attention._probability(-9.0) == "1e-04"
 
 
 def test_items_are_found_by_their_own_id(named):

@@ -80,13 +80,14 @@ class AttentionExplorer(ipywidgets.VBox):
         self.user = panel.text_field("User", "an id, or its beginning")
         self.impression = ipywidgets.Dropdown(**panel.labelled("Impression"))
         self.impression.layout = {"width": "auto", "flex": "1 1 260px"}
+        self.told = ipywidgets.Label()  # what a search for users found
         self.search = panel.text_field("Swap for")
         self.reset = ipywidgets.Button(description="Undo all changes", tooltip="Undo all changes")
         self.head = panel.Panel(self._press, label="Target and prediction", live=True)
         self.strip = panel.Panel(self._press, label="History")
         self.strip.add_class("scrolls")  # the prediction stays in view
         self.found = panel.Panel(self._press, label="Items to swap in", live=True)
-        controls = panel.one_line(self.case, self.user, self.impression)
+        controls = panel.one_line(self.case, self.user, self.told, self.impression)
         changes = panel.one_line(self.search, self.reset)
         super().__init__([controls, self.head, self.strip, changes, self.found])
         self.case.observe(self._choose_case, "value")
@@ -106,7 +107,14 @@ class AttentionExplorer(ipywidgets.VBox):
         if text and len(rows):
             self.case.value = -1
             self._list(rows[:LISTED].tolist())
+            several = "" if len(rows) == 1 else "s"
+            more = f", the first {LISTED} are listed" if len(rows) > LISTED else ""
+            self.told.value = (
+                f"{len(rows):,} impression{several} of {users[rows].nunique():,} "
+                f"user{'s' if users[rows].nunique() > 1 else ''}{more}"
+            )
         elif text:
+            self.told.value = ""
             self.head.html = f"<p>No user of valid has an id that begins with {escape(text)}.</p>"
             self.strip.html = ""
 
@@ -138,6 +146,7 @@ class AttentionExplorer(ipywidgets.VBox):
 
     def _choose_case(self, change: dict) -> None:
         if change["new"] >= 0:
+            self.told.value = ""
             self._list([change["new"]])
 
     def _choose_impression(self, change: dict) -> None:
@@ -145,11 +154,14 @@ class AttentionExplorer(ipywidgets.VBox):
             self.show(change["new"])
 
     def _press(self, action: str, value: int) -> None:
-        """Select a click of the history (-1: the target), remove one, or swap in an item."""
+        """Select a click of the history (-1: the target), remove one, swap in an item, or put the
+        own target back."""
         if action == "select":
             self.selected = None if value < 0 else value
         elif action == "remove":
             self.history, self.selected = np.delete(self.history, value), None
+        elif action == "restore":
+            self.target, self.selected = self.view.read(self.row)[0], None
         elif self.selected is None:
             self.target = value
         else:
@@ -163,9 +175,9 @@ class Seen:
     def __init__(self, view: AttentionView, row: int, target: int, history: np.ndarray) -> None:
         self.catalog, self.rows, self.row = view.catalog, view.rows, row
         self.target, self.history = target, history
-        own, as_read = view.read(row)
+        self.own, as_read = view.read(row)
         self.unread = int(self.rows.history_length[row]) - len(as_read)
-        self.changed = target != own or not np.array_equal(as_read, history)
+        self.changed = target != self.own or not np.array_equal(as_read, history)
         before = self.rows.select(np.array([row]))
         after = replace(
             before,
@@ -174,27 +186,29 @@ class Seen:
             history_end=np.array([len(history)]),
             history_items=history,
         )
-        logit = [explain.logits(view.model, one)[0] for one in (before, after)]
-        self.before, self.after = explain.sigmoid(np.array(logit, dtype=np.float64))
+        logits = [explain.logits(view.model, one)[0] for one in (before, after)]
+        self.before, self.after = np.array(logits, dtype=np.float64)
         weights = explain.attention(view.model, after)
         self.weights = weights.pivot(index="age", columns="head", values="weight")
         clicks = explain.leave_one_out(view.model, after).set_index("age")
-        without = explain.sigmoid((clicks["logit"] - clicks["effect"]).to_numpy(np.float64))
-        self.loss = pd.Series(without - self.after, clicks.index)
+        self.without = (clicks["logit"] - clicks["effect"]).astype(np.float64)
 
     def head(self, selected: int | None = None, *, editable: bool = False) -> str:
         """The target and the prediction; selected: a click, or None if it is the target."""
         label = self.rows.label[self.row]
-        facts = [("Predicted", f"{self.before:.3f}", "probability of a click")]
+        swapped = self.target != self.own
+        about = ", for the own target" if swapped else ""
+        facts = [("Predicted", _probability(self.before), f"probability of a click{about}")]
         if self.changed:
-            points = _points(self.after - self.before)
-            facts.append(("Now", f"{self.after:.3f}", f"{points} points by your changes"))
-        unchanged = ", before your changes" if self.changed else ""
-        clicked = ("clicked" if label else "not clicked") + unchanged
-        facts.append(("Label", f"{label:.0f}", clicked))
-        if self.rows.probability is not None:
-            truth = self.rows.probability[self.row]
-            facts.append(("Truth", f"{truth:.3f}", f"the simulation's{unchanged}"))
+            change = _change(self.before, self.after, " points")
+            facts.append(("Now", _probability(self.after), f"{change} by your changes"))
+        if not swapped:  # nobody knows whether another item would have been clicked
+            unchanged = ", before your changes" if self.changed else ""
+            clicked = ("clicked" if label else "not clicked") + unchanged
+            facts.append(("Label", f"{label:.0f}", clicked))
+            if self.rows.probability is not None:
+                truth = self.rows.probability[self.row]
+                facts.append(("Truth", f"{truth:.3f}", f"the simulation's{unchanged}"))
         cells = "".join(panel.fact_html(*fact) for fact in facts)
         target = panel.tile_html(
             self.catalog,
@@ -205,6 +219,14 @@ class Seen:
             value=-1,
             pressed=selected is None,
         )
+        if swapped:
+            target += panel.tile_html(
+                self.catalog,
+                self.own,
+                note="own target",
+                label="Put it back",
+                action="restore" if editable else "",
+            )
         return f'<div class="head">{target}<div class="facts">{cells}</div></div>'
 
     def strip(self, selected: int | None = None, *, editable: bool = False) -> str:
@@ -222,18 +244,18 @@ class Seen:
                 f"</span>{weight:.2f}</span>"
                 for head, weight in weights.items()
             )
-            points = _points(self.loss[age])
+            change = _change(self.after, self.without[age])
             label = (
                 f"Click {position + 1} of {count}. Weights: "
                 + ", ".join(f"head {head} {weight:.2f}" for head, weight in weights.items())
-                + f". Without it {points} points. Select to swap"
+                + f". Without it {change}. Select to swap"
             )
             tiles.append(
                 panel.tile_html(
                     self.catalog,
                     item,
                     bars=bars,
-                    note=f"without: {points}",
+                    note=f"without: {change}",
                     label=label,
                     action="select" if editable else "",
                     value=position,
@@ -252,15 +274,28 @@ class Seen:
             unread += f", of which the latest {LATEST_SHOWN} are shown"
         return (
             f'<div class="legend"><span>{count} clicks{unread}; the oldest first. Weight of</span>'
-            f"{heads}<span>and how the probability changes without the click, in percentage points"
-            f"</span></div>{panel.strip_html(tiles)}"
+            f"{heads}<span>and how the probability changes without the click, in percentage points,"
+            " or the logit, where that is less than a twentieth of a point</span></div>"
+            f"{panel.strip_html(tiles)}"
         )
 
 
-def _points(change: float) -> str:
-    """A change of a probability in percentage points, with its sign."""
-    text = f"{100 * change:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
+def _probability(logit: float) -> str:
+    """A probability with three decimals, or as a power of ten where these would be 0."""
+    value = explain.sigmoid(np.float64(logit))
+    return f"{value:.3f}" if value >= 0.0005 else f"{value:.0e}"
+
+
+def _change(before: float, after: float, unit: str = "") -> str:
+    """A change of logits as one of the probability in percentage points, and its unit.
+
+    Where that rounds to 0, as the change of the logit.
+    """
+    points = 100 * (explain.sigmoid(np.float64(after)) - explain.sigmoid(np.float64(before)))
+    if abs(points) >= 0.05:
+        return f"{points:+.1f}{unit}".replace("-", "−")
+    text = f"{after - before:+.2f}"
+    return "0.0" if text in ("+0.00", "-0.00") else f"{text} logit".replace("-", "−")
 
 
 def _color(head: int) -> str:

@@ -36,7 +36,10 @@ class ItemView:
     ) -> None:
         self.catalog, self.embeddings, self.maps = dataset.catalog, embeddings, maps
         clicks = dataset.train_clicks()[1:]  # padding is no item
-        self.popular = (1 + np.argsort(-clicks, kind="stable")[:3]).tolist()
+        ranked = 1 + np.argsort(-clicks, kind="stable")
+        self.popular = ranked[:3].tolist()
+        self.drawn = next(iter(maps.values()))["item"].to_numpy()
+        self.first = int(ranked[np.isin(ranked, self.drawn)][0])  # the most clicked on the map
 
     def page(self) -> str:
         """The most clicked items with their neighbours, without buttons."""
@@ -58,9 +61,8 @@ class ItemView:
             columns.append(f"<div><h5>{swatch}</span>{escape(name)}</h5>{lines}</div>")
         named = [self.catalog.tag_name(tag) for tag in self.catalog.tags[item] if tag]
         tags = escape(", ".join(named) or "none")
-        drawn = next(iter(self.maps.values()))["item"]
-        if buttons and item not in drawn.to_numpy():
-            tags += f" (not one of the {len(drawn):,} items on the map)"
+        if buttons and item not in self.drawn:
+            tags += f" (not one of the {len(self.drawn):,} items on the map)"
         cover = panel.cover_html(self.catalog, item)
         image = f'<div class="item"><div class="still">{cover}</div></div>' if cover else ""
         return (
@@ -88,7 +90,7 @@ class ItemExplorer(ipywidgets.VBox):
         super().__init__([controls, self.found, self.map, self.panel])
         self.strategy.observe(lambda _: self._redraw(), "value")
         self.search.observe(lambda change: self._find(change["new"].strip()), "value")
-        self.show(view.popular[0])
+        self.show(view.first)
 
     def show(self, item: int) -> None:
         """Show an item and its neighbours, and mark it on the map."""

@@ -128,7 +128,7 @@ class NewItemExplorer(ipywidgets.VBox):
 
     def __init__(self, view: NewItemView) -> None:
         self.view, self.picture = view, ""
-        self.title = panel.text_field("Title", "type the title of an item")
+        self.title = panel.text_field("Title", "type the title of an item", as_typed=False)
         self.tags = ipywidgets.TagsInput(
             allowed_tags=list(view.tags), allow_duplicates=False, placeholder="choose tags"
         )

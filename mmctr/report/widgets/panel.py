@@ -60,15 +60,15 @@ def attended() -> bool:
     return "cellId" in request.get("metadata", {})
 
 
-def find_items(catalog: Catalog, text: str, limit: int = FOUND) -> list[int]:
+def find_items(catalog: Catalog, text: str) -> list[int]:
     """Items whose own id is a text, or whose title contains it in whatever case; none for none."""
     text = text.strip()
     if not text:
         return []
-    by_id = np.flatnonzero(catalog.ids == text)
+    by_id = np.flatnonzero(catalog.ids == text).tolist()
     titles = pd.Series(catalog.titles).astype(str)
     titled = np.flatnonzero(titles.str.contains(text, case=False, regex=False))
-    return list(dict.fromkeys([*by_id, *titled[titled > 0].tolist()]))[:limit]
+    return list(dict.fromkeys([*by_id, *titled[titled > 0].tolist()]))
 
 
 def thumbnail(catalog: Catalog, item: int) -> str:
@@ -98,8 +98,11 @@ def labelled(name: str) -> dict[str, object]:
     return {"description": name, "style": {"description_width": "auto"}}
 
 
-def text_field(name: str, hint: str = "words of a title, or an item id") -> ipywidgets.Text:
-    return ipywidgets.Text(placeholder=hint, continuous_update=False, **labelled(name))
+def text_field(
+    name: str, hint: str = "words of a title, or an item id", *, as_typed: bool = True
+) -> ipywidgets.Text:
+    """A field that answers while one types, or if that would take too long when it is left."""
+    return ipywidgets.Text(placeholder=hint, continuous_update=as_typed, **labelled(name))
 
 
 def one_line(*widgets: ipywidgets.Widget) -> ipywidgets.HBox:
@@ -111,13 +114,17 @@ def strip_html(tiles: list[str]) -> str:
 
 
 def found_html(catalog: Catalog, text: str, action: str, label: str) -> str:
-    """The items that a search finds as buttons with one action; empty for no text."""
+    """How many items a search finds, the first as buttons with one action; empty for no text."""
+    items = find_items(catalog, text)
     tiles = [
-        tile_html(catalog, item, action=action, value=item, label=label)
-        for item in find_items(catalog, text)
+        tile_html(catalog, item, action=action, value=item, label=label) for item in items[:FOUND]
     ]
-    nothing = f"<p>No item has the id or title {escape(text)}.</p>" if text else ""
-    return strip_html(tiles) if tiles else nothing
+    if not items:
+        return f"<p>No item has the id or title {escape(text)}.</p>" if text else ""
+    several = "1 item has" if len(items) == 1 else f"{len(items):,} items have"
+    first = f"; the first {FOUND} are shown" if len(items) > FOUND else ""
+    said = f"{several} the id {escape(text)}, or it in the title{first}."
+    return f'<p class="quiet">{said}</p>{strip_html(tiles)}'
 
 
 def title_of(catalog: Catalog, item: int) -> str:
