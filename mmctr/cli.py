@@ -1,4 +1,4 @@
-"""The command line: mmctr data|features|train|predict|recommend|search|backtest|report, and more.
+"""The command line: mmctr data|features|train|predict|search|backtest|report|lab, and more.
 
 Commands check what can be checked at once, parse and print; the work is in the library. Heavy
 imports are local to a command and follow its checks, so that `mmctr --help` and a wrong word are
@@ -15,6 +15,7 @@ import typer
 import mmctr
 from mmctr.cli_backtest import backtest_command
 from mmctr.cli_data import content_app, data_app, features_app
+from mmctr.cli_notebooks import notebooks_app
 from mmctr.cli_runs import ClickRate, print_references, run_with_data, runs_app
 from mmctr.config import in_words, parse_pairs
 from mmctr.content import strategies
@@ -37,6 +38,7 @@ app = typer.Typer(
     help="A research workbook for multimodal click-through-rate prediction.",
 )
 app.add_typer(runs_app)
+app.add_typer(notebooks_app)
 app.add_typer(data_app, name="data")
 app.add_typer(features_app, name="features")
 app.add_typer(content_app, name="content")

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from mmctr.errors import MMCTRError, RunError
+from mmctr.files import LIBRARY
 from mmctr.report.pages import RECORD
 from mmctr.report.reports import Page, Report, all_reports
 from mmctr.runs.run import Run
-
-LIBRARY = Path(__file__).parents[1]
-NOTEBOOKS = LIBRARY.parent / "notebooks"
 
 
 def recorded(notebook: dict[str, Any]) -> dict[str, Any]:

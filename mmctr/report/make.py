@@ -27,7 +27,7 @@ from mmctr.data.dataset import Dataset
 from mmctr.data.erroneous import errors_hash, excluding
 from mmctr.errors import ConfigError, MMCTRError, RunError
 from mmctr.evaluation.study import find_studies
-from mmctr.files import alone, home
+from mmctr.files import NOTEBOOKS, alone, home
 from mmctr.report import execution
 from mmctr.report.figures.style import assign_colors
 from mmctr.report.index import overview, publish
@@ -47,7 +47,7 @@ def make_report(
     seeds: list[int],
     out: Path,
     *,
-    notebooks: Path = execution.NOTEBOOKS,
+    notebooks: Path = NOTEBOOKS,
     parameters: dict[str, Any] | None = None,
     ablation: bool = False,
     challenge: bool = False,
@@ -103,7 +103,7 @@ def make_page(notebook: str, dataset: Dataset, parameters: dict[str, Any], folde
     report = Report(folder, describe(dataset), [], [], [page], provenance=provenance())
     folder.mkdir(parents=True, exist_ok=True)
     write_assets(folder.parent)
-    _make_page(page, report, folder.parent, execution.NOTEBOOKS)
+    _make_page(page, report, folder.parent, NOTEBOOKS)
     path = folder / page.file
     if page.status == "failed":
         raise MMCTRError(f"{path} failed: {page.error}")
