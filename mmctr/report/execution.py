@@ -13,6 +13,8 @@ from mmctr.report.pages import RECORD
 from mmctr.report.reports import Page, Report, all_reports
 from mmctr.runs.run import Run
 
+PLACES = {"data", "report", "run", "study"}  # parameters of notebooks that name a folder
+
 
 def recorded(notebook: dict[str, Any]) -> dict[str, Any]:
     """The values that an executed notebook recorded (mmctr.report.notebook.record)."""
@@ -21,6 +23,15 @@ def recorded(notebook: dict[str, Any]) -> dict[str, Any]:
         for output in cell.get("outputs", []):
             values |= output.get("data", {}).get(RECORD, {})
     return values
+
+
+def without_places(parameters: dict[str, Any]) -> dict[str, Any]:
+    """What a page depends on of its parameters: of data, runs and reports the name, not the place.
+
+    What they hold is counted among the inputs beside them.
+    """
+    places = {name: Path(parameters[name]).name for name in PLACES & parameters.keys()}
+    return parameters | places
 
 
 def reuse(page: Page, inputs: str, report: Report, out: Path) -> bool:
@@ -32,9 +43,9 @@ def reuse(page: Page, inputs: str, report: Report, out: Path) -> bool:
             continue
         try:
             if page.notebook == "03_train":
-                recorded_run(executed)
-        except (MMCTRError, OSError, ValueError, KeyError):
-            continue  # the run was deleted since, or the notebook is damaged
+                page.run = report.relative(Run.load((other.folder / found.run).resolve()))
+        except MMCTRError:
+            continue  # the run was deleted since
         if executed != report.executed(page):
             shutil.copyfile(executed, report.executed(page))
         page.seconds, page.answer, page.error, page.inputs = found.seconds, found.answer, "", inputs

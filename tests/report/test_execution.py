@@ -3,10 +3,12 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -138,6 +140,59 @@ def test_a_run_that_was_deleted_is_trained_again(again):
 def test_a_changed_library_runs_everything(again, monkeypatch):
     monkeypatch.setattr(execution, "library_hash", lambda: "changed")
     assert len(again()[1]) == 7
+
+
+def test_a_home_that_was_moved_keeps_its_reports(tmp_path, tiny_folder, made, monkeypatch):
+    """Data, runs, a study and reports in it; what is made anew there uses the new places alone."""
+    home, moved = tmp_path / "home", tmp_path / "on another disk" / "new home"
+    shutil.copytree(tiny_folder, home / "data" / "mine")
+    shutil.copytree(made[1].parent / "runs", home / "runs")
+    study = home / "runs" / "search"
+    study.mkdir()
+    about = {"dataset": {"fingerprint": made[0].dataset["fingerprint"]}}
+    (study / "study.json").write_text(json.dumps(about))
+    (study / "trials.db").write_text("two trials")
+    notebooks = write_notebooks(tmp_path / "notebooks")
+    shutil.copy(notebooks / "01_explore.ipynb", notebooks / "07_search.ipynb")
+    executed = []
+
+    def execute(page, path, folder):
+        executed.append(page.name)
+        for name in execution.PLACES & page.parameters.keys():
+            assert Path(page.parameters[name]).is_dir(), f"{name} is not there"
+        notebook = nbformat.read(folder / f"{page.notebook}.ipynb", as_version=4)
+        if page.notebook == "03_train":
+            run = Path(page.parameters["data"]).parents[1] / "runs" / page.parameters["strategy"]
+            output = nbformat.v4.new_output("display_data", data={pages.RECORD: {"run": str(run)}})
+            notebook.cells[2].outputs = [output]
+        nbformat.write(notebook, path)
+
+    def make(home):
+        executed.clear()
+        monkeypatch.setenv("MMCTR_HOME", str(home))
+        words = home / "data" / "mine", ["v4", "v1"], [1], home / "reports"
+        return make_report(*words, notebooks=notebooks)
+
+    monkeypatch.setattr(execution, "execute", execute)
+    first = make(home)
+    assert executed and not first.failed
+    moved.parent.mkdir()
+    home.rename(moved)
+    again = make(moved)
+    assert executed == []
+    assert again.folder == moved / "reports" / first.folder.name
+    assert again.run_folders == [moved / "runs" / "v4", moved / "runs" / "v1"]
+    for path in (again.index, moved / "reports" / "index.html"):
+        links = re.findall(r'(?:href|src)="([^"#]+)"', path.read_text())
+        assert len(links) > len(again.pages)
+        assert all((path.parent / link).exists() for link in links), links
+    # What is made there later finds data, runs and the report where they are now.
+    for page in again.pages:
+        page.status = "failed"
+    again.save()
+    (moved / "runs" / "search" / "trials.db").write_text("three trials")
+    assert not make(moved).failed
+    assert sorted(executed) == sorted(page.name for page in first.pages)
 
 
 # A shell's background job, and what it starts, would not hear Ctrl-C.
