@@ -6,7 +6,10 @@ answered at once.
 """
 
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -232,12 +235,16 @@ def report_command(
     chosen = {"parameters": parameters, "ablation": ablation, "challenge": challenge}
     if challenge:
         print(_estimate(made, parameters, len(seed_numbers)), file=sys.stderr)
-    report = make_report(made, names, seed_numbers, out, exclude=exclude, **chosen)
+    with _ended_as_by_ctrl_c():
+        report = make_report(made, names, seed_numbers, out, exclude=exclude, **chosen)
     if single_file:
         print(write_single_file(report))
     print(report.index)
     if report.failed:
-        raise MMCTRError(f"{len(report.failed)} pages failed: {report.index} says where and why.")
+        raise MMCTRError(
+            f"{len(report.failed)} pages failed: {report.index} says where and why, and the same "
+            "command tries them again."
+        )
 
 
 def main() -> None:
@@ -259,6 +266,16 @@ def main() -> None:
 
         leave(status or 0)
     sys.exit(status)
+
+
+@contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM, which schedulers send, end a block as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _existing_data(data: Path) -> Path:

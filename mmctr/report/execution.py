@@ -1,6 +1,7 @@
 """Notebooks executed by papermill, and taken over where nothing changed that they depend on."""
 
 import json
+import logging
 import re
 import shutil
 from hashlib import sha256
@@ -13,6 +14,8 @@ from mmctr.report.pages import RECORD
 from mmctr.report.reports import Page, Report, all_reports
 from mmctr.runs.run import Run
 
+# What papermill says of a kernel that was ended would tear the progress bar; the page says it.
+logging.getLogger("papermill").addHandler(logging.NullHandler())
 PLACES = {"data", "report", "run", "study"}  # parameters of notebooks that name a folder
 
 

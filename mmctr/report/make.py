@@ -60,7 +60,8 @@ def make_report(
     comma. Notebooks that ran before on the same inputs are not run
     again. A notebook that fails leaves the others' pages as they are; the index names the cell and
     the reason. Raises DataError, ConfigError before anything runs if data, a strategy, a seed or a
-    parameter cannot be used, or if the same report is being made.
+    parameter cannot be used, or if the same report is being made; RunError, that says how to go on,
+    after an interruption from the keyboard.
     """
     dataset = Dataset.load(data)
     excluding(dataset, exclude)
@@ -89,7 +90,14 @@ def make_report(
         write_assets(out)
         if not (report.folder / MANIFEST).exists():
             publish(report, out)
-        _make_pages(report, out, notebooks)
+        try:
+            _make_pages(report, out, notebooks)
+        except KeyboardInterrupt:
+            finished = sum(page.status == "ok" for page in report.pages)
+            raise RunError(
+                f"The report was stopped and {report.folder} keeps what is finished, {finished} of "
+                f"{len(report.pages)} pages: go on with the same command."
+            ) from None
     return report
 
 
@@ -211,6 +219,9 @@ def _make_pages(report: Report, out: Path, notebooks: Path) -> None:
                     while not all(future.done() for future in made):
                         OwnKernel.kill_all()
                         time.sleep(0.1)
+                    for page in made.values():
+                        if page.name not in done and page.status == "failed":
+                            (report.folder / page.file).unlink(missing_ok=True)
 
 
 def _make_page(page: Page, report: Report, out: Path, notebooks: Path) -> bool:

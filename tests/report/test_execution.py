@@ -197,12 +197,13 @@ def test_a_home_that_was_moved_keeps_its_reports(tmp_path, tiny_folder, made, mo
 
 # A shell's background job, and what it starts, would not hear Ctrl-C.
 HEARD = """
-import signal, sys
+import functools, signal, sys
 from pathlib import Path
-from mmctr.report.make import make_report
+from mmctr import cli
+from mmctr.report import make
 signal.signal(signal.SIGINT, signal.default_int_handler)
-data, notebooks, out = map(Path, sys.argv[1:])
-make_report(data, ["v1"], [1], out, notebooks=notebooks)
+make.make_report = functools.partial(make.make_report, notebooks=Path(sys.argv.pop()))
+cli.main()
 """
 # Waits at its tenth step, after a validation, until the file "go" is there.
 TRAIN = f"""
@@ -234,30 +235,36 @@ time.sleep(600)
 """
 
 
-def test_ctrl_c_ends_the_pages_that_are_made_and_begins_no_other(tiny_folder, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_the_pages_that_are_made_and_begins_no_other(tiny_folder, tmp_path, number):
     waiting = dict.fromkeys(("01_explore", "02_embeddings", "03_train"), WAIT)
     notebooks = write_notebooks(tmp_path / "notebooks", **waiting)
-    words = map(str, (tiny_folder, notebooks, tmp_path / "reports"))
-    command = [sys.executable, "-c", HEARD, *words]
+    words = ["report", "--data", tiny_folder, "--strategies", "v1", "--seeds", "1", notebooks]
+    command = [sys.executable, "-c", HEARD, *map(str, words)]
     environment = dict(os.environ, MMCTR_HOME=str(tmp_path))
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
         try:
             while len(list(tmp_path.glob("began-*"))) < at_once() and process.poll() is None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(0.05)
-            process.send_signal(signal.SIGINT)
-            told = process.communicate(timeout=120)[1]
+            process.send_signal(number)
+            told = process.communicate(timeout=120)[1].decode()
         finally:
             process.kill()
-    assert told.decode().endswith("KeyboardInterrupt\n")
+    assert process.returncode == 1
+    assert "Traceback" not in told
+    folder = latest_report(tmp_path / "reports")
+    *_, last = told.splitlines()
+    kept = f"mmctr: The report was stopped and {folder} keeps what is finished, 0 of 6 pages: "
+    assert last == f"{kept}go on with the same command."
     began = [int(path.name.partition("-")[2]) for path in tmp_path.glob("began-*")]
     assert len(began) == at_once()
     for kernel in began:
         with pytest.raises(ProcessLookupError):
             os.kill(kernel, 0)
-    report = Report.load(latest_report(tmp_path / "reports"))
+    report = Report.load(folder)
     assert {page.status for page in report.pages} == {"pending"}
-    assert report.index.exists()
+    assert [path.name for path in folder.glob("*.html")] == ["index.html"], "no page says failed"
 
 
 def make_here(data, notebooks, out, pipe):
