@@ -23,8 +23,8 @@ test: setup lint
 soak: setup  ## many spoilt inputs, CASES=2000 of each kind, and killed trainings
 	$(BIN)/python -m tests.fuzz.soak $(CASES) $(FIRST)
 
-lab: setup
-	$(BIN)/jupyter lab --notebook-dir notebooks
+lab: setup  ## the notebooks in JupyterLab
+	$(BIN)/mmctr lab
 
 lint: setup
 	$(BIN)/ruff check .

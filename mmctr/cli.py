@@ -1,4 +1,4 @@
-"""The command line: mmctr data|features|train|runs|compare|predict|search|report, and more.
+"""The command line: mmctr data|features|train|runs|compare|search|report|lab, and more.
 
 Commands check what can be checked at once, parse and print; the work is in the library. Heavy
 imports are local to a command and follow its checks, so that `mmctr --help` and a wrong word are
@@ -6,7 +6,10 @@ answered at once.
 """
 
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +18,7 @@ import typer
 import mmctr
 from mmctr.cli_backtest import backtest_command
 from mmctr.cli_data import content_app, data_app, features_app
+from mmctr.cli_notebooks import notebooks_app
 from mmctr.cli_runs import ClickRate, print_references, run_with_data, runs_app
 from mmctr.config import in_words, parse_pairs
 from mmctr.content import strategies
@@ -37,6 +41,7 @@ app = typer.Typer(
     help="A research workbook for multimodal click-through-rate prediction.",
 )
 app.add_typer(runs_app)
+app.add_typer(notebooks_app)
 app.add_typer(data_app, name="data")
 app.add_typer(features_app, name="features")
 app.add_typer(content_app, name="content")
@@ -231,14 +236,18 @@ def report_command(
     chosen = {"parameters": parameters, "ablation": ablation, "challenge": challenge}
     if challenge:
         print(_estimate(made, parameters, len(seed_numbers)), file=sys.stderr)
-    report = make_report(made, names, seed_numbers, out, exclude=exclude, **chosen)
+    with _ended_as_by_ctrl_c():
+        report = make_report(made, names, seed_numbers, out, exclude=exclude, **chosen)
     if single_file:
         print(write_single_file(report))
     if runs := report.load_runs():
         print(verdict(runs))
     print(report.index)
     if report.failed:
-        raise MMCTRError(f"{len(report.failed)} pages failed: {report.index} says where and why.")
+        raise MMCTRError(
+            f"{len(report.failed)} pages failed: {report.index} says where and why, and the same "
+            "command tries them again."
+        )
 
 
 def main() -> None:
@@ -260,6 +269,16 @@ def main() -> None:
 
         leave(status or 0)
     sys.exit(status)
+
+
+@contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM, which schedulers send, end a block as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _existing_data(data: Path) -> Path:

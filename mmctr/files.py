@@ -16,17 +16,22 @@ from safetensors import SafetensorError
 
 from mmctr.errors import DataError, MMCTRError, first_line
 
+LIBRARY = Path(__file__).parent
+CARRIED = LIBRARY / "notebooks"  # by an installed wheel; in the source tree beside the library
+SOURCE = None if CARRIED.is_dir() else LIBRARY.parent  # the source tree, if this runs from it
+NOTEBOOKS = SOURCE / "notebooks" if SOURCE else CARRIED
 DEMO = Path("data/demo")  # below `home`
 LOCK = ".lock"
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}  # whatever file they name
 
 
 def home() -> Path:
-    """The folder that holds data/, runs/ and reports/, whatever the current directory.
+    """The folder that holds data/, runs/ and reports/.
 
-    The source tree, unless the environment variable MMCTR_HOME names another folder.
+    The source tree, whatever the current directory; of an installed wheel, the current directory.
+    The environment variable MMCTR_HOME names another.
     """
-    return Path(os.environ.get("MMCTR_HOME") or Path(__file__).parent.parent).resolve()
+    return Path(os.environ.get("MMCTR_HOME") or SOURCE or "").resolve()
 
 
 def find(path: Path | str) -> Path:

@@ -11,7 +11,8 @@ ROOT = Path(__file__).parent.parent
 LIBRARY = ROOT / "mmctr"
 # From the top floor down: a file may import from its own floor and from those below it.
 ROOMS = ["report", "evaluation", "runs", "training", "model", "content", "data"]
-FLOORS = ["__main__", "cli", "cli_backtest", "cli_runs", "cli_data", *ROOMS, "ground"]
+COMMANDS = ["cli_backtest", "cli_runs", "cli_data", "cli_notebooks"]
+FLOORS = ["__main__", "cli", *COMMANDS, *ROOMS, "ground"]
 # What must run where none of this is installed.
 CORE = ["data", "content/strategies", "content/fusion", "model", "training", "runs"]
 HEAVY = {"plotly", "papermill", "transformers", "open_clip", "duckdb", "IPython", "nbconvert"}

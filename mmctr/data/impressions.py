@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mmctr.bars import bar_if_long
 from mmctr.data import parquet, schema
 from mmctr.data.fields import Field, column_of
 from mmctr.errors import DataError
@@ -176,7 +177,7 @@ def history_hashes(rows: Impressions) -> np.ndarray:
 def target_in_history(rows: Impressions) -> np.ndarray:
     """Whether each row's target stands in its own history, bool [n]."""
     found, lengths = np.zeros(len(rows), dtype=bool), rows.history_length
-    for block in blocks(lengths):
+    for block in bar_if_long(blocks(lengths), -(-lengths.sum() // BLOCK), "targets in histories"):
         width = lengths[block]
         clicks = rows.history_items[slice_positions(rows.history_start[block], width)]
         row = np.repeat(np.arange(block.start, block.stop), width)
@@ -197,7 +198,7 @@ def _hash_slices(items: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.
     """Hash slices by summing well-mixed (position, item) words modulo 2^64."""
     hashes = np.zeros(len(starts), dtype=np.uint64)
     lengths = ends - starts
-    for block in blocks(lengths):
+    for block in bar_if_long(blocks(lengths), -(-lengths.sum() // BLOCK), "histories"):
         width = lengths[block]
         word = slice_positions(np.zeros_like(width), width).astype(np.uint64) << np.uint64(32)
         word += items[slice_positions(starts[block], width)].astype(np.uint64)

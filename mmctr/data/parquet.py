@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mmctr.bars import bar_if_long
 from mmctr.data import schema
 from mmctr.errors import DataError, first_line
 
@@ -86,7 +87,8 @@ def iterate_columns(
     file, first_row = open_parquet(path), 0
     columns = _present_columns(path, file.schema_arrow, required, optional, kinds)
     try:
-        for batch in file.iter_batches(BATCH, columns=columns):
+        batches, rows = file.iter_batches(BATCH, columns=columns), file.metadata.num_rows
+        for batch in bar_if_long(batches, -(-rows // BATCH), path.name):
             _require_text(batch, path, first_row)
             yield first_row, batch
             first_row += batch.num_rows

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from mmctr.bars import bar_if_long
 from mmctr.data.dataset import Dataset
 from mmctr.data.impressions import slice_positions
 from mmctr.evaluation.explain import mean_interval
@@ -123,6 +124,7 @@ def next_click_hits(dataset: Dataset, embeddings: dict[str, np.ndarray]) -> pd.D
     for name, embedding in embeddings.items():
         unit = unit_vectors(embedding)
         asked = zip(map(rows.history, range(len(rows))), rows.target, strict=True)
+        asked = bar_if_long(asked, len(rows), f"next clicks, {name}")
         hit = np.array([_is_hit(unit, *one) for one in asked], dtype=float)
         for one in group.cat.categories:
             own = (group == one).to_numpy()

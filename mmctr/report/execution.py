@@ -1,6 +1,7 @@
 """Notebooks executed by papermill, and taken over where nothing changed that they depend on."""
 
 import json
+import logging
 import re
 import shutil
 from hashlib import sha256
@@ -8,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from mmctr.errors import MMCTRError, RunError
+from mmctr.files import LIBRARY
 from mmctr.report.pages import RECORD
 from mmctr.report.reports import Page, Report, all_reports
 from mmctr.runs.run import Run
 
-LIBRARY = Path(__file__).parents[1]
-NOTEBOOKS = LIBRARY.parent / "notebooks"
+# What papermill says of a kernel that was ended would tear the progress bar; the page says it.
+logging.getLogger("papermill").addHandler(logging.NullHandler())
+PLACES = {"data", "report", "run", "study"}  # parameters of notebooks that name a folder
 
 
 def recorded(notebook: dict[str, Any]) -> dict[str, Any]:
@@ -25,6 +28,15 @@ def recorded(notebook: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
+def without_places(parameters: dict[str, Any]) -> dict[str, Any]:
+    """What a page depends on of its parameters: of data, runs and reports the name, not the place.
+
+    What they hold is counted among the inputs beside them.
+    """
+    places = {name: Path(parameters[name]).name for name in PLACES & parameters.keys()}
+    return parameters | places
+
+
 def reuse(page: Page, inputs: str, report: Report, out: Path) -> bool:
     """Take a page over from the report's own folder or an earlier one, if its inputs are these."""
     candidates = [(report, page)] + [(other, p) for other in all_reports(out) for p in other.pages]
@@ -34,9 +46,9 @@ def reuse(page: Page, inputs: str, report: Report, out: Path) -> bool:
             continue
         try:
             if page.notebook == "03_train":
-                recorded_run(executed)
-        except (MMCTRError, OSError, ValueError, KeyError):
-            continue  # the run was deleted since, or the notebook is damaged
+                page.run = report.relative(Run.load((other.folder / found.run).resolve()))
+        except MMCTRError:
+            continue  # the run was deleted since
         if executed != report.executed(page):
             shutil.copyfile(executed, report.executed(page))
         page.seconds, page.answer, page.error, page.inputs = found.seconds, found.answer, "", inputs

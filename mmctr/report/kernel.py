@@ -9,6 +9,8 @@ from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 
+from mmctr.files import home
+
 
 class OwnKernel(AsyncKernelManager):
     """A kernel of the Python that runs now, with the threads that pages made side by side leave it.
@@ -28,7 +30,9 @@ class OwnKernel(AsyncKernelManager):
         """How this Python starts a kernel; no file says it."""
         # As many whatever else runs, because sums of floats depend on it.
         threads = max(1, torch.get_num_threads() // at_once())
-        return KernelSpec(**get_kernel_dict(), env={"OMP_NUM_THREADS": str(threads)})
+        # A kernel works in the folder of the notebooks, not where the report is made.
+        env = {"OMP_NUM_THREADS": str(threads), "MMCTR_HOME": str(home())}
+        return KernelSpec(**get_kernel_dict(), env=env)
 
     @classmethod
     def kill_all(cls) -> None:

@@ -9,7 +9,6 @@ library and the runs that it reads. A report that was killed, or is asked for ag
 folder; a new one takes over the pages whose inputs are those of an earlier one.
 """
 
-import os
 import re
 import shutil
 import sys
@@ -26,8 +25,8 @@ from mmctr.content.fusion import available_strategies, check_strategy
 from mmctr.data.dataset import Dataset
 from mmctr.data.erroneous import errors_hash, excluding
 from mmctr.errors import ConfigError, MMCTRError, RunError
-from mmctr.evaluation.study import find_studies
-from mmctr.files import alone, home
+from mmctr.evaluation.study import TRIALS, find_studies
+from mmctr.files import NOTEBOOKS, alone, home
 from mmctr.report import execution
 from mmctr.report.figures.style import assign_colors
 from mmctr.report.index import overview, publish
@@ -47,7 +46,7 @@ def make_report(
     seeds: list[int],
     out: Path,
     *,
-    notebooks: Path = execution.NOTEBOOKS,
+    notebooks: Path = NOTEBOOKS,
     parameters: dict[str, Any] | None = None,
     ablation: bool = False,
     challenge: bool = False,
@@ -61,7 +60,8 @@ def make_report(
     comma. Notebooks that ran before on the same inputs are not run
     again. A notebook that fails leaves the others' pages as they are; the index names the cell and
     the reason. Raises DataError, ConfigError before anything runs if data, a strategy, a seed or a
-    parameter cannot be used, or if the same report is being made.
+    parameter cannot be used, or if the same report is being made; RunError, that says how to go on,
+    after an interruption from the keyboard.
     """
     dataset = Dataset.load(data)
     excluding(dataset, exclude)
@@ -90,7 +90,14 @@ def make_report(
         write_assets(out)
         if not (report.folder / MANIFEST).exists():
             publish(report, out)
-        _make_pages(report, out, notebooks)
+        try:
+            _make_pages(report, out, notebooks)
+        except KeyboardInterrupt:
+            finished = sum(page.status == "ok" for page in report.pages)
+            raise RunError(
+                f"The report was stopped and {report.folder} keeps what is finished, {finished} of "
+                f"{len(report.pages)} pages: go on with the same command."
+            ) from None
     return report
 
 
@@ -103,7 +110,7 @@ def make_page(notebook: str, dataset: Dataset, parameters: dict[str, Any], folde
     report = Report(folder, describe(dataset), [], [], [page], provenance=provenance())
     folder.mkdir(parents=True, exist_ok=True)
     write_assets(folder.parent)
-    _make_page(page, report, folder.parent, execution.NOTEBOOKS)
+    _make_page(page, report, folder.parent, NOTEBOOKS)
     path = folder / page.file
     if page.status == "failed":
         raise MMCTRError(f"{path} failed: {page.error}")
@@ -163,14 +170,21 @@ def _studies(dataset: Dataset) -> list[Page]:
 
 def _begin(report: Report, out: Path, notebooks: Path) -> Report:
     """A planned report, or the earlier one of its inputs: not finished, or asked for again."""
+    names = {page.notebook for page in report.pages}
+    sources = [path for path in sorted(notebooks.glob("*.ipynb")) if path.stem in names]
     report.inputs = execution.hash_of(
         execution.library_hash(),
-        *(execution.source_of(path) for path in sorted(notebooks.glob("*.ipynb"))),
-        [report.dataset, report.provenance["versions"], report.strategies, report.seeds],
-        [(page.name, page.parameters) for page in report.pages],
+        *map(execution.source_of, sources),
+        {name: fact for name, fact in report.dataset.items() if name != "folder"},
+        [report.provenance["versions"], report.strategies, report.seeds],
+        [(page.name, execution.without_places(page.parameters)) for page in report.pages],
     )
     for earlier in all_reports(out):
         if earlier.inputs == report.inputs:
+            # Data and runs may have been moved since.
+            earlier.dataset = report.dataset
+            for page, planned in zip(earlier.pages, report.pages, strict=True):
+                page.parameters = planned.parameters
             return earlier
     date = datetime.fromisoformat(report.date)
     report.folder = _new_folder(out, f"{_as_name(report.dataset['name'])}-{date:%Y%m%d-%H%M%S}")
@@ -181,8 +195,7 @@ def _make_pages(report: Report, out: Path, notebooks: Path) -> None:
     """Make all pages, some side by side; those that read runs come when the others are there."""
     from mmctr.report.kernel import OwnKernel, at_once
 
-    runs: dict[str, str] = {}
-    report.runs = []
+    report.runs, done = [], set()
     with tqdm(total=len(report.pages), unit="page") as bar:
         for reading in (False, True):
             pages = [page for page in report.pages if (page.notebook in READING_RUNS) == reading]
@@ -191,10 +204,9 @@ def _make_pages(report: Report, out: Path, notebooks: Path) -> None:
                 try:
                     bar.set_description(pages[0].name)
                     for future in as_completed(made):
-                        page, (reused, run) = made[future], future.result()
-                        if run:
-                            runs[page.name] = run
-                        report.runs = [runs[p.name] for p in report.pages if p.name in runs]
+                        page, reused = made[future], future.result()
+                        done.add(page.name)
+                        report.runs = [p.run for p in report.pages if p.run and p.name in done]
                         if reused:
                             told = f"{page.name}: reused, its inputs are unchanged"
                             bar.write(told, file=sys.stderr)
@@ -207,15 +219,17 @@ def _make_pages(report: Report, out: Path, notebooks: Path) -> None:
                     while not all(future.done() for future in made):
                         OwnKernel.kill_all()
                         time.sleep(0.1)
+                    for page in made.values():
+                        if page.name not in done and page.status == "failed":
+                            (report.folder / page.file).unlink(missing_ok=True)
 
 
-def _make_page(page: Page, report: Report, out: Path, notebooks: Path) -> tuple[bool, str | None]:
-    """Execute a page's notebook, whatever happens in it, or reuse it; whether it was reused, and
-    the run that it trained, relative to the report's folder."""
+def _make_page(page: Page, report: Report, out: Path, notebooks: Path) -> bool:
+    """Execute a page's notebook, whatever happens in it, or reuse it; whether it was reused."""
     executed = report.executed(page)
     executed.parent.mkdir(exist_ok=True)
     started = time.perf_counter()
-    reused, run = False, None
+    reused = False
     try:
         if page.notebook in READING_RUNS:
             best = str(_best_run(report).folder)
@@ -223,19 +237,22 @@ def _make_page(page: Page, report: Report, out: Path, notebooks: Path) -> tuple[
             read = {"run": best} if of_one else {"report": str(report.folder)}
             page.parameters = page.parameters | read
         compared = report.runs if page.notebook in OF_RUNS else []
+        study = page.parameters.get("study")  # it grows without any change of parameters
         inputs = execution.hash_of(
             execution.library_hash(),
             execution.source_of(notebooks / f"{page.notebook}.ipynb"),
-            [page.parameters, _contents(report.dataset), report.provenance["versions"]],
+            execution.without_places(page.parameters),
+            [_contents(report.dataset), report.provenance["versions"]],
             [Path(run).name for run in compared],
+            *([(Path(study) / TRIALS).read_bytes().hex()] if study else []),
         )
-        # A study grows without any change of parameters.
-        reused = page.notebook != "07_search" and execution.reuse(page, inputs, report, out)
+        reused = execution.reuse(page, inputs, report, out)
         if not reused:
-            page.status, page.error, page.answer, page.inputs = "pending", "", "", inputs
+            page.status, page.error, page.answer = "pending", "", ""
+            page.inputs, page.run = inputs, ""
             execution.execute(page, executed, notebooks)
-        if page.notebook == "03_train":
-            run = os.path.relpath(execution.recorded_run(executed).folder, report.folder)
+            if page.notebook == "03_train":
+                page.run = report.relative(execution.recorded_run(executed))
         page.status = "ok"
     except MMCTRError as error:
         page.status, page.error = "failed", str(error)
@@ -250,7 +267,7 @@ def _make_page(page: Page, report: Report, out: Path, notebooks: Path) -> tuple[
     except Exception as error:  # nor may an output that cannot be shown stop the other pages
         page.status = "failed"
         page.error = page.error or f"No page could be made: {type(error).__name__}: {error}"
-    return reused, run
+    return reused
 
 
 def _best_run(report: Report) -> Run:

@@ -1,6 +1,7 @@
 """A report's folder: its pages, its runs, and where they come from."""
 
 import json
+import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -38,6 +39,7 @@ class Page:
     error: str = ""
     answer: str | dict[str, Any] = ""  # the notebook's: a paragraph, or a verdict
     inputs: str = ""  # hash of everything that decided what the page says
+    run: str = ""  # that 03_train trained, relative to the report's folder
 
     @property
     def file(self) -> str:
@@ -100,6 +102,10 @@ class Report:
     def executed(self, page: Page) -> Path:
         """Where a page's executed notebook is."""
         return self.folder / "notebooks" / f"{page.name}.ipynb"
+
+    def relative(self, run: Run) -> str:
+        """A run as the report names it, wherever both are moved together."""
+        return os.path.relpath(run.folder, self.folder)
 
     @property
     def run_folders(self) -> list[Path]:

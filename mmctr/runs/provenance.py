@@ -14,6 +14,7 @@ import mmctr
 from mmctr.data.catalog import Catalog
 from mmctr.data.dataset import Dataset
 from mmctr.errors import RunError
+from mmctr.files import SOURCE
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
@@ -101,10 +102,11 @@ def source_hash() -> str:
 
 def _git_commit() -> dict[str, Any] | None:
     """The commit of the source tree and whether it has uncommitted changes; None outside git."""
-    root = Path(mmctr.__file__).parent.parent
+    if SOURCE is None:  # an environment may lie in the repository of something else
+        return None
 
     def git(*words: str) -> str:
-        command = ["git", "-C", str(root), *words]
+        command = ["git", "-C", str(SOURCE), *words]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:

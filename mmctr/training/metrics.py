@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import log_loss, roc_auc_score
 
+from mmctr.bars import bar_if_long
 from mmctr.data.dataset import Dataset
 from mmctr.data.impressions import Impressions
 
@@ -152,7 +153,7 @@ def bootstrap_auc(
         for score, order in zip(scores, orders, strict=True)
     ]
     result = np.empty((resamples, len(scores)))
-    for draw in result:
+    for draw in bar_if_long(result, resamples, "resample"):
         copies = np.bincount(rng.integers(len(users), size=len(users)), minlength=len(users))
         weight = copies[user_of_row].astype(np.float64)
         for system, (order, starts) in enumerate(zip(orders, ties, strict=True)):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
+from mmctr.bars import bar_if_long
 from mmctr.data.dataset import Dataset
 from mmctr.data.impressions import Impressions
 from mmctr.devices import autocast, number_format, tuned
@@ -38,6 +39,7 @@ def predict(
     start, end = rows.history_start, rows.history_end
     one_history = bool((start == start[0]).all() and (end == end[0]).all())
     batches = Batches(rows, model).in_order(batch_size, one_history=one_history)
+    batches = bar_if_long(batches, -(-len(rows) // batch_size), "predict")
     with tuned(model.device), autocast(model.device, precision):
         logits = [model(batch) for batch in batches]
     model.train(was_training)

@@ -98,7 +98,6 @@ def lab(tmp_path_factory):
     folder.mkdir(parents=True)
     runs = [os.path.relpath(run.folder, folder)]
     Report(folder, describe(dataset), ["v4"], [1], [], date, runs).save()
-    shutil.copytree(ROOT / "notebooks", home / "notebooks")
     for name, text in SETTINGS.items():
         path = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,9 +113,9 @@ def lab(tmp_path_factory):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     options = ["--no-browser", "--allow-root", f"--port={port}", "--ServerApp.port_retries=0"]
-    options += ["--IdentityProvider.token=test", f"--notebook-dir={home / 'notebooks'}"]
+    options += ["--IdentityProvider.token=test"]
     server = subprocess.Popen(
-        [sys.executable, "-m", "jupyterlab", *options],
+        [sys.executable, "-m", "mmctr", "lab", *options],
         env=os.environ | {name: str(home / folder) for name, folder in folders.items()},
         stderr=subprocess.PIPE,
         text=True,
@@ -186,7 +185,7 @@ def test_attention_explorer(lab):
     page.locator("[data-action=swap][data-value='17']").click()
     now = expected_probability(lab, 17, history)
     expect(number.nth(1)).to_have_text(f"{now:.3f}")
-    assert HOSTILE[1].format("no 17.") in page.locator(".head .title").inner_text()
+    assert HOSTILE[1].format("no 17.") in page.locator(".head .title").first.inner_text()
     page.locator(".jp-OutputArea .head").first.scroll_into_view_if_needed()
     page.screenshot(path=ARTIFACTS / "lab-04_attention.png")
 

@@ -3,10 +3,12 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -140,14 +142,68 @@ def test_a_changed_library_runs_everything(again, monkeypatch):
     assert len(again()[1]) == 7
 
 
+def test_a_home_that_was_moved_keeps_its_reports(tmp_path, tiny_folder, made, monkeypatch):
+    """Data, runs, a study and reports in it; what is made anew there uses the new places alone."""
+    home, moved = tmp_path / "home", tmp_path / "on another disk" / "new home"
+    shutil.copytree(tiny_folder, home / "data" / "mine")
+    shutil.copytree(made[1].parent / "runs", home / "runs")
+    study = home / "runs" / "search"
+    study.mkdir()
+    about = {"dataset": {"fingerprint": made[0].dataset["fingerprint"]}}
+    (study / "study.json").write_text(json.dumps(about))
+    (study / "trials.db").write_text("two trials")
+    notebooks = write_notebooks(tmp_path / "notebooks")
+    shutil.copy(notebooks / "01_explore.ipynb", notebooks / "07_search.ipynb")
+    executed = []
+
+    def execute(page, path, folder):
+        executed.append(page.name)
+        for name in execution.PLACES & page.parameters.keys():
+            assert Path(page.parameters[name]).is_dir(), f"{name} is not there"
+        notebook = nbformat.read(folder / f"{page.notebook}.ipynb", as_version=4)
+        if page.notebook == "03_train":
+            run = Path(page.parameters["data"]).parents[1] / "runs" / page.parameters["strategy"]
+            output = nbformat.v4.new_output("display_data", data={pages.RECORD: {"run": str(run)}})
+            notebook.cells[2].outputs = [output]
+        nbformat.write(notebook, path)
+
+    def make(home):
+        executed.clear()
+        monkeypatch.setenv("MMCTR_HOME", str(home))
+        words = home / "data" / "mine", ["v4", "v1"], [1], home / "reports"
+        return make_report(*words, notebooks=notebooks)
+
+    monkeypatch.setattr(execution, "execute", execute)
+    first = make(home)
+    assert executed and not first.failed
+    moved.parent.mkdir()
+    home.rename(moved)
+    again = make(moved)
+    assert executed == []
+    assert again.folder == moved / "reports" / first.folder.name
+    assert again.run_folders == [moved / "runs" / "v4", moved / "runs" / "v1"]
+    for path in (again.index, moved / "reports" / "index.html"):
+        links = re.findall(r'(?:href|src)="([^"#]+)"', path.read_text())
+        assert len(links) > len(again.pages)
+        assert all((path.parent / link).exists() for link in links), links
+    # What is made there later finds data, runs and the report where they are now.
+    for page in again.pages:
+        page.status = "failed"
+    again.save()
+    (moved / "runs" / "search" / "trials.db").write_text("three trials")
+    assert not make(moved).failed
+    assert sorted(executed) == sorted(page.name for page in first.pages)
+
+
 # A shell's background job, and what it starts, would not hear Ctrl-C.
 HEARD = """
-import signal, sys
+import functools, signal, sys
 from pathlib import Path
-from mmctr.report.make import make_report
+from mmctr import cli
+from mmctr.report import make
 signal.signal(signal.SIGINT, signal.default_int_handler)
-data, notebooks, out = map(Path, sys.argv[1:])
-make_report(data, ["v1"], [1], out, notebooks=notebooks)
+make.make_report = functools.partial(make.make_report, notebooks=Path(sys.argv.pop()))
+cli.main()
 """
 # Waits at its tenth step, after a validation, until the file "go" is there.
 TRAIN = f"""
@@ -179,30 +235,36 @@ time.sleep(600)
 """
 
 
-def test_ctrl_c_ends_the_pages_that_are_made_and_begins_no_other(tiny_folder, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_the_pages_that_are_made_and_begins_no_other(tiny_folder, tmp_path, number):
     waiting = dict.fromkeys(("01_explore", "02_embeddings", "03_train"), WAIT)
     notebooks = write_notebooks(tmp_path / "notebooks", **waiting)
-    words = map(str, (tiny_folder, notebooks, tmp_path / "reports"))
-    command = [sys.executable, "-c", HEARD, *words]
+    words = ["report", "--data", tiny_folder, "--strategies", "v1", "--seeds", "1", notebooks]
+    command = [sys.executable, "-c", HEARD, *map(str, words)]
     environment = dict(os.environ, MMCTR_HOME=str(tmp_path))
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
         try:
             while len(list(tmp_path.glob("began-*"))) < at_once() and process.poll() is None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(0.05)
-            process.send_signal(signal.SIGINT)
-            told = process.communicate(timeout=120)[1]
+            process.send_signal(number)
+            told = process.communicate(timeout=120)[1].decode()
         finally:
             process.kill()
-    assert told.decode().endswith("KeyboardInterrupt\n")
+    assert process.returncode == 1
+    assert "Traceback" not in told
+    folder = latest_report(tmp_path / "reports")
+    *_, last = told.splitlines()
+    kept = f"mmctr: The report was stopped and {folder} keeps what is finished, 0 of 6 pages: "
+    assert last == f"{kept}go on with the same command."
     began = [int(path.name.partition("-")[2]) for path in tmp_path.glob("began-*")]
     assert len(began) == at_once()
     for kernel in began:
         with pytest.raises(ProcessLookupError):
             os.kill(kernel, 0)
-    report = Report.load(latest_report(tmp_path / "reports"))
+    report = Report.load(folder)
     assert {page.status for page in report.pages} == {"pending"}
-    assert report.index.exists()
+    assert [path.name for path in folder.glob("*.html")] == ["index.html"], "no page says failed"
 
 
 def make_here(data, notebooks, out, pipe):

@@ -4,7 +4,9 @@ import json
 import shutil
 import sys
 
-from mmctr.report import execution, pages
+from mmctr import files
+from mmctr.report import execution, make, pages
+from mmctr.report.kernel import OwnKernel
 from mmctr.report.make import make_page
 from tests.report.conftest import write_notebooks
 
@@ -19,9 +21,17 @@ def test_another_environment_s_python3_does_not_run_the_notebooks(tmp_path, tiny
         monkeypatch.setenv(name, str(tmp_path / name))
     code = f"import sys\ndisplay({{{pages.RECORD!r}: {{'python': sys.executable}}}}, raw=True)"
     notebooks = write_notebooks(tmp_path / "notebooks", **{"01_explore": code})
-    monkeypatch.setattr(execution, "NOTEBOOKS", notebooks)
+    monkeypatch.setattr(make, "NOTEBOOKS", notebooks)
     page = make_page("01_explore", tiny, {"data": "x"}, tmp_path / "out" / "page")
     executed = json.loads((page.parent / "notebooks" / "01_explore.ipynb").read_text())
     assert execution.recorded(executed) == {"python": sys.executable}
     kernels = tmp_path / "JUPYTER_DATA_DIR" / "kernels"
     assert list(kernels.iterdir()) == [kernels / "python3"], "nothing is left behind"
+
+
+def test_a_kernel_knows_where_the_report_is_made(tmp_path, monkeypatch):
+    """It works in the folder of the notebooks, which an installed wheel has among packages."""
+    monkeypatch.delenv("MMCTR_HOME", raising=False)
+    monkeypatch.setattr(files, "SOURCE", None)
+    monkeypatch.chdir(tmp_path)
+    assert OwnKernel().kernel_spec.env["MMCTR_HOME"] == str(tmp_path)

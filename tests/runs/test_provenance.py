@@ -6,7 +6,6 @@ import subprocess
 from datetime import datetime
 from importlib.metadata import version
 
-import mmctr
 from mmctr.content.fusion import embedding_hash, item_embeddings
 from mmctr.runs import provenance
 from mmctr.training.config import configs
@@ -45,7 +44,7 @@ def test_the_summary_says_what_a_result_rests_on(tiny, tiny_run):
 
 
 def test_the_commit_is_that_of_the_source_tree(tmp_path, monkeypatch):
-    monkeypatch.setattr(mmctr, "__file__", str(tmp_path / "mmctr" / "__init__.py"))
+    monkeypatch.setattr(provenance, "SOURCE", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert provenance.provenance()["git"] is None
 
@@ -62,3 +61,7 @@ def test_the_commit_is_that_of_the_source_tree(tmp_path, monkeypatch):
     assert provenance.provenance()["git"] == clean
     (tmp_path / "file").write_text("two")
     assert provenance.provenance()["git"] == clean | {"dirty": True}
+    # An installed wheel has none, though its environment may lie in such a tree.
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(provenance, "SOURCE", None)
+    assert provenance.provenance()["git"] is None
