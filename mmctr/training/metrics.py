@@ -206,7 +206,12 @@ def bins(values: np.ndarray, edges: list[int]) -> pd.Series:
     return pd.Series(pd.cut(values, [*edges, np.inf], right=False, labels=names))
 
 
+def references(dataset: Dataset, rows: Impressions) -> dict[str, np.ndarray]:
+    """Scores [n] of what a model is set beside: popularity alone (train clicks of the target) and,
+    if simulated, the oracle."""
+    return {"popularity": dataset.known_clicks(rows)} | rows.oracle
+
+
 def reference_aucs(dataset: Dataset, rows: Impressions) -> dict[str, float]:
-    """AUC of popularity alone (train clicks of the target) and, if simulated, the oracle AUC."""
-    systems = {"popularity": dataset.known_clicks(rows)} | rows.oracle
-    return {name: auc(rows.label, score) for name, score in systems.items()}
+    """AUC of each of `references`, by name."""
+    return {name: auc(rows.label, score) for name, score in references(dataset, rows).items()}
