@@ -71,6 +71,20 @@ def seeds_of(given: Given | list[Given]) -> list[int]:
     return seeds
 
 
+def row_of(given: Given, dataset: Dataset) -> int | None:
+    """The row of valid that a parameter names by its place; None for nothing.
+
+    Raises ConfigError for what is none.
+    """
+    name, rows = text(given), len(dataset.valid)
+    if name and not (name.isdecimal() and int(name) < rows):
+        raise ConfigError(
+            f"Row is {given!r}, expected a number from 0 to {rows - 1}, a row of valid: those of "
+            "the error atlas of 03_train have theirs below them."
+        )
+    return int(name) if name else None
+
+
 def open_dataset(data: Given, exclude: Given | list[Given] = None) -> Dataset:
     """Load a dataset; the demo is made first if it, or None, is asked for and not there yet.
 
