@@ -233,6 +233,7 @@ def _make_page(page: Page, report: Report, out: Path, notebooks: Path) -> tuple[
         reused = page.notebook != "07_search" and execution.reuse(page, inputs, report, out)
         if not reused:
             page.status, page.error, page.answer, page.inputs = "pending", "", "", inputs
+            page.ledger = ""
             execution.execute(page, executed, notebooks)
         if page.notebook == "03_train":
             run = os.path.relpath(execution.recorded_run(executed).folder, report.folder)

@@ -21,11 +21,12 @@ from mmctr.data.wording import stated
 from mmctr.errors import ConfigError, MMCTRError, RunError
 from mmctr.evaluation.backtest import FACTS, Backtest
 from mmctr.evaluation.compare import listed
+from mmctr.evaluation.ledger import Ledger
 from mmctr.evaluation.listing import require_comparable
 from mmctr.evaluation.study import Study, find_studies
 from mmctr.files import DEMO, find, home
 from mmctr.report.figures.style import assign_colors
-from mmctr.report.pages import ANSWER, CAPTION, FIGURE, RECORD
+from mmctr.report.pages import ANSWER, CAPTION, FIGURE, LEDGER, RECORD
 from mmctr.report.reports import Report, latest_report
 from mmctr.report.widgets import panel
 from mmctr.runs.card import commit
@@ -196,6 +197,16 @@ def section(words: str) -> None:
 def answer(words: str) -> None:
     """Show what the notebook found in one paragraph; a report puts it below the title."""
     display({ANSWER: words, "text/html": f"<p><b>{escape(words)}</b></p>"}, raw=True)
+
+
+def ledger(dataset: Dataset, runs: list[Run], differences: pd.DataFrame | None = None) -> None:
+    """Show where negatives come from, popularity beside the runs, and what valid can show.
+
+    differences: as of Ledger.of. A report's index shows it too.
+    """
+    words = Ledger.of(runs, differences).words
+    shown = escape(f"{dataset.wording.negatives} {words}")
+    display({LEDGER: words, "text/html": f"<p>{shown}</p>"}, raw=True)
 
 
 def show(content: object, caption: str) -> None:

@@ -38,6 +38,7 @@ class Page:
     error: str = ""
     answer: str = ""  # the notebook's answer in one paragraph
     inputs: str = ""  # hash of everything that decided what the page says
+    ledger: str = ""  # what its rows can show of the runs, in a sentence or two
 
     @property
     def file(self) -> str:
@@ -96,6 +97,12 @@ class Report:
     def answer(self) -> str:
         """What the report says in one paragraph; empty until 05_compare is done."""
         return next((page.answer for page in self.pages if page.notebook == "05_compare"), "")
+
+    @property
+    def ledger(self) -> str:
+        """Popularity beside the best system, and what valid can show: of all runs, else of one."""
+        said = {page.notebook: page.ledger for page in self.pages if page.ledger}
+        return said.get("05_compare", said.get("03_train", ""))
 
     def executed(self, page: Page) -> Path:
         """Where a page's executed notebook is."""

@@ -90,8 +90,9 @@ def in_words(rows: Impressions) -> str:
             continue
         told = f"Within {found.groups:,} of {of_all:,} {within}s, those with a click and a negative"
         if found.short:
+            which = "all" if found.short == found.groups else f"{found.short:,}"
             told += (
-                f"; in {found.short:,} of them there are at most {AT} rows, so that Recall@{AT} "
+                f"; in {which} of them there are at most {AT} rows, so that Recall@{AT} "
                 "is 1 however they are ranked"
             )
         said.append(told + ".")

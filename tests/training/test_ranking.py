@@ -123,8 +123,8 @@ def test_what_is_computed_on_is_said(tiny):
     few = tiny.valid.select(np.arange(6))
     few = replace(few, user=np.array([1, 1, 2, 2, 3, 3]), label=np.array([1, 0, 0, 1, 1, 1]))
     assert ranking.in_words(few) == (
-        "Within 2 of 3 users, those with a click and a negative; in 2 of them there are at most 10 "
-        "rows, so that Recall@10 is 1 however they are ranked."
+        "Within 2 of 3 users, those with a click and a negative; in all of them there are at most "
+        "10 rows, so that Recall@10 is 1 however they are ranked."
     )
     none = replace(few, user=np.arange(6))
     assert ranking.in_words(none) == "None of 6 users has a click and a negative to rank."
