@@ -188,7 +188,7 @@ def test_figures_are_labelled_and_leave_the_background_to_the_page(name):
     assert any(axis.title.text for axis in figure.select_xaxes())  # of panels, the lowest
     # Names on an axis speak for themselves; numbers need a title.
     named = all(isinstance(value, str) for trace in figure.data for value in trace.y)
-    assert named or figure.layout.yaxis.title.text
+    assert named or figure.layout.yaxis.ticktext or figure.layout.yaxis.title.text
     assert figure.layout.template.layout.paper_bgcolor == "rgba(0, 0, 0, 0)"
     assert figure.to_json()
 

@@ -32,7 +32,7 @@ def tiles(table: pd.DataFrame, places: list[str] | None = None) -> go.Figure:
         shown[lines, column] = [_shown(line, name, table[name][0]) for line in records]
         hover[lines, column] = [_hover(line, title, name) for line in records]
         leads[lines, column] = places
-    figure = new_figure("Within the tile", "Tile")
+    figure = new_figure("Within the tile", "")
     figure.add_heatmap(
         x=[title for title, _ in MEASURES.values()],
         y=np.arange(len(better)),
