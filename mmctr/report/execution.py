@@ -52,6 +52,7 @@ def reuse(page: Page, inputs: str, report: Report, out: Path) -> bool:
         if executed != report.executed(page):
             shutil.copyfile(executed, report.executed(page))
         page.seconds, page.answer, page.error, page.inputs = found.seconds, found.answer, "", inputs
+        page.ledger = found.ledger
         return True
     return False
 

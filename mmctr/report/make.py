@@ -248,7 +248,7 @@ def _make_page(page: Page, report: Report, out: Path, notebooks: Path) -> bool:
         )
         reused = execution.reuse(page, inputs, report, out)
         if not reused:
-            page.status, page.error, page.answer = "pending", "", ""
+            page.status, page.error, page.answer, page.ledger = "pending", "", "", ""
             page.inputs, page.run = inputs, ""
             execution.execute(page, executed, notebooks)
             if page.notebook == "03_train":

@@ -21,12 +21,13 @@ from mmctr.data.wording import stated
 from mmctr.errors import ConfigError, MMCTRError, RunError
 from mmctr.evaluation.backtest import FACTS, Backtest
 from mmctr.evaluation.compare import listed
+from mmctr.evaluation.ledger import Ledger
 from mmctr.evaluation.listing import require_comparable
 from mmctr.evaluation.study import Study, find_studies
 from mmctr.evaluation.verdict import Verdict
 from mmctr.files import DEMO, find, home
 from mmctr.report.figures.style import assign_colors
-from mmctr.report.pages import ANSWER, CAPTION, FIGURE, RECORD, answer_html
+from mmctr.report.pages import ANSWER, CAPTION, FIGURE, LEDGER, RECORD, answer_html
 from mmctr.report.reports import Report, latest_report
 from mmctr.report.widgets import panel
 from mmctr.runs.card import commit
@@ -70,6 +71,20 @@ def seeds_of(given: Given | list[Given]) -> list[int]:
     if not seeds:
         raise ConfigError(f"Seeds are {given!r}, expected whole numbers such as 1,2.")
     return seeds
+
+
+def row_of(given: Given, dataset: Dataset) -> int | None:
+    """The row of valid that a parameter names by its place; None for nothing.
+
+    Raises ConfigError for what is none.
+    """
+    name, rows = text(given), len(dataset.valid)
+    if name and not (name.isdecimal() and int(name) < rows):
+        raise ConfigError(
+            f"Row is {given!r}, expected a number from 0 to {rows - 1}, a row of valid: those of "
+            "the error atlas of 03_train have theirs below them."
+        )
+    return int(name) if name else None
 
 
 def open_dataset(data: Given, exclude: Given | list[Given] = None) -> Dataset:
@@ -184,6 +199,16 @@ def answer(found: str | Verdict) -> None:
     """Show what the notebook found, a paragraph or a card; a report puts it below the title."""
     kept = found if isinstance(found, str) else found.as_dict()
     display({ANSWER: kept, "text/html": answer_html(kept)}, raw=True)
+
+
+def ledger(dataset: Dataset, runs: list[Run], differences: pd.DataFrame | None = None) -> None:
+    """Show where negatives come from, popularity beside the runs, and what valid can show.
+
+    differences: as of Ledger.of. A report's index shows it too.
+    """
+    words = Ledger.of(runs, differences).words
+    shown = escape(f"{dataset.wording.negatives} {words}")
+    display({LEDGER: words, "text/html": f"<p>{shown}</p>"}, raw=True)
 
 
 def show(content: object, caption: str) -> None:

@@ -13,6 +13,7 @@ from mmctr.report.reports import Page, Report
 
 RECORD = "application/vnd.mmctr.record+json"
 ANSWER = "application/vnd.mmctr.answer+json"  # what a page begins with: words, or a verdict
+LEDGER = "application/vnd.mmctr.ledger+json"  # what the page's rows can show
 CAPTION = "application/vnd.mmctr.caption+json"  # of the output before it
 FIGURE = "application/vnd.plotly.v1+json"
 MARKER = "papermill-error-cell-tag"  # of the notices that papermill puts into a failed notebook
@@ -23,7 +24,7 @@ TEMPLATES = files("mmctr.report") / "templates"
 def article(
     executed: Path, page: Page, report: Report, url: Callable[[Page], str]
 ) -> dict[str, Any]:
-    """An executed notebook as a part of a page (as_part); its answer goes to `page`."""
+    """An executed notebook as a part of a page (as_part); its answer and ledger go to `page`."""
     import nbformat
     from nbconvert import HTMLExporter
 
@@ -37,6 +38,7 @@ def article(
         if cell.cell_type == "code":
             for output in cell.outputs:
                 page.answer = output.get("data", {}).get(ANSWER, page.answer)
+                page.ledger = output.get("data", {}).get(LEDGER, page.ledger)
             cell.outputs = [output for output in cell.outputs if _is_shown(output)]
     exporter = HTMLExporter(template_file=str(TEMPLATES / "article.html.j2"))
     exporter.register_filter("figure_json", _script_json)

@@ -40,6 +40,7 @@ class Page:
     answer: str | dict[str, Any] = ""  # the notebook's: a paragraph, or a verdict
     inputs: str = ""  # hash of everything that decided what the page says
     run: str = ""  # that 03_train trained, relative to the report's folder
+    ledger: str = ""  # what its rows can show of the runs, in a sentence or two
 
     @property
     def file(self) -> str:
@@ -98,6 +99,12 @@ class Report:
     def answer(self) -> str | dict[str, Any]:
         """What the report says, as a page's answer; empty until 05_compare is done."""
         return next((page.answer for page in self.pages if page.notebook == "05_compare"), "")
+
+    @property
+    def ledger(self) -> str:
+        """Popularity beside the best system, and what valid can show: of all runs, else of one."""
+        said = {page.notebook: page.ledger for page in self.pages if page.ledger}
+        return said.get("05_compare", said.get("03_train", ""))
 
     def executed(self, page: Page) -> Path:
         """Where a page's executed notebook is."""

@@ -161,6 +161,19 @@ def bootstrap_auc(
     return result
 
 
+def bootstrap_mean(
+    user: np.ndarray, values: np.ndarray, *, resamples: int = 500, seed: int = 0
+) -> np.ndarray:
+    """The mean of values [n] on resampled users, float64 [resamples]; draws as of bootstrap_auc."""
+    users, user_of_row = np.unique(user, return_inverse=True)
+    sums, rows = np.bincount(user_of_row, values), np.bincount(user_of_row)
+    rng, result = np.random.default_rng(seed), np.empty(resamples)
+    for draw in range(resamples):
+        copies = np.bincount(rng.integers(len(users), size=len(users)), minlength=len(users))
+        result[draw] = copies @ sums / (copies @ rows)
+    return result
+
+
 def interval(samples: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     """The percentile interval of bootstrap samples [resamples]."""
     tail = (1 - level) / 2
@@ -207,7 +220,12 @@ def bins(values: np.ndarray, edges: list[int]) -> pd.Series:
     return pd.Series(pd.cut(values, [*edges, np.inf], right=False, labels=names))
 
 
+def references(dataset: Dataset, rows: Impressions) -> dict[str, np.ndarray]:
+    """Scores [n] of what a model is set beside: popularity alone (train clicks of the target) and,
+    if simulated, the oracle."""
+    return {"popularity": dataset.known_clicks(rows)} | rows.oracle
+
+
 def reference_aucs(dataset: Dataset, rows: Impressions) -> dict[str, float]:
-    """AUC of popularity alone (train clicks of the target) and, if simulated, the oracle AUC."""
-    systems = {"popularity": dataset.known_clicks(rows)} | rows.oracle
-    return {name: auc(rows.label, score) for name, score in systems.items()}
+    """AUC of each of `references`, by name."""
+    return {name: auc(rows.label, score) for name, score in references(dataset, rows).items()}

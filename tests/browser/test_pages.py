@@ -60,6 +60,20 @@ def drawn_marks(page):
     return [figure.locator(marks).count() for figure in page.locator(".plotly-figure").all()]
 
 
+def test_a_tile_of_the_atlas_opens_its_worst_predictions(tiny_report, browser):
+    path = tiny_report.folder / "03_train_v4_seed1.html"
+    page, errors = open_page(browser, path, WIDTHS["narrow"])
+    tile = page.locator(".plotly-figure").last.locator(".nsewdrag")
+    tile.scroll_into_view_if_needed()
+    assert not page.locator("details[id][open]").count()
+    tile.click(position={"x": 20, "y": 5})  # the first line: all rows
+    opened = page.locator("details[id][open]")
+    opened.locator(".item").first.wait_for()
+    assert opened.locator("summary").inner_text().startswith("all rows")
+    assert opened.locator(".item").count() == 5
+    assert not errors
+
+
 @pytest.mark.parametrize(("width", "scheme"), [("wide", "light"), ("narrow", "dark")])
 def test_pages(tiny_report, browser, width, scheme):
     names = ["index", *(page.name for page in tiny_report.pages)]

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import papermill
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -107,7 +108,20 @@ def test_train(tiny_report, tiny, strategy):
     assert run.config["model"]["heads"] == 2, "a parameter reaches the model"
     expected = auc(tiny.valid.label, run.predictions["probability"].to_numpy())
     assert values["auc"] == pytest.approx(expected, abs=1e-5)
-    assert figures(notebook) == 5
+    assert figures(notebook) == 6
+
+
+def test_the_error_atlas_leads_to_a_row_that_attention_begins_with(tiny_report, workplace, tiny):
+    notebook, values = of_report(tiny_report, "03_train_v4_seed1")
+    run = Run.load(values["run"])
+    probability = run.predictions["probability"].to_numpy(float)
+    loss = -np.log(np.where(tiny.valid.label == 1, probability, 1 - probability))
+    row = int(loss.argmax())
+    assert f"-p run runs/{run.name} -p row {row}`" in said(notebook)
+    data = str(tiny_report.folder.parents[1] / "tiny")
+    opened, _ = execute("04_attention", workplace, data=data, run=str(run.folder), row=row)
+    shown = next(cell for cell in opened.cells if "explore_attention(" in cell.source).outputs
+    assert f"<h4>Row {row}</h4>" in str(shown)
 
 
 def test_attention(tiny_report):
@@ -355,6 +369,7 @@ def test_ablation_with_seeds_that_are_a_number_or_a_list(workplace, narrow, seed
         ("03_train", {"strategy": 4}, "Strategy 4 is unknown: choose one of v1, v2, v3, v4"),
         ("03_train", {"resume": 2024}, "2024 "),
         ("04_attention", {"run": "runs/none"}, "is not a finished run"),
+        ("04_attention", {"row": 10**6}, "Row is 1000000, expected a number from 0 to"),
         ("06_ablation", {"names": 8}, "Variation '8' is unknown: choose of"),
         ("06_ablation", {"seeds": "1,x"}, "Seeds are '1,x', expected whole numbers such as 1,2"),
         ("06_ablation", {"names": "no head"}, "Variation 'no head' is unknown: choose of"),

@@ -19,6 +19,7 @@ SIMPLE = {
         "data = ''\nstrategy = ''\nseed = 0",
         "import os, sys\nprint('50%|## | 9 samples/s', file=sys.stderr)\n"
         "run = os.path.join(os.environ['MMCTR_HOME'], 'runs', strategy)\n"
+        f"display({{{pages.LEDGER!r}: 'of one', 'text/html': 'of one'}}, raw=True)\n"
         f"display({{{pages.RECORD!r}: {{'run': run}}, 'text/plain': 'Recorded: '}}, raw=True)",
     ),
     "04_attention": ("data = ''\nrun = ''", "print('looking at', run)"),
@@ -26,6 +27,7 @@ SIMPLE = {
         "data = ''\nreport = ''",
         "print('comparing', report)\n"
         f"display({{{pages.ANSWER!r}: 'v4 <b>wins</b>', 'text/html': 'lab'}}, raw=True)\n"
+        f"display({{{pages.LEDGER!r}: 'a <b>half</b>', 'text/html': 'of all runs'}}, raw=True)\n"
         f"display({{{pages.FIGURE!r}: {FIGURE}}}, raw=True)\n"
         f"display({{{pages.CAPTION!r}: 'See <b>this</b>', 'text/html': 'lab'}}, raw=True)",
     ),

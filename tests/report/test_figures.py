@@ -41,7 +41,23 @@ TESTED = pd.DataFrame(
     | {"system": np.repeat(["cold start", "warm start", "popularity"], 2), "group": "new"}
     | {"auc": [0.7, 0.8, 0.71, 0.79, 0.5, 0.6], "low": 0.4, "high": 0.9}
 )
+TILES = pd.DataFrame(
+    {
+        "by": ["all rows", "tag", "tag", "brand (item)"],
+        "value": ["all rows", "<b>", "7", "a name that is longer than its place"],
+        "rows": [1200, 900, 30, 3],
+        "clicks": [600, 300, 9, 3],
+        "auc": [0.7, 0.6, 0.9, np.nan],
+        "auc_low": [0.68, 0.58, 0.5, np.nan],
+        "auc_high": [0.72, 0.62, 1.0, np.nan],
+        "logloss": [0.5, 0.4, 0.9, 0.1],
+        "logloss_low": [0.4, 0.3, 0.8, 0.05],
+        "logloss_high": [0.6, 0.51, 1.0, 0.2],
+        "few": [False, False, True, True],
+    }
+)
 EXAMPLES = {
+    "tiles": lambda: figures.atlas.tiles(TILES, ["t0", "t1", "t2", "t3"]),
     "quality_against_cost": lambda: figures.challenge.quality_against_cost(
         pd.DataFrame(
             {
@@ -174,7 +190,7 @@ def test_figures_are_labelled_and_leave_the_background_to_the_page(name):
     assert any(axis.title.text for axis in figure.select_xaxes())  # of panels, the lowest
     # Names on an axis speak for themselves; numbers need a title.
     named = all(isinstance(value, str) for trace in figure.data for value in trace.y)
-    assert named or figure.layout.yaxis.title.text
+    assert named or figure.layout.yaxis.ticktext or figure.layout.yaxis.title.text
     assert figure.layout.template.layout.paper_bgcolor == "rgba(0, 0, 0, 0)"
     assert figure.to_json()
 
@@ -254,6 +270,30 @@ def test_values_survive():
     run = EXAMPLES["strategies"]()
     assert [trace.y[0] for trace in run.data] == [0.6, 0.7]
     assert run.layout.annotations[0].text == "popularity<br>0.5500"
+
+
+def test_tiles_are_coloured_against_all_rows_and_lead_to_their_place():
+    figure = EXAMPLES["tiles"]()
+    heat = figure.data[0]
+    # Lines: all rows, a heading, two tags, a heading, a brand.
+    nothing = [np.nan, np.nan]
+    expected = [[0, 0], nothing, [-1, 1], [0, 0], nothing, [0, 0]]
+    np.testing.assert_allclose(np.asarray(heat.z, dtype=float), expected)
+    shown = np.asarray(heat.text).tolist()
+    assert shown[0] == ["0.700", "0.500"]
+    assert shown[2] == ["<b>0.600</b>", "0.400"], "bold where all rows are outside the interval"
+    assert shown[3] == ["(0.900)", "(0.900)"], "in brackets where few"
+    assert shown[5] == ["–", "(0.100)"]
+    assert np.asarray(heat.customdata)[:, 0].tolist() == ["t0", "", "t1", "t2", "", "t3"]
+    labels = dict(zip(figure.layout.yaxis.tickvals, figure.layout.yaxis.ticktext, strict=True))
+    assert [labels[line] for line in range(5)] == [
+        *("all rows", "<b>tag</b>", "&lt;b&gt;", "7", "<b>brand (item)</b>")
+    ]
+    assert labels[5] == "a name that is longer tha…"
+    assert (
+        "900 rows, 300 clicks<br>AUC: 0.6000<br>95% interval 0.5800 to 0.6200"
+        in (np.asarray(heat.hovertext)[2, 0])
+    )
 
 
 def test_quality_against_cost_joins_what_no_other_beats():

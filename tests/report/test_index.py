@@ -18,7 +18,8 @@ def test_index_shows_results_dataset_and_that_it_is_simulated(made):
         assert report.dataset["fingerprint"] in text
         assert report.provenance["versions"]["torch"] in text
         assert "oracle" in text
-        assert "Negatives: impressions that were not clicked." in text
+        expected = "Negatives: impressions that were not clicked. a &lt;b&gt;half&lt;/b&gt;</p>"
+        assert expected in text, "what 05 says that valid can show"
 
 
 def test_index_lives_on_when_earlier_runs_were_deleted(made, tmp_path):

@@ -41,6 +41,25 @@ def test_sentences_answers_and_captions_are_text(displayed):
     assert "&lt;i&gt;" in caption["text/html"]
 
 
+def test_a_row_is_named_by_its_place(tiny):
+    last = len(tiny.valid) - 1
+    given = (None, "", "null", 0, "7", last)
+    rows = [notebook.row_of(one, tiny) for one in given]
+    assert rows[:2] == [None, None]
+    assert rows[-3:] == [0, 7, last]
+    for wrong in (-1, last + 1, 1.5, "first", True):
+        with pytest.raises(ConfigError, match=f"expected a number from 0 to {last}, a row of"):
+            notebook.row_of(wrong, tiny)
+
+
+def test_what_valid_can_show_is_said_beside_where_negatives_come_from(displayed, tiny, tiny_run):
+    notebook.ledger(tiny, [tiny_run])
+    words = displayed[-1][pages.LEDGER]
+    assert f"{tiny_run.summary['reference_auc']['popularity']:.4f}, v4 with" in words
+    shown = displayed[-1]["text/html"]
+    assert shown == f"<p>Negatives: impressions that were not clicked. {words}</p>"
+
+
 def test_tables_show_text_as_text():
     html = notebook.table(pd.DataFrame({"<b>": ["<script>"], "n": [1234]}), thousands=",").to_html()
     assert "<script>" not in html

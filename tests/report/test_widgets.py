@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 import shutil
 from dataclasses import replace
 from html import escape
@@ -19,7 +20,7 @@ from mmctr.content.fusion import item_embeddings
 from mmctr.data.dataset import Dataset
 from mmctr.data.erroneous import looked_for, read_errors
 from mmctr.data.impressions import Impressions
-from mmctr.evaluation import explain
+from mmctr.evaluation import atlas, explain
 from mmctr.evaluation.described import Description
 from mmctr.evaluation.new_items import Trial
 from mmctr.evaluation.similarity import nearest
@@ -27,10 +28,16 @@ from mmctr.model.din import DIN, DINConfig
 from mmctr.report.widgets import attention
 from mmctr.report.widgets import errors as error_gallery
 from mmctr.report.widgets import panel as panels
-from mmctr.report.widgets.attention import AttentionExplorer, AttentionView, explore_attention
+from mmctr.report.widgets.attention import (
+    AttentionExplorer,
+    AttentionView,
+    Seen,
+    explore_attention,
+)
 from mmctr.report.widgets.errors import ErrorGallery, ErrorView, review_errors
 from mmctr.report.widgets.items import ItemExplorer, ItemView
 from mmctr.report.widgets.new_item import NewItemExplorer, NewItemView, explore_new_item
+from mmctr.report.widgets.worst import places, worst_predictions
 from mmctr.training.prediction import predict
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "'&amp;<b>")
@@ -380,6 +387,40 @@ def test_without_a_front_end_there_is_a_page_without_buttons(explorer, tiny, tin
         explorer.show(row)
         assert name in page.text
         assert facts(explorer)[0] in page.text
+
+
+def test_a_page_and_an_explorer_begin_with_a_row_that_is_asked_for(explorer, tiny, tiny_run):
+    row = next(row for row in range(len(tiny.valid)) if row not in explorer.view.cases.values())
+    page = explore_attention(tiny_run, tiny, row).data
+    explorer.show(row)
+    assert f"<h4>Row {row}</h4>{Seen(explorer.view, row, *explorer.view.read(row)).head()}" in page
+    assert page.index(f"Row {row}") < page.index("A foreseen click")
+    assert AttentionExplorer(AttentionView(tiny_run, tiny, row)).row == row
+    assert "Row 0" in explore_attention(tiny_run, tiny, 0).data
+
+
+def test_a_line_of_the_atlas_opens_on_the_rows_of_largest_loss(tiny, tiny_run):
+    attacked = with_titles(tiny, HOSTILE)
+    probability = tiny_run.predictions["probability"].to_numpy()
+    tiles = atlas.tiles(attacked, attacked.valid)
+    table = atlas.measured(tiles, attacked.valid, probability)
+    html = worst_predictions(tiny_run, attacked, tiles, table).data
+    page = Elements(html)
+    assert {tag for tag, _ in page.found} <= TAGS | {"details", "summary", "a"}
+    assert not [name for _, found in page.found for name in found if name.startswith("on")]
+    assert [found["id"] for found in page.of("details")] == places(tiny_run, tiles)
+    assert len(set(places(tiny_run, tiles))) == len(tiles)
+    parts = html.split("<details")[1:]
+    gap = np.abs(tiny.valid.label - probability)
+    for tile, part in zip(tiles, parts, strict=True):
+        shown = [int(number) for number in re.findall(r"row (\d+): user", part)]
+        assert shown == tile.rows[np.argsort(-gap[tile.rows], kind="stable")[:5]].tolist()
+        told = f"label {tiny.valid.label[shown[0]]:.0f}, predicted {probability[shown[0]]:.3f}"
+        assert told in part
+    link = page.of("a")[0]
+    held = base64.b64decode(link["href"].removeprefix("data:text/csv;base64,"))
+    pd.testing.assert_frame_equal(pd.read_csv(io.BytesIO(held)), table, check_dtype=False)
+    assert link["download"] == f"atlas-{tiny_run.name}.csv"
 
 
 @pytest.mark.parametrize("metadata", [{"cellId": "1"}, {}])

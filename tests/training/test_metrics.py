@@ -97,6 +97,17 @@ def test_bootstrap_draws_users_whatever_their_rows(drawn, seed):
     np.testing.assert_allclose(once, again)
 
 
+@given(rows, st.integers(0, 5))
+def test_bootstrapped_means_are_of_the_rows_of_the_same_draw(drawn, seed):
+    user, _, values = columns(drawn)
+    samples = metrics.bootstrap_mean(user, values, resamples=4, seed=seed)
+    names, rng = np.unique(user), np.random.default_rng(seed)
+    for found in samples:
+        picked = rng.integers(len(names), size=len(names))
+        again = np.concatenate([values[user == names[number]] for number in picked])
+        assert found == pytest.approx(again.mean())
+
+
 def test_bootstrap_of_identical_systems_is_identical():
     rng = np.random.default_rng(3)
     user, label, score = rng.integers(0, 40, 300), rng.integers(0, 2, 300), rng.random(300)

@@ -1,6 +1,7 @@
 """Plotly figures, by what they show: DataFrames in, Figure out."""
 
 from mmctr.report.figures import (
+    atlas,
     attention,
     backtest,
     challenge,
@@ -14,6 +15,7 @@ from mmctr.report.figures import (
 )
 
 __all__ = [
+    "atlas",
     "attention",
     "backtest",
     "challenge",

@@ -41,6 +41,17 @@ function draw(figure, printed = false) {
   return Plotly.react(figure.querySelector("div"), data, drawn, config);
 }
 
+// A tile of the error atlas names the place on the page that holds its worst predictions.
+function leadOn(figure) {
+  figure.querySelector("div").on("plotly_click", ({ points }) => {
+    const place = document.getElementById(points[0]?.customdata);
+    if (place?.tagName !== "DETAILS") return;
+    place.open = true;
+    place.scrollIntoView({ block: "center" });
+    place.querySelector("summary").focus({ preventScroll: true });
+  });
+}
+
 const figures = [...document.querySelectorAll(".plotly-figure")];
 const drawAll = (printed) => figures.forEach((figure) => draw(figure, printed));
 
@@ -48,6 +59,7 @@ const drawAll = (printed) => figures.forEach((figure) => draw(figure, printed));
 function drawFrom(number) {
   if (number < figures.length) {
     draw(figures[number]);
+    leadOn(figures[number]);
     setTimeout(drawFrom, 0, number + 1);
   }
 }

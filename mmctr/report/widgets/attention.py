@@ -20,19 +20,22 @@ SAMPLED = 10_000  # impressions among which cases are chosen
 LATEST_SHOWN = 16  # clicks of a history on a page
 
 
-def explore_attention(run: Run, dataset: Dataset) -> "AttentionExplorer | HTML":
+def explore_attention(
+    run: Run, dataset: Dataset, row: int | None = None
+) -> "AttentionExplorer | HTML":
     """Look into one valid impression at a time, and change it to see what the model would say.
 
-    Without a front end: the page of all cases.
+    row: the one to begin with, by its place in the valid split. Without a front end: the page of
+    all cases.
     """
-    view = AttentionView(run, dataset)
+    view = AttentionView(run, dataset, row)
     return AttentionExplorer(view) if panel.attended() else panel.static_page(view.page())
 
 
 class AttentionView:
     """The valid impressions of a run, and telling ones among them: what there is to explore."""
 
-    def __init__(self, run: Run, dataset: Dataset) -> None:
+    def __init__(self, run: Run, dataset: Dataset, row: int | None = None) -> None:
         self.dataset, self.catalog, self.rows = dataset, dataset.catalog, dataset.valid
         self.model = run.model()
         self.probability = run.predictions["probability"].to_numpy()
@@ -42,7 +45,8 @@ class AttentionView:
         rows = self.rows.select(seen)
         weights = explain.attention(self.model, rows)
         found = explain.cases(rows, self.probability[seen], dataset.train_clicks(), weights)
-        self.cases = {name: int(seen[row]) for name, row in found.items()}
+        self.cases = {} if row is None else {f"Row {row}": row}
+        self.cases |= {name: int(seen[place]) for name, place in found.items()}
 
     def page(self) -> str:
         """Every case as the explorer would show it, without buttons."""
