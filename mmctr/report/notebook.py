@@ -254,6 +254,12 @@ def origin(run: Run) -> Styler:
     return table(pd.DataFrame(facts.items(), columns=["fact", "value"]))
 
 
+def in_force(run: Run, names: list[str]) -> str:
+    """What some parameters of a run are, whether they were given or the preset's, in words."""
+    values = run.config["model"] | run.config["training"]
+    return f"In force: {', '.join(f'{name} {values[name]}' for name in names if name in values)}."
+
+
 def covers(catalog: Catalog, items: np.ndarray, notes: list[str] | None = None) -> HTML:
     """Items as a strip of covers with titles, and a note below each if given."""
     pairs = zip(items, notes or [""] * len(items), strict=True)

@@ -237,3 +237,9 @@ def test_named_runs_are_opened_instead_of_a_report(
         notebook.open_runs("", tiny, f"b,{other.folder}")
     with pytest.raises(RunError, match="was trained on data with fingerprint"):
         notebook.open_runs("", tiny, str(other.folder))
+
+
+def test_parameters_are_told_as_they_are_in_force(tiny_run):
+    values = tiny_run.config["model"] | tiny_run.config["training"]
+    words = notebook.in_force(tiny_run, ["heads", "epochs", "of_no_run"])
+    assert words == f"In force: heads {values['heads']}, epochs {values['epochs']}."
