@@ -159,6 +159,29 @@ def test_what_cannot_be_recommended_is_one_sentence(command, days, trained, word
     assert len(err.strip().splitlines()) == 1
 
 
+def test_export_writes_the_scorer_and_the_items_of_a_catalog_that_has_grown(
+    command, days, trained, home
+):
+    for name in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(name)
+    lines = command("export", trained, "--data", days[1], "--onnx").splitlines()
+    folder = home / "exports" / trained.name
+    assert lines[-1] == str(folder)
+    assert float(lines[-2].removeprefix("largest difference of a probability from PyTorch ")) < 1e-5
+    vectors = pd.read_parquet(folder / "items.parquet").set_index("item_id")["vector"]
+    assert set(vectors.index) == set(ITEMS["item_id"]) > set(NEW)
+    assert lines[-3].endswith(f"12 vectors of {len(vectors['i3'])} numbers")
+    assert "exists already: delete it or choose another folder with --out" in command(
+        "export", trained, "--onnx"
+    )
+
+
+def test_export_needs_a_form(command, trained, home):
+    err = command("export", trained, "--out", home / "made")
+    assert err == "mmctr: Found no form to export to, expected --onnx: name it.\n"
+    assert not (home / "made").exists()
+
+
 def test_a_killed_warm_start_is_gone_on_with(command, days, trained, home, monkeypatch):
     from mmctr.training import trainer
 
