@@ -200,6 +200,20 @@ def export_command(
     print(made.folder)
 
 
+@runs_app.command("track")
+def track_command(
+    names: Annotated[
+        list[str], typer.Argument(help="Runs: folders, or names as mmctr runs has them.")
+    ],
+) -> None:
+    """Write curves, parameters and metrics for TensorBoard into runs' folders."""
+    from mmctr.runs.run import find_run
+    from mmctr.runs.tracking import track
+
+    for run in [find_run(name) for name in names]:
+        print(track(run))
+
+
 @runs_app.command("verify")
 def verify_command(run: RunFolder, data: OwnData = None) -> None:
     """Compute a run's metrics and predictions again, and say whether they are as it states."""

@@ -225,8 +225,8 @@ def _require_parts(model: DIN, run: Run) -> None:
     for name, there in parts.items():
         if there:
             raise RunError(
-                f"{run.folder} cannot be exported, because ONNX has no part of its model, {name}: "
-                "choose a run without it."
+                f"{run.folder} cannot be exported, because a part of its model, {name}, is "
+                "computed by what ONNX does not have: choose a run without it."
             )
 
 
