@@ -170,6 +170,21 @@ def test_the_file_is_sound_names_its_axes_and_nothing_of_this_machine(tiny, tiny
         export_onnx(tiny_run, tiny, tmp_path / "made")
 
 
+def test_a_probability_that_is_no_number_differs(
+    tiny, tiny_run, tmp_path, onnxruntime, monkeypatch
+):
+    corrected, asked = Run.corrected, []
+
+    def first_is_wrong(self, probability, *rate):
+        asked.append(corrected(self, probability, *rate))
+        return np.full_like(asked[-1], np.nan) if len(asked) == 2 else asked[-1]
+
+    monkeypatch.setattr(Run, "corrected", first_is_wrong)
+    with pytest.raises(RunError, match="differs from PyTorch by nan, expected at most 1e-05"):
+        export_onnx(tiny_run, tiny, tmp_path / "made")
+    assert len(asked) > 2 and not list(tmp_path.iterdir())
+
+
 def test_without_onnxruntime_it_says_that_nothing_was_checked(
     tiny, tiny_run, tmp_path, monkeypatch
 ):
