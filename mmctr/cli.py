@@ -92,6 +92,9 @@ def train_command(
     resume: Annotated[
         Path | None, typer.Option(help="Go on with this unfinished run, as it was begun.")
     ] = None,
+    track: Annotated[
+        bool, typer.Option("--track", help="Also write it for TensorBoard, as mmctr track does.")
+    ] = False,
     origin: Annotated[
         Path | None,
         typer.Option("--from", help="Start from this run's weights, on a catalog that has grown."),
@@ -127,9 +130,11 @@ def train_command(
     from mmctr import parallel
     from mmctr.data.dataset import Dataset
     from mmctr.data.erroneous import excluding
-    from mmctr.runs import train
+    from mmctr.runs import tracking, train
     from mmctr.runs.unfinished import UnfinishedRun
 
+    if track:
+        tracking.import_tensorboard()  # or else a training would end in the error
     with parallel.joined():
         if origin is not None:
             start, dataset = parallel.in_turn(lambda: run_with_data(origin, folder))
@@ -156,6 +161,8 @@ def train_command(
     print(f"valid logloss {metrics['logloss']:.4f}")
     if run.exclusion is not None:
         print(f"left out as erroneous: {run.exclusion.in_words()}")
+    if track:
+        tracking.track(run)
     print(run.folder)
 
 

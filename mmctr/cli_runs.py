@@ -1,4 +1,7 @@
-"""The command line of finished runs: mmctr runs|compare|predict|recommend|verify|rerun."""
+"""The command line of finished runs.
+
+mmctr runs|compare|predict|recommend|export|track|verify|rerun.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +11,7 @@ import typer
 from mmctr.cli_data import require_one_of
 from mmctr.data.schema import SPLITS
 from mmctr.errors import ConfigError, MMCTRError, RunError
-from mmctr.files import existing_folder, find, home
+from mmctr.files import existing_folder, find, home, place
 from mmctr.training.config import configs
 
 if TYPE_CHECKING:
@@ -168,6 +171,47 @@ def recommend_command(
     recommend.write_table(out, table)
     print(f"{out}: {len(table):,} rows, {table['user_id'].nunique():,} users")
     print(f"{int(table['new'].sum()):,} rows are of items that the run does not know.")
+
+
+@runs_app.command("export")
+def export_command(
+    run: RunFolder,
+    data: OwnData = None,
+    onnx: Annotated[bool, typer.Option("--onnx", help="As ONNX, the only form so far.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write; below exports if not given.")
+    ] = None,
+) -> None:
+    """Write the scorer of one user's candidates for serving elsewhere, and the items' vectors.
+
+    The catalog may have grown since the run was trained: new items are among them.
+    """
+    if not onnx:
+        raise ConfigError("Found no form to export to, expected --onnx: name it.")
+    found, dataset = run_with_data(run, data)
+    from mmctr.runs.export import export_onnx
+
+    made = export_onnx(found, dataset, place(out) if out else home() / "exports" / found.name)
+    print(f"scorer.onnx, and items.parquet with {made.items:,} vectors of {made.width} numbers")
+    if made.difference is None:
+        print("Not checked against PyTorch, because onnxruntime is not installed.")
+    else:
+        print(f"largest difference of a probability from PyTorch {made.difference:.2g}")
+    print(made.folder)
+
+
+@runs_app.command("track")
+def track_command(
+    names: Annotated[
+        list[str], typer.Argument(help="Runs: folders, or names as mmctr runs has them.")
+    ],
+) -> None:
+    """Write curves, parameters and metrics for TensorBoard into runs' folders."""
+    from mmctr.runs.run import find_run
+    from mmctr.runs.tracking import track
+
+    for run in [find_run(name) for name in names]:
+        print(track(run))
 
 
 @runs_app.command("verify")

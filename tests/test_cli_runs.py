@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pandas as pd
@@ -157,6 +158,49 @@ def test_what_cannot_be_recommended_is_one_sentence(command, days, trained, word
     err = command("recommend", trained, "--data", days[1], *words)
     assert sentence in err
     assert len(err.strip().splitlines()) == 1
+
+
+def test_export_writes_the_scorer_and_the_items_of_a_catalog_that_has_grown(
+    command, days, trained, home
+):
+    for name in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(name)
+    lines = command("export", trained, "--data", days[1], "--onnx").splitlines()
+    folder = home / "exports" / trained.name
+    assert lines[-1] == str(folder)
+    assert float(lines[-2].removeprefix("largest difference of a probability from PyTorch ")) < 1e-5
+    vectors = pd.read_parquet(folder / "items.parquet").set_index("item_id")["vector"]
+    assert set(vectors.index) == set(ITEMS["item_id"]) > set(NEW)
+    assert lines[-3].endswith(f"12 vectors of {len(vectors['i3'])} numbers")
+    assert "exists already: delete it or choose another folder with --out" in command(
+        "export", trained, "--onnx"
+    )
+
+
+def test_export_needs_a_form(command, trained, home):
+    err = command("export", trained, "--out", home / "made")
+    assert err == "mmctr: Found no form to export to, expected --onnx: name it.\n"
+    assert not (home / "made").exists()
+
+
+def test_train_and_track_write_the_same_for_tensorboard(command, days, home):
+    pytest.importorskip("tensorboard")
+    words = ["train", "--data", days[0], "--strategy", "v1", "-p", "epochs=1", "-p", "hidden=[8]"]
+    folder = Run.load(command(*words, "--track").splitlines()[-1]).folder
+    (file,) = folder.glob("*tfevents*")
+    at_once = file.read_bytes()
+    file.unlink()
+    assert command("track", folder.name) == f"{file}\n"
+    assert file.read_bytes() == at_once
+    assert folder.name in command("runs") and "Passed over" not in command("runs")
+    assert "are as it says" in command("verify", folder)
+    assert "Found no run 'nothing'" in command("track", folder.name, "nothing")
+
+
+def test_without_tensorboard_no_training_is_begun(command, days, home, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert "need the extra track" in command("train", "--data", days[0], "--track")
+    assert not (home / "runs").exists()
 
 
 def test_a_killed_warm_start_is_gone_on_with(command, days, trained, home, monkeypatch):

@@ -137,9 +137,7 @@ class MLPTargetAttention(nn.Module):
         part of the item, computed once however often it was clicked, and a part of both.
         """
         histories = histories.for_rows(len(targets))
-        query, key, difference, product = self.first.weight.split(self.width, dim=1)
-        of_target = F.linear(targets, query + difference, self.first.bias)
-        of_item = F.linear(table, key - difference)
+        of_target, of_item, product = self._first_parts(targets, table)
         both = gather(targets, histories.rows) * gather(table, histories.items)
         # In place: tensors as long as all clicks are costly to allocate.
         first = F.linear(both, product)
@@ -161,5 +159,18 @@ class MLPTargetAttention(nn.Module):
     as_clicks = as_targets
 
     def of_one_history(self, targets: Tensor, clicks: Tensor) -> Tensor:
-        """Interest vectors [n, heads * width] of n targets that share these clicks."""
-        return self.forward(targets, clicks, Histories.one(clicks))
+        """Interest vectors [n, heads * width] of n targets that share these clicks.
+
+        All pairs are one dense block, as ONNX needs it too.
+        """
+        of_target, of_item, product = self._first_parts(targets, clicks)
+        first = F.linear(targets[:, None] * clicks, product)
+        first = first.add_(of_item).add_(of_target[:, None])
+        weights = self.rest(first).float()  # [n, clicks, heads]
+        return (weights.transpose(1, 2) @ clicks.float()).flatten(1)
+
+    def _first_parts(self, targets: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What targets and items give to the first layer, and its weight of their product."""
+        query, key, difference, product = self.first.weight.split(self.width, dim=1)
+        of_target = F.linear(targets, query + difference, self.first.bias)
+        return of_target, F.linear(items, key - difference), product

@@ -211,7 +211,12 @@ class BilinearInteraction(nn.Module):
             left = fields @ self.weight[0]  # one product of whole rows, without a copy
         else:
             left = torch.einsum("nfd,fde->nfe", fields[:, :-1], self.weight)
-        return _Neighbours.apply(left, fields.to(left.dtype))  # products of halves stay halves
+        fields = fields.to(left.dtype)  # products of halves stay halves
+        if torch.compiler.is_exporting():  # ONNX writes nothing in place
+            count = fields.shape[1]
+            products = [left[:, : count - gap] * fields[:, gap:] for gap in range(1, count)]
+            return torch.cat([fields, *products], dim=1)
+        return _Neighbours.apply(left, fields)
 
 
 class _Neighbours(torch.autograd.Function):

@@ -72,8 +72,9 @@ class TransformerInterest(nn.Module):
         """Interest vectors of n targets that share these clicks, the latest last."""
         if not len(clicks):
             clicks = targets.new_zeros(1, targets.shape[1])
-        tokens = [clicks.repeat(len(targets), 1), targets.repeat_interleave(len(clicks), dim=0)]
-        return self._encoded(torch.cat(tokens, dim=1), [(len(targets), len(clicks))])
+        block = len(targets), len(clicks)
+        tokens = [clicks.expand(*block, -1), targets[:, None].expand(*block, -1)]
+        return self._encoded(torch.cat(tokens, dim=2).flatten(0, 1), [block])
 
     def _encoded(self, tokens: Tensor, blocks: Blocks) -> Tensor:
         for layer in self.layers:
