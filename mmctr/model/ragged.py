@@ -48,8 +48,7 @@ class Ragged:
         """
         vectors, table = _as_float32(vectors, table)
         if vectors.device.type != "cpu":
-            products = gather(vectors, self.rows) * gather(table, self.items)
-            return products.unflatten(1, (heads, -1)).sum(2)
+            return _plain_products(self, vectors, table, heads)
         return _Dots.apply(vectors, table, self, heads)
 
     def weighted_sum(self, table: Tensor, weights: Tensor) -> Tensor:
@@ -132,6 +131,8 @@ class _Softmax(torch.autograd.Function):
 
 
 def _products(lists: Ragged, vectors: Tensor, table: Tensor, heads: int) -> Tensor:
+    if len(lists.items) > len(vectors) * len(table):  # PyTorch finds no room for them in a matrix
+        return _plain_products(lists, vectors, table, heads)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
         # An item that a row names twice is no matter: each place has a product of its own.
@@ -145,6 +146,11 @@ def _products(lists: Ragged, vectors: Tensor, table: Tensor, heads: int) -> Tens
     slices = zip(vectors.tensor_split(heads, 1), table.tensor_split(heads, 1), strict=True)
     found = [torch.sparse.sampled_addmm(places, own, items.T, beta=0) for own, items in slices]
     return torch.stack([each.values() for each in found], dim=1)
+
+
+def _plain_products(lists: Ragged, vectors: Tensor, table: Tensor, heads: int) -> Tensor:
+    products = gather(vectors, lists.rows) * gather(table, lists.items)
+    return products.unflatten(1, (heads, -1)).sum(2)
 
 
 def _sums(items: Tensor, offsets: Tensor, table: Tensor, weights: Tensor) -> Tensor:

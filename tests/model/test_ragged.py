@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from mmctr.model.ragged import gather
+from mmctr.model.ragged import Ragged, gather
 from tests.model.ragged import LENGTHS, N_ITEMS, close, random_histories, slices
 
 ROWS = st.lists(st.integers(0, 5), min_size=1, max_size=6)
@@ -71,6 +71,16 @@ def test_dots_are_a_loop_over_places(lengths, heads, seed):
             columns = slice(2 * head, 2 * head + 2)
             expected[place, head] = vectors[row, columns] @ table[item, columns]
     agree(lists.dots(vectors, table, heads), expected, vectors, table)
+
+
+@pytest.mark.parametrize(("rows", "items"), [(1, 1), (2, 1), (1, 2)])
+def test_an_item_may_be_in_a_row_again_and_again(rows, items):
+    """More places than there are pairs of a row and an item."""
+    places = torch.arange(5 * rows) % items
+    lists = Ragged.of(places, torch.full((rows,), 5))
+    vectors, table = random_double(rows, 2, seed=1), random_double(items, 2, seed=2)
+    expected = (vectors.repeat_interleave(5, 0) * table[places]).sum(1, keepdim=True)
+    agree(lists.dots(vectors, table), expected, vectors, table)
 
 
 @given(lengths=ROWS, heads=st.integers(1, 3), seed=st.integers(0, 99))
