@@ -94,10 +94,11 @@ def difference(run: Run) -> str:
         or model["embedding.item_tags"].max() >= sizes["n_tags"]
     ):
         return "tags"
-    columns = pq.read_table(run.folder / PREDICTIONS)
+    read = ["user", "target", "label", "probability"]  # others may stand there, even twice
+    columns = pq.read_table(run.folder / PREDICTIONS, columns=read)
     if len(columns) != len(base()[0].valid):
         return "predictions of other rows"
-    for name in ("user", "target", "label", "probability"):
+    for name in read:
         values = columns[name].to_pylist()
         if run.predictions[name].tolist() != values or None in values:
             return f"predictions, {name}"
