@@ -72,15 +72,18 @@ def verdict(runs: list[Run], more: str = "") -> Verdict:
 
 
 def cost_in_words(runs: list[Run]) -> str:
-    """What training cost: epochs, seconds an epoch and rows a second, means over runs, and their
-    spread."""
+    """What training cost: epochs, seconds an epoch with their spread, and rows a second."""
+    speeds = [run.summary["cost"]["samples_per_s"] for run in runs if "cost" in run.summary]
+    return epochs_in_words(runs) + (f", {np.mean(speeds):,.0f} rows a second" if speeds else "")
+
+
+def epochs_in_words(runs: list[Run]) -> str:
+    """Epochs of training and the seconds of one: means over runs, lowest and highest."""
     epochs = np.array([run.history["epoch"].max() for run in runs])
     seconds = np.array([run.summary["seconds"]["training"] for run in runs]) / epochs
-    speeds = [run.summary["cost"]["samples_per_s"] for run in runs if "cost" in run.summary]
     spread = f" ({seconds.min():,.3g} to {seconds.max():,.3g})" if len(runs) > 1 else ""
     several = "" if epochs.mean() == 1 else "s"
-    words = f"{epochs.mean():.3g} epoch{several} x {seconds.mean():,.3g} s{spread}"
-    return words + (f", {np.mean(speeds):,.0f} rows a second" if speeds else "")
+    return f"{epochs.mean():.3g} epoch{several} x {seconds.mean():,.3g} s{spread}"
 
 
 def in_words(

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmctr.data.wording import stated
 from mmctr.evaluation.compare import LEVEL, comparison, strategy_table, systems_of
-from mmctr.evaluation.verdict import cost_in_words, verdict
+from mmctr.evaluation.verdict import epochs_in_words, verdict
 from mmctr.report.figures.style import strategy_color
 from mmctr.report.pages import answer_html, as_part, template, write_page
 from mmctr.report.reports import Page, Report, all_reports
@@ -84,6 +84,6 @@ def _results(runs: list[Run]) -> list[dict[str, Any]]:
         return []
     means = strategy_table(runs).drop(columns="parameters")
     apart = comparison(runs).drop(columns=["seeds", "AUC"])
-    costs = {name: cost_in_words(found) for name, found in systems_of(runs).items()}
+    costs = {name: epochs_in_words(found) for name, found in systems_of(runs).items()}
     lines = means.merge(apart, on="strategy", sort=False)
     return lines.assign(cost=lines["strategy"].map(costs)).to_dict("records")

@@ -7,7 +7,7 @@ from html import unescape
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 from mmctr.report.make import write_single_file
 from tests.conftest import ATTACKS
@@ -188,7 +188,10 @@ def test_tables_and_figures_are_saved_as_files(tiny_report, browser):
     page.goto((tiny_report.folder / "05_compare.html").as_uri())
     figure = page.locator(".plotly-figure").first
     figure.locator(".main-svg").first.wait_for(state="attached")
+    bar = figure.locator(".modebar-group").first
+    expect(bar).to_have_css("opacity", "0")
     figure.hover()
+    expect(bar).to_have_css("opacity", "1")
     for kind, start in (("SVG", b"<svg"), ("PNG", b"\x89PNG")):
         with page.expect_download() as saved:
             figure.locator(f"[data-title='Download as {kind}']").click()
