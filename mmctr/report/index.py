@@ -11,7 +11,7 @@ from mmctr.evaluation.verdict import epochs_in_words, verdict
 from mmctr.report.figures.style import strategy_color
 from mmctr.report.pages import answer_html, as_part, template, write_page
 from mmctr.report.reports import Page, Report, all_reports
-from mmctr.runs.run import Run, readable_runs
+from mmctr.runs.run import readable_runs
 
 
 def publish(report: Report, out: Path) -> None:
@@ -28,7 +28,7 @@ def overview(
 ) -> dict[str, Any]:
     """A report's index as a part of a page; beside `reports`, the latest first, if given."""
     runs = report.load_runs()
-    results = _results(runs)
+    results = _results(tuple(report.run_folders))
     html = template("index.html.j2").render(
         report=report,
         words=stated(report.dataset),
@@ -37,7 +37,7 @@ def overview(
         answer=answer_html(report.answer or _so_far(tuple(report.run_folders)) or ""),
         runs=runs,
         history=_history(report, reports or []),
-        reports=[(other, _results(readable_runs(other.run_folders))) for other in reports or []],
+        reports=[(other, _results(tuple(other.run_folders))) for other in reports or []],
         color=strategy_color,
         url=url,
     )
@@ -78,8 +78,10 @@ def _sparkline(values: list[float], low: float, high: float) -> list[tuple[float
     ]
 
 
-def _results(runs: list[Run]) -> list[dict[str, Any]]:
-    """A line a strategy, the best first: its means over seeds, and low and high of all of them."""
+@cache
+def _results(folders: tuple[Path, ...]) -> list[dict[str, Any]]:
+    """A line a strategy, the best first: means over seeds, differences to the best, the cost."""
+    runs = readable_runs(folders)
     if not runs:
         return []
     means = strategy_table(runs).drop(columns="parameters")
