@@ -236,7 +236,7 @@ def report_command(
     for name in names:
         strategies.require_known(name)
     data, out = _existing_data(data), place(out) if out else home() / "reports"
-    from mmctr.evaluation.verdict import verdict
+    from mmctr.evaluation.verdict import Verdict, verdict
     from mmctr.report.make import make_report, write_single_file
 
     made = _made(data)
@@ -247,7 +247,9 @@ def report_command(
         report = make_report(made, names, seed_numbers, out, exclude=exclude, **chosen)
     if single_file:
         print(write_single_file(report))
-    if runs := report.load_runs():
+    if isinstance(report.answer, dict):
+        print(Verdict(**report.answer))
+    elif runs := report.load_runs():
         print(verdict(runs))
     print(report.index)
     if report.failed:

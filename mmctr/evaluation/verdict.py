@@ -34,12 +34,13 @@ class Verdict:
         return "\n".join([self.headline, *facts])
 
 
-def verdict(runs: list[Run], more: str = "") -> Verdict:
+def verdict(runs: list[Run], more: str = "", table: pd.DataFrame | None = None) -> Verdict:
     """Which system of some comparable runs is best, by how much, and at what cost.
 
-    more: sentences that join the details.
+    more: sentences that join the details. table: compare.comparison of the runs, if it is at hand.
     """
-    means, table = strategy_table(runs), comparison(runs)
+    means = strategy_table(runs)
+    table = comparison(runs) if table is None else table
     differences = table.iloc[1:]
     best, data = table["strategy"][0], runs[0].summary["dataset"]
     systems, valid = systems_of(runs), runs[0].predictions
@@ -58,11 +59,10 @@ def verdict(runs: list[Run], more: str = "") -> Verdict:
             f"{-next_best['high']:+z.4f} to {-next_best['low']:+z.4f}): {chance}"
         )
     facts["cost"] = cost_in_words(systems[best])
-    kind = "simulated, so this says nothing about real clicks" if data["simulated"] else "real"
     seeds = sorted({run.seed for run in runs})
     words = stated(data)
     facts["data"] = (
-        f"{data['name']} ({kind}): {len(valid):,} valid {words.rows} of "
+        f"{data['name']} ({_kind(data)}): {len(valid):,} valid {words.rows} of "
         f"{valid['user'].nunique():,} users, seed{'s' if len(seeds) > 1 else ''} "
         f"{listed([*map(str, seeds)])}"
     )
@@ -99,10 +99,10 @@ def in_words(
     """
     best, cheapest = means.iloc[0], means.loc[means[TIMES].sum(axis=1).idxmin()]
     name = best["strategy"]
-    kind = "simulated, so this says nothing about real clicks" if data["simulated"] else "real"
     seeds = f"the mean of {best['seeds']} seeds" if best["seeds"] > 1 else "with one seed"
     words = (
-        f"On {data['name']} ({kind}) {name} has the highest valid AUC, {best['AUC']:.4f}, {seeds}"
+        f"On {data['name']} ({_kind(data)}) {name} has the highest valid AUC, {best['AUC']:.4f}, "
+        f"{seeds}"
     )
     beside = [f"{other} {value:.4f}" for other, value in (references or {}).items()]
     words += f"; beside it: {listed(beside)}." if beside else "."
@@ -120,6 +120,10 @@ def in_words(
     if cheapest["strategy"] != name:
         words += f", one of {cheapest['strategy']}, the quickest, {cheapest[TIMES].sum():,.0f} s"
     return words + "."
+
+
+def _kind(data: dict[str, Any]) -> str:
+    return "simulated, so this says nothing about real clicks" if data["simulated"] else "real"
 
 
 def _leads(differences: pd.DataFrame) -> str:

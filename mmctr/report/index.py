@@ -5,13 +5,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from mmctr.data.wording import stated
 from mmctr.evaluation.compare import LEVEL, comparison, strategy_table, systems_of
 from mmctr.evaluation.verdict import epochs_in_words, verdict
 from mmctr.report.figures.style import strategy_color
 from mmctr.report.pages import answer_html, as_part, template, write_page
 from mmctr.report.reports import Page, Report, all_reports
-from mmctr.runs.run import readable_runs
+from mmctr.runs.run import Run, readable_runs
 
 
 def publish(report: Report, out: Path) -> None:
@@ -45,10 +47,16 @@ def overview(
 
 
 @cache  # an index is written after every page, and runs do not change
+def _compared(folders: tuple[Path, ...]) -> tuple[list[Run], pd.DataFrame]:
+    """The runs that there are, and their comparison; empty if there are none."""
+    runs = readable_runs(folders)
+    return runs, comparison(runs) if runs else pd.DataFrame()
+
+
 def _so_far(folders: tuple[Path, ...]) -> dict[str, Any] | None:
     """The verdict over the runs that there are, as a page keeps it."""
-    runs = readable_runs(folders)
-    return verdict(runs).as_dict() if runs else None
+    runs, table = _compared(folders)
+    return verdict(runs, table=table).as_dict() if runs else None
 
 
 def _history(report: Report, reports: list[Report]) -> list[dict[str, Any]]:
@@ -78,14 +86,13 @@ def _sparkline(values: list[float], low: float, high: float) -> list[tuple[float
     ]
 
 
-@cache
 def _results(folders: tuple[Path, ...]) -> list[dict[str, Any]]:
     """A line a strategy, the best first: means over seeds, differences to the best, the cost."""
-    runs = readable_runs(folders)
+    runs, table = _compared(folders)
     if not runs:
         return []
     means = strategy_table(runs).drop(columns="parameters")
-    apart = comparison(runs).drop(columns=["seeds", "AUC"])
+    apart = table.drop(columns=["seeds", "AUC"])
     costs = {name: epochs_in_words(found) for name, found in systems_of(runs).items()}
     lines = means.merge(apart, on="strategy", sort=False)
     return lines.assign(cost=lines["strategy"].map(costs)).to_dict("records")
