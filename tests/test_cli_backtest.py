@@ -6,6 +6,7 @@ import pytest
 
 from mmctr import cli
 from mmctr.evaluation.backtest import Backtest
+from tests.data.folders import write_folder
 from tests.evaluation.timed import timed
 
 QUICK = ["-p", "epochs=1", "-p", "embedding_dim=4", "-p", "heads=1", "-p", "hidden=[8]"]
@@ -67,8 +68,9 @@ def test_errors_are_one_sentence_and_status_1(monkeypatch, capsys, words, senten
     assert err.startswith("mmctr: ") and sentence in err
 
 
-def test_challenge_files_have_no_times(monkeypatch, capsys, tiny_folder, tmp_path):
-    monkeypatch.setenv("MMCTR_HOME", str(tmp_path))
-    status, _, err = call(monkeypatch, capsys, "--data", tiny_folder)
+def test_challenge_files_have_no_times(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("MMCTR_HOME", str(tmp_path / "home"))
+    folder = write_folder(tmp_path / "challenge")
+    status, _, err = call(monkeypatch, capsys, "--data", folder)
     assert status == 1 and "has no column time in train.parquet" in err
-    assert not any(tmp_path.iterdir())
+    assert not (tmp_path / "home").exists()

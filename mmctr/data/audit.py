@@ -90,16 +90,17 @@ def single_feature_auc(dataset: Dataset) -> pd.DataFrame:
     """How well each feature alone ranks clicks above non-clicks, the strongest first.
 
     Columns: feature, train AUC, valid AUC, rows (of valid that were tried). Below 0.5 a feature
-    counts against a click. Of embeddings the column that goes best with train's labels is tried;
-    a row's own click is not among its target's train clicks. Of a field the share of clicks of the
-    value is tried, as other train rows tell it.
+    counts against a click. Of embeddings the column that goes best with train's labels is tried.
+    Of its target's train clicks those before the row count; without times, all but the row's own.
+    Of a field the share of clicks of the value is tried, as other train rows tell it.
     """
     splits = {name: _sample(dataset.split(name)) for name in ("train", "valid")}
     of_fields = _field_rates(dataset, splits["train"], splits["valid"])
     lines = {}
     for name, rows in splits.items():
         levels = dataset.levels(rows)
-        clicks = dataset.train_clicks()[rows.target] - (rows.label if name == "train" else 0)
+        own = name == "train" and rows.time is None
+        clicks = dataset.known_clicks(rows) - own * rows.label
         features = {
             "likes_level": levels[:, 0],
             "views_level": levels[:, 1],

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from mmctr.data import cache, names, parquet, schema
 from mmctr.data.catalog import Catalog, catalog_of, item_arrays, load_catalog
@@ -315,7 +316,7 @@ def _read_parts(folder: Path, fields: tuple[Field, ...]) -> cache.Parts:
             rows = _load_split(folder, name, n_items, fields)
             if name == "train" and rows.time is not None:
                 popularity = Popularity(rows, n_items)
-            if popularity and rows.time is not None:
+            if popularity and rows.time is not None and not _tells_levels(path):
                 rows = replace(rows, levels=popularity.levels(rows.target, rows.time))
             parts[name] = vars(rows)
         elif name != "test":
@@ -324,6 +325,11 @@ def _read_parts(folder: Path, fields: tuple[Field, ...]) -> cache.Parts:
                 f"{schema.NESTED_FOLDER}/: choose the folder of a dataset."
             )
     return parts
+
+
+def _tells_levels(path: Path) -> bool:
+    """Whether a split's rows have the challenge's levels, which are then those of the catalog."""
+    return schema.LEVEL_COLUMNS[0] in pq.read_schema(path).names
 
 
 def _load_split(folder: Path, name: str, n_items: int, fields: tuple[Field, ...]) -> Impressions:

@@ -15,7 +15,8 @@ It shows how the workbook works and proves nothing about real data. The generati
   Step by step the user is shown four items, two by interest and two by popularity, and clicks each
   with probability sigmoid(SLOPE * affinity + POPULARITY * log-popularity + constant). Affinity is
   the mean similarity of the item to the latest clicks, similar and recent clicks counting more.
-  Clicked items join the history.
+  Clicked items join the history. Train takes 30 days, valid and test the five days after it each,
+  at any hour; all items came in the year before.
 - ERRONEOUS of the items have a blank title, the cover of another item, or a nearly constant image
   feature: a third each. A few more have errors of other kinds, and a few users are scripts
   (demo_errors says which); planted.parquet keeps all of them.
@@ -86,8 +87,9 @@ def find_data(data: Path | str, say: Callable[[str], None]) -> Path:
 def write_demo(folder: Path, *, seed: int = 0, items: int = 3000, users: int = 8000) -> Path:
     """Simulate a dataset and write it; the folder appears whole or not at all.
 
-    There are 10 train rows a user, and 1.25 valid and test rows. The test split keeps its labels,
-    as simulated data may. Raises DataError if the folder exists, ConfigError for sizes too small.
+    There are 10 train rows a user, and 1.25 valid and test rows; a few scripts have more. The test
+    split keeps its labels, as simulated data may. Raises DataError if the folder exists,
+    ConfigError for sizes too small.
     """
     if items < 200 or users < 64:
         raise ConfigError(
@@ -117,12 +119,14 @@ def _write(folder: Path, rng: np.random.Generator, n_items: int, n_users: int) -
     planted.in_images(image, chance)
     levels = {name: _popularity_level(rng, items.popularity) for name in schema.LEVEL_COLUMNS}
     columns = {"item_title": titles, "item_tags": list(tags), **levels}
+    came = chance.integers(1, 365, n_items)  # days before the log begins
+    columns[schema.AVAILABLE] = demo_clicks.BEGINNING - came * demo_clicks.DAY
     _write_items(folder, columns, text, image, rng)
     _write_topics(folder / TOPICS, items)
     _draw_covers(folder / "item_images", items, cover_of, rng)
     planted.in_covers(folder / "item_images", chance)
     groups = demo_clicks.simulate_clicks(rng, items, n_users)
-    scripts = planted.in_groups(groups, n_items, chance)
+    groups, scripts = planted.in_groups(groups, n_items, chance)
     planted.table(scripts).to_parquet(folder / schema.PLANTED, index=False)
     _write_impressions(folder, groups, levels, rng)
 
@@ -217,6 +221,7 @@ def _write_impressions(
             "item_id": shown + 1,
             **{name: level[shown] for name, level in levels.items()},
             "label": np.concatenate(part["label"].to_list()).astype(np.int8),
+            "time": np.repeat(part["time"].to_numpy(), SHOWN),
         }
         pq.write_table(pa.table(columns), folder / schema.NESTED_FOLDER / f"{split}.parquet")
         probability = np.concatenate(part["probability"].to_list())

@@ -39,6 +39,17 @@ SHARPNESS = 6.0  # how much more a similar click counts in the affinity
 DECAY = 0.97  # weight of a click beside the next later one
 MAX_HISTORY = 100
 SHOWN = 4  # items an impression group
+BEGINNING = np.datetime64("2025-03-03", "ns").astype(np.int64)  # of the log, nanoseconds since 1970
+SECOND = 1_000_000_000  # nanoseconds
+DAY = 24 * 3600 * SECOND
+PERIODS = (
+    0,
+    10,
+    20,
+    30,
+    35,
+    40,
+)  # the days at which the steps of the simulation begin, and the end
 
 
 @dataclass(frozen=True)
@@ -70,10 +81,11 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def simulate_clicks(rng: np.random.Generator, items: Items, n_users: int) -> pd.DataFrame:
-    """One row an impression group: split, user, history, shown items, probabilities, labels.
+    """One row an impression group: split, user, history, shown items, probabilities, labels, time.
 
-    Item numbers count from 0 here.
+    Item numbers count from 0 here. A group has one time, in nanoseconds since 1970.
     """
+    (clock,) = rng.spawn(1)  # times take nothing from the draws of what happens at them
     lengths = np.clip(rng.lognormal(1.7, 0.95, n_users).astype(int), 0, MAX_HISTORY - SHOWN)
     n_steps = 5
     by_interest = _draw_by_interest(rng, items, lengths + 2 * n_steps)
@@ -81,7 +93,7 @@ def simulate_clicks(rng: np.random.Generator, items: Items, n_users: int) -> pd.
     for user, drawn in enumerate(by_interest):
         seen[user, drawn] = True
     histories = [drawn[:length] for drawn, length in zip(by_interest, lengths, strict=True)]
-    constant, groups = None, []
+    constant, groups, seconds = None, [], np.array(PERIODS) * DAY // SECOND
     order = rng.permutation(n_users)
     part = n_users * 5 // 16
     steps = [
@@ -103,10 +115,11 @@ def simulate_clicks(rng: np.random.Generator, items: Items, n_users: int) -> pd.
             constant = _constant_for_rate(logit)
         probability = 1 / (1 + np.exp(-(logit + constant)))
         label = rng.random(shown.shape) < probability
-        for user, *group in zip(users, shown, probability, label, strict=True):
+        time = BEGINNING + clock.integers(*seconds[step : step + 2], len(users)) * SECOND
+        for user, *group in zip(users, shown, probability, label, time, strict=True):
             groups.append((split, user, histories[user], *group))
             histories[user] = np.append(histories[user], group[0][group[2]])[-MAX_HISTORY:]
-    columns = ["split", "user", "history", "shown", "probability", "label"]
+    columns = ["split", "user", "history", "shown", "probability", "label", "time"]
     return pd.DataFrame(groups, columns=columns)
 
 

@@ -1,9 +1,8 @@
 """The errors that are planted in the demo, so that finding them can be judged.
 
-Of the items a few per cent have an erroneous title, cover or features, of the users a few per mille
-are scripts; planted.parquet keeps which. Users are spoilt in train only: valid and test stay what
-they are. Errors of time (rates, bursts, clicks before an item came) are not there, because the
-demo's rows have no times.
+Of the items a few per cent have an erroneous title, cover or features, of the users about one per
+cent are scripts or have a wrong clock; planted.parquet keeps which. Users are spoilt in train only:
+valid and test stay what they are.
 """
 
 from dataclasses import dataclass, replace
@@ -14,18 +13,20 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from mmctr.data import schema
-from mmctr.data.demo_clicks import Items
+from mmctr.data.demo_clicks import BEGINNING, DAY, PERIODS, SECOND, SHOWN, Items
 
 FIRST = ("untitled", "mismatch", "constant-image")  # a hundredth of the items each
 FURTHER = ("unreadable", "flat", "dark", "blurred", "shape", "language", "repeated", "twice")
 FURTHER = (*FURTHER, "constant-text")  # of each SHARE
 SERIAL = ("placeholder", "boilerplate")  # of each SHARE, and at least SERIES
-USERS = ("sweep", "copy", "labels")
+USERS = ("sweep", "copy", "labels", "burst", "too-early", "rate")
 SHARE, SERIES = 0.003, 6
 USER_SHARE = 0.0025
+RATE_GROUPS = 16  # of 4 items in half a minute: one such user has the rows of six people
+CLOCK = 3 * 365 * DAY  # how late a clock is that was never set
 WHAT = {"title": ("untitled", "boilerplate", "language", "repeated", "constant-text")}
 WHAT |= {"item": ("mismatch", "twice"), "user": USERS}
-CONSEQUENCES = ("mismatch", "constant-image", "constant-text")  # of any error of the item
+CONSEQUENCES = ("mismatch", "constant-image", "constant-text", "labels")  # of any other error
 FOREIGN = (  # the demo is in English
     "Syvällä sinisessä meressä hiljaa",
     "Kävelyllä yöllisessä kaupungissa",
@@ -143,33 +144,44 @@ class Planted:
             path = folder / f"{row + 1}.jpg"
             path.write_bytes(path.read_bytes()[: rng.integers(20, 400)])
 
-    def in_groups(self, groups: pd.DataFrame, n_items: int, rng: np.random.Generator) -> Scripts:
-        """Spoil the rows of some users, in place: the users of each kind, numbered from 0."""
+    def in_groups(
+        self, groups: pd.DataFrame, n_items: int, rng: np.random.Generator
+    ) -> tuple[pd.DataFrame, Scripts]:
+        """Groups of which some users are spoilt, a few of them new, and these by kind, from 0."""
+        groups = groups.copy()
         later = groups.loc[groups["split"] != "train", "user"].unique()
         train = groups[~groups["user"].isin(later)].groupby("user")
         rows = {user: part.index.to_numpy() for user, part in train}
-        size = max(1, round(groups["user"].nunique() * USER_SHARE))
+        n_users = groups["user"].nunique()
+        size = max(1, round(n_users * USER_SHARE))
         # The most rows say most, and whoever is copied has clicks enough to be known by.
         lengths = groups["history"].map(len)
         # (A cell of pandas makes a number of an array of one, hence two clicks at least.)
         three = [user for user, at in rows.items() if len(at) == 3 and lengths[at[0]] >= 2]
         users = rng.permutation(three)
         copied = np.array([user for user in users if lengths[rows[user][0]] >= 16][:size], int)
-        others = np.setdiff1d(users, copied)
-        sweeps, everything, copies = np.array_split(rng.permutation(others)[: 3 * size], 3)
+        others = rng.permutation(np.setdiff1d(users, copied))[: 5 * size]
+        sweeps, everything, copies, bursts, late = np.array_split(others, 5)
         for user in sweeps:
             start = rng.integers(n_items - 80)
             _write_clicks(groups, rows[user], np.arange(start, start + 60))
-        for user in everything:
+        for user in [*everything, *bursts]:
             history = groups.at[rows[user][0], "history"]
             shown = np.concatenate(groups.loc[rows[user], "shown"].to_list())
             _write_clicks(groups, rows[user], np.concatenate([history, shown]))
+        for user in bursts:
+            groups.loc[rows[user], "time"] = groups.at[rows[user][-1], "time"]
+        for user in late:
+            groups.loc[rows[user], "time"] -= CLOCK
         for user, of in zip(copies, copied, strict=False):
             for row, source in zip(rows[user], rows[of], strict=True):
                 for column in ("history", "shown", "probability", "label"):
                     groups.at[row, column] = groups.at[source, column]
         copies = [max(pair) for pair in zip(copies, copied, strict=False)]
-        return dict(zip(USERS, (sweeps, np.array(copies, int), everything), strict=True))
+        quick = np.arange(n_users, n_users + max(1, size // 4))
+        groups = pd.concat([groups, *(_quick(user, n_items, rng) for user in quick)])
+        found = (sweeps, np.array(copies, int), everything, bursts, late, quick)
+        return groups.reset_index(drop=True), dict(zip(USERS, found, strict=True))
 
     def table(self, users: Scripts) -> pd.DataFrame:
         """What was planted: what, id, kind; of two that are the same item the later is too many."""
@@ -191,14 +203,16 @@ def planted(folder: Path) -> pd.DataFrame | None:
 def judged(found: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
     """How well planted errors were found: kind, planted, found, precision, recall.
 
-    found: columns id, what and kind. A cover and title that do not belong together, and features
-    without content, are what other errors lead to: there, any planted error of the item is right.
+    found: columns id, what and kind. A cover and title that do not belong together, features
+    without content, and labels that no field explains are what other errors lead to: there, any
+    planted error of the item or user is right.
     """
-    lines, of_items = [], set(truth.loc[truth["what"] != "user", "id"])
+    lines = []
     for kind in dict.fromkeys(truth["kind"]):
         asked, there = found[found["kind"] == kind], truth[truth["kind"] == kind]
         hit = asked["id"].isin(there["id"])
-        right = hit | asked["id"].isin(of_items) if kind in CONSEQUENCES else hit
+        alike = truth[(truth["what"] == "user") == (there["what"] == "user").all()]
+        right = asked["id"].isin(alike["id"]) if kind in CONSEQUENCES else hit
         recall = there["id"].isin(asked["id"]).mean()
         precision = right.mean() if len(asked) else float("nan")
         lines.append((kind, len(there), len(asked), precision, recall))
@@ -214,6 +228,23 @@ def _write_clicks(groups: pd.DataFrame, rows: np.ndarray, clicks: np.ndarray) ->
         groups.at[row, "shown"] = clicks[end : end + shown]
         groups.at[row, "label"] = np.ones(shown, dtype=bool)
         groups.at[row, "probability"] = np.full(shown, 0.999)
+
+
+def _quick(user: int, n_items: int, rng: np.random.Generator) -> pd.DataFrame:
+    """A new user of train who clicks more than two items a second, all that is shown."""
+    clicks = rng.permutation(n_items)[: RATE_GROUPS * SHOWN]
+    ends = np.arange(RATE_GROUPS) * SHOWN
+    begin = BEGINNING + int(rng.integers(PERIODS[0], PERIODS[3])) * DAY + 12 * 3600 * SECOND
+    lines = {
+        "split": "train",
+        "user": user,
+        "history": [clicks[:end] for end in ends],
+        "shown": [clicks[end : end + SHOWN] for end in ends],
+        "probability": [np.full(SHOWN, 0.999)] * RATE_GROUPS,
+        "label": [np.ones(SHOWN, dtype=bool)] * RATE_GROUPS,
+        "time": begin + np.arange(RATE_GROUPS) * 2 * SECOND,
+    }
+    return pd.DataFrame(lines)
 
 
 def _of_nothing(features: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:

@@ -82,8 +82,8 @@ def test_times_in_days_tell_no_rate(folder):
     assert "in steps of 86,400 seconds" in click_errors.most_within(log, 60)
 
 
-def test_without_times_no_rate(tiny):
-    log = ClickLog(tiny)
+def test_without_times_no_rate(folder):
+    log = ClickLog(folder)
     assert click_errors.most_within(log, 60) == "the rows have no times"
 
 
@@ -123,8 +123,8 @@ def test_clicks_before_the_item_came(tmp_path):
     assert dict(zip(log.users, click_errors.too_early(log), strict=True)) == {7: 1, 8: 0, 9: 0}
 
 
-def test_without_the_items_dates_it_is_not_told(tiny):
-    assert "does not say when items came" in click_errors.too_early(ClickLog(tiny))
+def test_without_the_items_dates_it_is_not_told(folder):
+    assert "does not say when items came" in click_errors.too_early(ClickLog(folder))
 
 
 def clicked_by_chance(folder, rate, rng, users=300, each=40):

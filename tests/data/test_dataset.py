@@ -337,7 +337,8 @@ def test_rows_without_times_keep_the_given_levels(tmp_path):
 
 def test_clicks_are_known_as_of_a_rows_time(tmp_path):
     times = {"train": [9, 5, 3, 6], "valid": [7, 8], "test": [6]}
-    write_folder(tmp_path, {name: {"time": time} for name, time in times.items()})
+    untold = {"likes_level": None, "views_level": None}
+    write_folder(tmp_path, {name: untold | {"time": time} for name, time in times.items()})
     dataset = Dataset.load(tmp_path)
     # Train clicks: item 3 at 5 and item 1 at 6.
     test, train = dataset.split("test"), dataset.train
@@ -345,6 +346,13 @@ def test_clicks_are_known_as_of_a_rows_time(tmp_path):
     assert dataset.known_clicks(train).tolist() == [0, 0, 0, 0], "none counts itself"
     assert train.levels.tolist() == [[0, 0]] * 4
     assert test.levels.tolist() == [[1, 9]], "four times the mean of four items"
+
+
+def test_rows_that_tell_levels_keep_the_given_ones_also_with_times(tmp_path):
+    write_folder(tmp_path, {"train": {"time": [9, 5, 3, 6]}, "valid": {"time": [7, 8]}})
+    dataset = Dataset.load(tmp_path)
+    assert dataset.train.levels is None
+    assert dataset.levels(dataset.train).tolist() == [[2, 0], [3, 5], [4, 10], [1, 1]]
 
 
 def test_other_vocabularies_give_the_same_values_other_codes(tmp_path, monkeypatch):

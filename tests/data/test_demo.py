@@ -34,15 +34,15 @@ def test_same_seed_same_bytes(tmp_path):
     assert first["MicroLens_1M_x1/train.parquet"] != other["MicroLens_1M_x1/train.parquet"]
 
 
-def test_columns_are_those_of_the_challenge(tiny_folder):
-    impression = ["user_id", "item_seq", "item_id", "likes_level", "views_level", "label"]
+def test_columns_are_those_of_the_challenge_and_times(tiny_folder):
+    impression = ["user_id", "item_seq", "item_id", "likes_level", "views_level", "label", "time"]
     item = ["item_id", "item_title", "item_tags", "likes_level", "views_level"]
     expected = {
         "MicroLens_1M_x1/train.parquet": impression,
         "MicroLens_1M_x1/valid.parquet": impression,
         "MicroLens_1M_x1/test.parquet": impression,
         "MicroLens_1M_x1/item_info.parquet": ["item_id", "item_tags", "item_emb_d128"],
-        "item_feature.parquet": [*item, "txt_emb_BERT", "img_emb_CLIPRN50"],
+        "item_feature.parquet": [*item, "available_since", "txt_emb_BERT", "img_emb_CLIPRN50"],
         "truth.parquet": ["split", "row", "probability"],
         "topics.parquet": ["item_id", "theme", "format", "look", "vectors"],
         "planted.parquet": ["what", "id", "kind"],
@@ -100,7 +100,7 @@ def test_the_demo_is_a_valid_dataset(tiny_folder):
 
 def test_sizes_are_those_documented(tiny):
     assert {name: len(rows) for name, rows in tiny.splits.items()} == {
-        "train": 10 * 240,
+        "train": 10 * 240 + 64,  # one script has as many more
         "valid": 240 * 5 // 4,
         "test": 240 * 5 // 4,
     }
@@ -122,7 +122,7 @@ def test_levels_lie_in_1_to_10_and_agree_between_rows_and_items(tiny, tiny_folde
 def test_histories_are_left_padded_to_100(tiny_folder):
     table = pd.read_parquet(tiny_folder / "MicroLens_1M_x1" / "train.parquet")
     histories = np.stack(table["item_seq"].to_list())
-    assert histories.shape == (2400, 100)
+    assert histories.shape == (2464, 100)
     clicked = histories > 0
     assert (np.diff(clicked.astype(int), axis=1) >= 0).all()
 

@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from mmctr.data.demo_errors import planted
+
 
 def groups(data, name):
     """The impression groups of a split, in the file's order: row numbers [groups, 4]."""
@@ -50,7 +52,8 @@ def test_a_later_history_extends_the_earlier_by_the_clicked_items(tiny):
             assert later == (history + clicked)[-100:]
             followed += 1
     # 3.125 groups a user on average: as many transitions, less one for each user.
-    assert followed == 240 * 25 // 8 - 240
+    # One script has 16 more.
+    assert followed == 240 * 25 // 8 - 240 + 16 - 1
 
 
 def test_nobody_is_shown_an_item_twice(tiny):
@@ -63,8 +66,26 @@ def test_nobody_is_shown_an_item_twice(tiny):
     assert len(pd.MultiIndex.from_arrays([users, targets]).unique()) == len(users)
 
 
-def test_click_rate_is_about_a_quarter(tiny):
-    assert tiny.train.label.mean() == pytest.approx(0.25, abs=0.03)
+def test_click_rate_of_people_is_about_a_quarter(tiny):
+    truth = planted(tiny.folder)
+    scripts = truth.loc[truth["what"] == "user", "id"].astype(int)
+    of_people = tiny.train.label[~np.isin(tiny.train.user, scripts)]
+    assert of_people.mean() == pytest.approx(0.25, abs=0.03)
+
+
+def test_time_runs_from_split_to_split_and_from_history_to_history(tiny):
+    truth = planted(tiny.folder)
+    late = truth.loc[truth["kind"] == "too-early", "id"].astype(int)
+    train = tiny.train.select(np.flatnonzero(~np.isin(tiny.train.user, late)))
+    parts = [train, tiny.valid, tiny.split("test")]
+    for earlier, later in itertools.pairwise(parts):
+        assert earlier.time.max() < later.time.min()
+    for rows in parts:
+        assert (rows.time.reshape(-1, 4) == rows.time[::4, None]).all(), "a group is shown at once"
+        by_user = pd.DataFrame(
+            {"user": rows.user, "time": rows.time, "length": rows.history_length}
+        ).sort_values(["user", "time"], kind="stable")
+        assert (by_user.groupby("user")["length"].diff().dropna() >= 0).all()
 
 
 def test_labels_are_drawn_with_the_true_probabilities(tiny):

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from mmctr.content.errors import KINDS
 from mmctr.data import demo_errors
 from mmctr.data.demo import write_demo
 from mmctr.data.demo_errors import judged, planted
@@ -20,9 +21,8 @@ def of(truth, kind):
     return truth.loc[truth["kind"] == kind, "id"].astype(int).to_numpy()
 
 
-def test_every_kind_that_rows_without_times_can_have_is_planted(truth):
-    kinds = {*demo_errors.FIRST, *demo_errors.FURTHER, *demo_errors.SERIAL, *demo_errors.USERS}
-    assert set(truth["kind"]) == kinds
+def test_every_kind_is_planted(truth):
+    assert set(truth["kind"]) == {kind.name for kind in KINDS}
     items = truth[~truth["kind"].isin(["twice"]) & (truth["what"] != "user")]
     assert items["id"].is_unique, "an item has one error"
     assert len(items) <= 0.12 * 300
@@ -59,11 +59,20 @@ def test_planted_users_click_in_train_alone(tiny, truth):
     users = truth.loc[truth["what"] == "user", "id"].astype(int)
     assert np.isin(users, tiny.train.user).all()
     assert not np.isin(users, tiny.valid.user).any()
-    for user in of(truth, "labels"):
+    for user in [*of(truth, "labels"), *of(truth, "burst"), *of(truth, "rate")]:
         assert tiny.train.label[tiny.train.user == user].all()
     for user in of(truth, "sweep"):
         row = np.flatnonzero(tiny.train.user == user)[-1]
         assert (np.diff(tiny.train.history(row)) == 1).all()
+    seconds = tiny.train.time // 1_000_000_000
+    for user in of(truth, "burst"):
+        assert len(set(seconds[tiny.train.user == user])) == 1
+    for user in of(truth, "rate"):
+        mine = seconds[tiny.train.user == user]
+        assert len(mine) >= 60
+        assert np.ptp(mine) < 60
+    for user in of(truth, "too-early"):
+        assert seconds[tiny.train.user == user].max() < seconds.max() - 365 * 24 * 3600
 
 
 def test_other_data_have_no_truth(tmp_path):
