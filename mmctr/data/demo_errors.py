@@ -22,6 +22,7 @@ SERIAL = ("placeholder", "boilerplate")  # of each SHARE, and at least SERIES
 USERS = ("sweep", "copy", "labels", "burst", "too-early", "rate")
 SHARE, SERIES = 0.003, 6
 USER_SHARE = 0.0025
+SWEPT = 60  # items that a script walks through
 RATE_GROUPS = 16  # of 4 items in half a minute: one such user has the rows of six people
 CLOCK = 3 * 365 * DAY  # how late a clock is that was never set
 WHAT = {"title": ("untitled", "boilerplate", "language", "repeated", "constant-text")}
@@ -162,9 +163,10 @@ class Planted:
         copied = np.array([user for user in users if lengths[rows[user][0]] >= 16][:size], int)
         others = rng.permutation(np.setdiff1d(users, copied))[: 5 * size]
         sweeps, everything, copies, bursts, late = np.array_split(others, 5)
-        for user in sweeps:
-            start = rng.integers(n_items - 80)
-            _write_clicks(groups, rows[user], np.arange(start, start + 60))
+        # Each its own stretch as far as they go: those who walk the same one are copies as well.
+        stretches = np.resize(rng.permutation(n_items // SWEPT), size)
+        for user, stretch in zip(sweeps, stretches, strict=False):
+            _write_clicks(groups, rows[user], np.arange(stretch * SWEPT, (stretch + 1) * SWEPT))
         for user in [*everything, *bursts]:
             history = groups.at[rows[user][0], "history"]
             shown = np.concatenate(groups.loc[rows[user], "shown"].to_list())
