@@ -106,7 +106,7 @@ def train_command(
     those of training; data are the run's own if not given.
 
     Under torchrun (torchrun --nproc-per-node 2 -m mmctr train ...) each process computes its part
-    of every batch, and the first one writes the run.
+    of every batch, and the first one writes the run; --resume takes as many as it was begun with.
     """
 
     def given(name: str) -> bool:
@@ -149,9 +149,10 @@ def train_command(
                 excluding(dataset, exclude), strategy, model, training, home() / "runs"
             )
         else:
-            begun = UnfinishedRun.load(find(resume))
+            begun = parallel.of_first(lambda: UnfinishedRun.load(find(resume)))
             folder = folder or find(begun.config["dataset"]["folder"])
-            run = train.resume(begun.folder, Dataset.load(folder, begun.fields))
+            dataset = parallel.in_turn(lambda: Dataset.load(folder, begun.fields))
+            run = train.resume(begun.folder, dataset)
     if run is None:
         return  # the first of torchrun's processes tells it
     metrics = run.summary["metrics"]

@@ -12,7 +12,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mmctr.errors import MMCTRError
+
 Result = TypeVar("Result")
+LOST = ("onnection closed by peer", "onnection reset", "Broken pipe")  # as gloo and NCCL say it
 
 
 @contextmanager
@@ -31,6 +34,13 @@ def joined(backend: str | None = None, timeout: timedelta | None = None) -> Iter
     try:
         yield
         wait_for_all()  # the first process is still writing when the others are done
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in LOST):
+            raise
+        raise MMCTRError(
+            f"Process {os.environ['RANK']} has lost another one: see what that one said, then "
+            "start all again; training goes on from its last validation."
+        ) from error
     finally:
         dist.destroy_process_group()
 
@@ -60,6 +70,15 @@ def in_turn(load: Callable[[], Result]) -> Result:
     if is_first:
         wait_for_all()
     return loaded
+
+
+def of_first(load: Callable[[], Result]) -> Result:
+    """What `load` gives the first process, for all: they may be on machines without its disk."""
+    if share()[1] == 1:
+        return load()
+    loaded = [load() if share()[0] == 0 else None]
+    dist.broadcast_object_list(loaded)
+    return loaded[0]
 
 
 def wait_for_all() -> None:

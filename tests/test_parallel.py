@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +14,13 @@ from torch.distributed import TCPStore
 
 from mmctr import cli
 from mmctr.data.dataset import Dataset
+from mmctr.errors import RunError
 from mmctr.runs.run import Run
-from mmctr.runs.train import train
+from mmctr.runs.train import resume, train
+from mmctr.training import trainer
 from mmctr.training.config import configs
 from tests.forks import PROCESSES
+from tests.runs.test_unfinished import require_equal
 
 ROOT = Path(__file__).resolve().parents[1]
 # Without dropout, of which each process would draw its own.
@@ -125,6 +129,66 @@ def test_two_processes_equal_one(tiny_folder, tmp_path, start, parameters):
     auc, expected = (run.summary["metrics"]["auc"] for run in (two, one))
     # Rows of almost equal probability change places.
     assert auc == pytest.approx(expected, abs=2 * tolerance)
+
+
+# How a training by two processes ends again and again: which is killed, before which of its steps.
+KILLED = [(1, 2), (0, 12), (1, 5), (0, 6)]
+
+
+def be_rank_until_killed(rank, port, home, words, killed, last):
+    """Be `mmctr` in one of two processes, one of which is killed before a step."""
+    real, steps = trainer.update, iter(range(1, 1_000_000))
+
+    def update(*arguments):
+        if (rank, next(steps)) == (killed, last):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments)
+
+    trainer.update = update
+    be_rank(rank, port, home, words)
+
+
+def both(home, words, killed=None, last=None):
+    """Run two processes of `mmctr`; torchrun, too, ends the one that the other has left."""
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    ranks = [
+        PROCESSES.Process(
+            target=be_rank_until_killed, args=(rank, store.port, home, words, killed, last)
+        )
+        for rank in range(2)
+    ]
+    for one in ranks:
+        one.start()
+    for one in ranks if killed is None else [ranks[killed]]:
+        one.join()
+    if killed is not None:
+        ranks[1 - killed].terminate()
+        ranks[1 - killed].join()
+    return [one.exitcode for one in ranks]
+
+
+@pytest.mark.parametrize("resumed", [False, True], ids=["the same command", "--resume"])
+def test_killed_processes_end_as_if_left_alone(tiny_folder, tmp_path, resumed):
+    parameters = {"dropout": 0.3, "identity_dropout": 0.2, "epochs": 3, "learning_rate": 0.05}
+    words = train_words(tiny_folder, **parameters)
+    assert both(tmp_path / "whole", words) == [0, 0]
+    (whole,) = (tmp_path / "whole" / "runs").iterdir()
+    runs = tmp_path / "killed" / "runs"
+    for killed, last in KILLED[1::2] if resumed else KILLED:
+        ends = both(tmp_path / "killed", words, killed, last)
+        assert ends[killed] == -signal.SIGKILL
+        assert ends[1 - killed] != 0
+        (left,) = runs.iterdir()
+        if resumed:
+            words = ["train", "--resume", str(left)]
+    if resumed:
+        with pytest.raises(
+            RunError, match=r"was begun by 2 processes, found 1: go on with torchrun"
+        ):
+            resume(left, Dataset.load(tiny_folder))
+    assert both(tmp_path / "killed", words) == [0, 0]
+    (folder,) = runs.iterdir()
+    require_equal(Run.load(whole), Run.load(folder))
 
 
 def test_a_wrong_parameter_is_one_sentence_of_the_first_process(tiny_folder, tmp_path):

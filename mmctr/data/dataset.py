@@ -293,8 +293,7 @@ def files_fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     with ThreadPoolExecutor() as threads:  # hashing does not hold the interpreter's lock
         for name, content in zip(found, threads.map(_content_digest, found.values()), strict=True):
-            digest.update(name.encode())
-            digest.update(content)
+            digest.update(name.encode() + content)
     return digest.hexdigest()[:16]
 
 
@@ -316,7 +315,8 @@ def _read_parts(folder: Path, fields: tuple[Field, ...]) -> cache.Parts:
             rows = _load_split(folder, name, n_items, fields)
             if name == "train" and rows.time is not None:
                 popularity = Popularity(rows, n_items)
-            if popularity and rows.time is not None and not _tells_levels(path):
+            told = schema.LEVEL_COLUMNS[0] in pq.read_schema(path).names  # those of the catalog
+            if popularity and rows.time is not None and not told:
                 rows = replace(rows, levels=popularity.levels(rows.target, rows.time))
             parts[name] = vars(rows)
         elif name != "test":
@@ -325,11 +325,6 @@ def _read_parts(folder: Path, fields: tuple[Field, ...]) -> cache.Parts:
                 f"{schema.NESTED_FOLDER}/: choose the folder of a dataset."
             )
     return parts
-
-
-def _tells_levels(path: Path) -> bool:
-    """Whether a split's rows have the challenge's levels, which are then those of the catalog."""
-    return schema.LEVEL_COLUMNS[0] in pq.read_schema(path).names
 
 
 def _load_split(folder: Path, name: str, n_items: int, fields: tuple[Field, ...]) -> Impressions:
@@ -348,8 +343,7 @@ def _load_split(folder: Path, name: str, n_items: int, fields: tuple[Field, ...]
 
 def _with_truth(folder: Path, splits: dict[str, Impressions]) -> dict[str, Impressions]:
     """Attach truth.parquet's click probabilities (simulated data only)."""
-    path = schema.find_file(folder, "truth.parquet")
-    if path is None:
+    if (path := schema.find_file(folder, "truth.parquet")) is None:
         return splits
     table = parquet.read_columns(path, list(schema.TRUTH_COLUMNS)).to_pandas()
     outside = ~table["probability"].between(0, 1).to_numpy()

@@ -45,9 +45,8 @@ def train(
     exactly like this and killed, or `unfinished`, is gone on with: it ends as a new one would.
     Raises ConfigError for a strategy that the data cannot serve, an absent device or training
     that diverges, DataError for a split in which all labels are equal. Under torchrun all processes
-    train together; the first one writes the run, and the others return None. Nothing is kept there
-    until the run is finished. What `dataset` has excluded is kept with the run, which leaves it out
-    of whatever it scores.
+    train together; the first one writes the run, and the others return None. What `dataset` has
+    excluded is kept with the run, which leaves it out of whatever it scores.
     """
     require_both_labels(dataset)
     require_drawn(dataset, train_config.click_rate)
@@ -66,7 +65,8 @@ def train(
         grown.take_weights(model, trained, drift)
     model = model.to(device)
     # The processes share weights, but each drops out on its own.
-    torch.manual_seed(train_config.seed + 1_000_003 * parallel.share()[0])
+    number, processes = parallel.share()
+    torch.manual_seed(train_config.seed + 1_000_003 * number)
     config = {
         "strategy": strategy,
         "model": model_config.model_dump(),
@@ -80,14 +80,15 @@ def train(
     if origin is not None:
         stated = {"name": origin.name, "folder": str(origin.folder.resolve())}
         config["origin"] = stated | {"weights_sha256": origin.weights_hash()}
-    if unfinished is None and parallel.share()[1] == 1:
-        unfinished = UnfinishedRun.begin(runs, dataset, config)
-    with nullcontext() if unfinished is None else unfinished.in_training():
+    if unfinished is None:
+        begun = config | ({"processes": processes} if processes > 1 else {})
+        unfinished = parallel.of_first(lambda: UnfinishedRun.begin(runs, dataset, begun))
+    with nullcontext() if number > 0 else unfinished.in_training():
         progress = fit(model, dataset, train_config, unfinished=unfinished)
         training = time.perf_counter() - fused + progress.seconds_before
         rows = dataset.valid
         probability = predict_together(model, rows, train_config.precision)
-        if parallel.share()[0] > 0:
+        if number > 0:
             return None
         metrics = evaluate(rows, probability)
         metrics["auc_interval"] = interval(bootstrap_auc(rows.user, rows.label, probability)[:, 0])
@@ -103,7 +104,7 @@ def train(
             "seconds": {"fusion": fused - started, "training": training},
             "cost": progress.cost(device),
             "device": device.type,
-            "processes": parallel.share()[1],
+            "processes": processes,
         }
         return save_run(
             runs, dataset, model, config, summary, progress.records, probability, fitted
@@ -122,15 +123,13 @@ def train_from(origin: Run, dataset: Dataset, train_config: TrainConfig, runs: P
     return train(dataset, origin.strategy, model, train_config, runs, origin=origin)
 
 
-def resume(folder: Path, dataset: Dataset) -> Run:
+def resume(folder: Path, dataset: Dataset) -> Run | None:
     """Go on with an unfinished run: the finished one, beside it, is as if nothing had happened.
 
     On one machine, CPU and number of threads it is identical bit for bit. Raises RunError for a
-    folder that is damaged or no unfinished run, for other data, and under torchrun.
+    folder that is damaged or no unfinished run, for other data or another number of processes.
     """
-    if parallel.share()[1] > 1:
-        raise RunError(f"{folder} cannot be resumed under torchrun: use mmctr train --resume.")
-    unfinished = UnfinishedRun.load(folder)
+    unfinished = parallel.of_first(lambda: UnfinishedRun.load(folder))
     unfinished.require_same(dataset)
     begun = unfinished.config
     if (excluded := exclusion_in(begun, unfinished.folder)) is not None:

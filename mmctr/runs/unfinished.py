@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from mmctr import parallel
 from mmctr.data.dataset import Dataset
 from mmctr.data.fields import Field
 from mmctr.errors import ConfigError, MMCTRError, RunError, first_line
@@ -46,8 +47,9 @@ class UnfinishedRun:
         for folder in sorted(runs.glob("*-unfinished*")):
             with suppress(MMCTRError):
                 left = cls.load(folder)
-                # Without a lock and a state it is one that is just being begun.
-                was_killed = (folder / LOCK).exists()
+                # Without a lock and a state it is one that is just being begun; or of several
+                # processes, which end in an error when another one was killed.
+                was_killed = (folder / LOCK).exists() or left.processes > 1
                 if left.config == config and (left.saved() or was_killed) and left.is_free():
                     return left
         folder = run_folder(runs, dataset, config)
@@ -72,6 +74,17 @@ class UnfinishedRun:
         """The fields that it reads, with their vocabularies, for Dataset.load."""
         return fields_in(self.config, self.folder / CONFIG)
 
+    @property
+    def processes(self) -> int:
+        """How many torchrun began it with; 1 without torchrun."""
+        return self.config.get("processes", 1)
+
+    @property
+    def going_on(self) -> str:
+        """The command that resumes it."""
+        by = f"torchrun --nproc-per-node {self.processes} -m " if self.processes > 1 else ""
+        return f"{by}mmctr train --resume {shlex.quote(str(self.folder))}"
+
     def is_free(self) -> bool:
         """Whether no process trains it just now."""
         with suppress(MMCTRError), alone(self.folder):
@@ -79,8 +92,13 @@ class UnfinishedRun:
         return False
 
     def require_same(self, dataset: Dataset) -> None:
-        """Raise RunError unless the dataset is the very one that training began with."""
+        """Raise RunError for other data or another number of processes than it began with."""
         require_same(self.config["dataset"], dataset, self.folder)
+        if self.processes != (found := parallel.share()[1]):
+            raise RunError(
+                f"{self.folder} was begun by {self.processes} processes, found {found}: go on with "
+                f"{self.going_on}."
+            )
 
     def save(self, state: State) -> None:
         """Put this state in place of the last one, whole or not at all."""
@@ -127,7 +145,7 @@ class UnfinishedRun:
             except KeyboardInterrupt:
                 raise RunError(
                     f"Training was stopped and {self.folder} keeps it as of its last validation: "
-                    f"go on with mmctr train --resume {shlex.quote(str(self.folder))}."
+                    f"go on with {self.going_on}."
                 ) from None
             except ConfigError:  # it has diverged, and would again
                 shutil.rmtree(self.folder, ignore_errors=True)

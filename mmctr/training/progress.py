@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from mmctr import parallel
 from mmctr.devices import peak_memory_mb
 from mmctr.model.din import DIN
 from mmctr.training.optimizer import WeightAverage
@@ -85,16 +86,19 @@ class Progress:
         return max(self.records, key=lambda record: record["auc"])["epoch"]
 
     def state(self, model: DIN) -> State:
-        """All that the next steps depend on, right after a validation."""
+        """All that the next steps depend on, right after a validation; all processes call it."""
         optimizer, weights = self.plateau.optimizer, model.state_dict()
+        random = {"cpu": torch.get_rng_state()}
+        if model.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state()
+        # Each process draws its own; all else is alike in all of them.
         groups = {
             "weights": {name: weights[name] for name in self.best_weights},
             "best": self.best_weights,
             "average": self.average.average,
-            "random": {"shuffling": self.shuffling, "cpu": torch.get_rng_state()},
+            "shuffling": {"state": self.shuffling},
+            **{f"random {rank}": own for rank, own in enumerate(parallel.gathered(random))},
         }
-        if model.device.type == "cuda":
-            groups["random"]["cuda"] = torch.cuda.get_rng_state()
         for number, moments in optimizer.state_dict()["state"].items():
             groups[f"optimizer {number}"] = moments
         values = {name: getattr(self, name) for name in RESUMED}
@@ -129,10 +133,11 @@ class Progress:
             setattr(self, name, values[name])
         self.stopwatch.seconds.update(values["seconds"])
         self.seconds_before = sum(values["seconds"].values())
-        self.shuffling = groups["random"]["shuffling"]
-        torch.set_rng_state(groups["random"]["cpu"])
-        if device.type == "cuda" and "cuda" in groups["random"]:
-            torch.cuda.set_rng_state(groups["random"]["cuda"])
+        self.shuffling = groups["shuffling"]["state"]
+        random = groups[f"random {parallel.share()[0]}"]
+        torch.set_rng_state(random["cpu"])
+        if device.type == "cuda" and "cuda" in random:
+            torch.cuda.set_rng_state(random["cuda"])
 
     def cost(self, device: torch.device) -> dict[str, object]:
         """Training speed without validation, seconds by part, and peak memory."""

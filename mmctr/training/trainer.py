@@ -54,7 +54,8 @@ def fit(
     generator = torch.Generator().manual_seed(config.seed)
     number, processes = parallel.share()
     together = parallel.distribute(model)
-    if unfinished is not None and (state := unfinished.saved()) is not None:
+    state = None if unfinished is None else parallel.of_first(unfinished.saved)
+    if state is not None:
         try:
             progress.restore(model, state)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -106,7 +107,9 @@ def fit(
                     model.load_state_dict(progress.best_weights, strict=False)
                     return progress
                 if unfinished is not None:
-                    unfinished.save(progress.state(model))
+                    state = progress.state(model)
+                    if number == 0:
+                        unfinished.save(state)
                     progress.stopwatch.lap("validation")
     model.load_state_dict(progress.best_weights, strict=False)
     return progress
