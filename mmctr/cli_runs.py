@@ -109,20 +109,29 @@ def predict_command(
     """Score a split with a trained model; with labels, print AUC and logloss too.
 
     The catalog may have grown since the run was trained: items are joined by their own ids.
+
+    Under torchrun each process scores its parts of the rows; killed, the same command goes on.
     """
     require_one_of("split", split, SPLITS)
     configs(click_rate=click_rate)
-    found, dataset = run_with_data(run, data)
+    from mmctr import parallel
     from mmctr.devices import find_device
     from mmctr.runs.grown import moved
+    from mmctr.runs.provenance import source_hash
     from mmctr.training import prediction
     from mmctr.training.metrics import auc, logloss, reference_aucs
+    from mmctr.training.parts import predict_in_parts
     from mmctr.training.trainer import require_drawn
 
-    rows = dataset.split(split)
-    model, drift = found.adapted(dataset)
-    probability = prediction.predict(model.to(find_device("auto")), rows)
-    require_drawn(dataset, click_rate)
+    with parallel.joined():
+        found, dataset = parallel.in_turn(lambda: run_with_data(run, data))
+        require_drawn(dataset, click_rate)
+        rows = dataset.split(split)
+        model, drift = found.adapted(dataset)
+        on = [found.weights_hash(), dataset.fingerprint, split, source_hash()]
+        probability = predict_in_parts(model.to(find_device("auto")), rows, out, on)
+    if probability is None:
+        return  # the first of torchrun's processes tells it
     corrected = found.corrected(probability, click_rate)
     prediction.write_predictions(out, dataset, rows, corrected)
     print(f"{out}: {len(rows):,} rows")
@@ -216,11 +225,19 @@ def track_command(
 
 @runs_app.command("verify")
 def verify_command(run: RunFolder, data: OwnData = None) -> None:
-    """Compute a run's metrics and predictions again, and say whether they are as it states."""
-    found, dataset = run_with_data(run, data)
+    """Compute a run's metrics and predictions again, and say whether they are as it states.
+
+    Under torchrun each process computes its part of the predictions.
+    """
+    from mmctr import parallel
     from mmctr.runs.verify import verify
 
-    differing, remarks = verify(found, dataset)
+    with parallel.joined():
+        found, dataset = parallel.in_turn(lambda: run_with_data(run, data))
+        differing, remarks = verify(found, dataset)
+        is_first = parallel.share()[0] == 0
+    if not is_first:
+        return
     if differing:
         raise MMCTRError(f"{found.folder} does not verify. {' '.join(differing)}")
     print(

@@ -17,7 +17,7 @@ from mmctr.data.dataset import Dataset
 from mmctr.errors import RunError
 from mmctr.runs.run import Run
 from mmctr.runs.train import resume, train
-from mmctr.training import trainer
+from mmctr.training import parts, trainer
 from mmctr.training.config import configs
 from tests.forks import PROCESSES
 from tests.runs.test_unfinished import require_equal
@@ -136,15 +136,17 @@ KILLED = [(1, 2), (0, 12), (1, 5), (0, 6)]
 
 
 def be_rank_until_killed(rank, port, home, words, killed, last):
-    """Be `mmctr` in one of two processes, one of which is killed before a step."""
-    real, steps = trainer.update, iter(range(1, 1_000_000))
+    """Be `mmctr` in one of two processes, one of which is killed before a step or part."""
+    place, name = (parts, "predict") if words[0] == "predict" else (trainer, "update")
+    real, steps = getattr(place, name), iter(range(1, 1_000_000))
 
-    def update(*arguments):
+    def one_step(*arguments):
         if (rank, next(steps)) == (killed, last):
             os.kill(os.getpid(), signal.SIGKILL)
         return real(*arguments)
 
-    trainer.update = update
+    setattr(place, name, one_step)
+    parts.ROWS = 500
     be_rank(rank, port, home, words)
 
 
@@ -189,6 +191,23 @@ def test_killed_processes_end_as_if_left_alone(tiny_folder, tmp_path, resumed):
     assert both(tmp_path / "killed", words) == [0, 0]
     (folder,) = runs.iterdir()
     require_equal(Run.load(whole), Run.load(folder))
+
+
+def test_two_processes_predict_and_verify_what_one_does(monkeypatch, tiny_run, tmp_path):
+    words = ["predict", str(tiny_run.folder), "--split", "train", "--out", str(tmp_path / "2.csv")]
+    ends = both(tmp_path, words, killed=1, last=2)
+    assert ends[1] == -signal.SIGKILL
+    assert not (tmp_path / "2.csv").exists()
+    kept = {part.name for folder in tmp_path.glob(".2.csv-*") for part in folder.iterdir()}
+    assert "500.npy" in kept, "the killed one's first part"
+    assert both(tmp_path, words) == [0, 0]
+    assert both(tmp_path, ["verify", str(tiny_run.folder)]) == [0, 0]
+    monkeypatch.setattr(parts, "ROWS", 500)
+    monkeypatch.setattr(sys, "argv", ["mmctr", *words[:-1], str(tmp_path / "1.csv")])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert (tmp_path / "2.csv").read_bytes() == (tmp_path / "1.csv").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"1.csv", "2.csv"}
 
 
 def test_a_wrong_parameter_is_one_sentence_of_the_first_process(tiny_folder, tmp_path):

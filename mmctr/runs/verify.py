@@ -16,7 +16,7 @@ from mmctr.runs.run import Run
 from mmctr.runs.train import origin_of, train
 from mmctr.training.config import TrainConfig
 from mmctr.training.metrics import bootstrap_auc, evaluate, interval
-from mmctr.training.prediction import predict
+from mmctr.training.trainer import predict_together
 
 OTHER_COLUMN = "Column {} of predictions.parquet is not that of the valid split."
 TOLERANCE = 1e-4  # of a probability: other machines, threads and precisions round otherwise
@@ -88,7 +88,7 @@ def _numbers(run: Run, dataset: Dataset) -> list[str]:
     for name, value in (metrics | {"auc_low": low, "auc_high": high}).items():
         if not np.isclose(stated[name], value, rtol=0, atol=1e-9, equal_nan=True):
             found.append(f"summary.json says {name} {stated[name]}, the predictions give {value}.")
-    gap = np.abs(predict(run.model(), rows, precision="float32") - probability)
+    gap = np.abs(predict_together(run.model(), rows, "float32") - probability)
     if gap.max(initial=0) > TOLERANCE:
         found.append(
             f"The weights give other probabilities than predictions.parquet: up to {gap.max():.2g} "
