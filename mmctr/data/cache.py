@@ -18,7 +18,7 @@ import numpy as np
 from mmctr.errors import MMCTRError
 from mmctr.files import atomic_folder, write_json
 
-LAYOUT = 2  # to be raised whenever loading changes what an array holds
+LAYOUT = 3  # to be raised whenever loading changes what an array holds
 # Bytes of arrays from which on an entry is written. The demo (25 MB) is read in 0.15 s and opened
 # in 0.07 s: not worth doubling its size on the disk.
 SMALLEST = 1 << 26

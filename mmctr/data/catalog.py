@@ -264,7 +264,7 @@ def _levels_from_rows(folder: Path, column: str, n_items: int) -> np.ndarray:
     # Train is read last, so that where splits differ it decides.
     for name in reversed(schema.SPLITS):
         path = schema.find_file(folder, f"{name}.parquet")
-        if path is None or column not in parquet.open_parquet(path).schema_arrow.names:
+        if path is None or column not in parquet.table_schema(path).names:
             continue
         for first_row, batch in parquet.iterate_columns(path, ["item_id", column]):
             at = {"low": 1, "high": n_items, "first_row": first_row}

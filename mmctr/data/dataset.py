@@ -11,7 +11,6 @@ from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from mmctr.data import cache, names, parquet, schema
 from mmctr.data.catalog import Catalog, catalog_of, item_arrays, load_catalog
@@ -292,17 +291,9 @@ def files_fingerprint(folder: Path) -> str:
     found = {name: path for name in schema.FILES if (path := schema.find_file(folder, name))}
     digest = hashlib.sha256()
     with ThreadPoolExecutor() as threads:  # hashing does not hold the interpreter's lock
-        for name, content in zip(found, threads.map(_content_digest, found.values()), strict=True):
+        for name, content in zip(found, threads.map(parquet.digest, found.values()), strict=True):
             digest.update(name.encode() + content)
     return digest.hexdigest()[:16]
-
-
-def _content_digest(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError as error:
-        raise parquet.unreadable(path, error.strerror or str(error)) from error
 
 
 def _read_parts(folder: Path, fields: tuple[Field, ...]) -> cache.Parts:
@@ -315,7 +306,9 @@ def _read_parts(folder: Path, fields: tuple[Field, ...]) -> cache.Parts:
             rows = _load_split(folder, name, n_items, fields)
             if name == "train" and rows.time is not None:
                 popularity = Popularity(rows, n_items)
-            told = schema.LEVEL_COLUMNS[0] in pq.read_schema(path).names  # those of the catalog
+            told = (
+                schema.LEVEL_COLUMNS[0] in parquet.table_schema(path).names
+            )  # those of the catalog
             if popularity and rows.time is not None and not told:
                 rows = replace(rows, levels=popularity.levels(rows.target, rows.time))
             parts[name] = vars(rows)

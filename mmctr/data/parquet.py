@@ -3,6 +3,7 @@
 Every check raises DataError with file, column and row (counted from 0).
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -52,10 +53,44 @@ def open_parquet(path: Path) -> pq.ParquetFile:
         raise unreadable(path, first_line(error)) from error
 
 
+def parts(path: Path) -> list[Path]:
+    """The files of a table, in the order of their names: itself, or those that a folder holds.
+
+    Raises DataError for a folder without any, or with one that was not finished.
+    """
+    if not path.is_dir():
+        return [path]
+    # What begins with a dot or an underscore is a writer's own, such as Spark's _SUCCESS.
+    found = sorted(file for file in path.iterdir() if file.name[0] not in "._")
+    for file in found:
+        if file.suffix != ".parquet":
+            raise DataError(f"{file} is no parquet file: keep nothing but the parts in {path}.")
+    if not found:
+        raise DataError(f"{path} holds no parquet file: write its parts there, or one file.")
+    return found
+
+
+def table_schema(path: Path) -> pa.Schema:
+    """The columns and metadata of a table; of one in parts those of the first."""
+    return open_parquet(parts(path)[0]).schema_arrow
+
+
 def metadata(path: Path | None, key: bytes, default: bytes = b"") -> bytes:
     """What a parquet file says of itself under a key; the default if it is silent or absent."""
-    found = open_parquet(path).schema_arrow.metadata if path else None
+    found = table_schema(path).metadata if path else None
     return (found or {}).get(key, default)
+
+
+def digest(path: Path) -> bytes:
+    """SHA-256 of a file's content; of a folder's, of the names and hashes of its parts."""
+    if path.is_dir():
+        named = [part.name.encode() + digest(part) for part in parts(path)]
+        return hashlib.sha256(b"".join(named)).digest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise unreadable(path, error.strerror or str(error)) from error
 
 
 def read_columns(
@@ -82,8 +117,12 @@ def iterate_columns(
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yield the columns in record batches, at least one, each with the number of its first row.
 
-    So no file must fit in memory. The columns are those of `read_columns`.
+    So no file must fit in memory. The columns are those of `read_columns`. The parts of a folder
+    are one table; their rows are counted through.
     """
+    if path.is_dir():
+        yield from _of_parts(path, required, optional, kinds)
+        return
     file, first_row = open_parquet(path), 0
     columns = _present_columns(path, file.schema_arrow, required, optional, kinds)
     try:
@@ -100,6 +139,24 @@ def iterate_columns(
     if not first_row:
         fields = [file.schema_arrow.field(column) for column in columns]
         yield 0, pa.RecordBatch.from_pylist([], pa.schema(fields))
+
+
+def _of_parts(
+    path: Path, required: list[str], optional: Sequence[str], kinds: Mapping[str, str]
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The batches of all parts of a folder; DataError if some lack a column that others have."""
+    first_row, names = 0, None
+    for part in bar_if_long(found := parts(path), len(found), path.name):
+        for row, batch in iterate_columns(part, required, optional, kinds):
+            names = names or batch.schema.names
+            if batch.schema.names != names:
+                (column, *_) = set(names) ^ set(batch.schema.names)
+                raise DataError(
+                    f"{part} and {found[0]} differ in column {column}, which one of them has not: "
+                    "write all parts with the same columns."
+                )
+            yield first_row + row, batch
+        first_row += row + batch.num_rows
 
 
 def integers(

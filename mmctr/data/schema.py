@@ -92,6 +92,11 @@ KINDS |= (
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """The path of a dataset's file, nested as published or directly in the folder."""
+    """The path of a dataset's file, nested as published or directly in the folder.
+
+    A split may also be a folder of that name, with its rows in parts.
+    """
     candidates = (folder / NESTED_FOLDER / name, folder / name)
-    return next((path for path in candidates if path.is_file()), None)
+    in_parts = name.removesuffix(".parquet") in SPLITS
+    found = (path for path in candidates if path.is_file() or (in_parts and path.is_dir()))
+    return next(found, None)

@@ -3,12 +3,14 @@
 import json
 import shutil
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmctr.data import cache
+from mmctr.data import cache, schema
 from mmctr.data import dataset as dataset_module
 from mmctr.data.dataset import Dataset, check
 from mmctr.data.fields import Field
@@ -414,3 +416,60 @@ def test_where_train_is_the_newest_rows_the_clicks_of_all_are_known(tmp_path):
     assert newest.train_clicks().tolist() == whole.train_clicks().tolist() == [0, 1, 0, 1, 0]
     row = replace(whole.valid.select([0]), target=np.array([3]), time=np.array([21]))
     assert newest.known_clicks(row).tolist() == whole.known_clicks(row).tolist() == [1]
+
+
+def write_table(path, columns):
+    pq.write_table(pa.table(columns), path)
+
+
+def in_parts(folder, name, cuts):
+    """Put a folder of parts in place of a split's file, as engines write them."""
+    path = schema.find_file(folder, f"{name}.parquet")
+    table = pq.read_table(path)
+    path.unlink()
+    path.mkdir()
+    (path / "_SUCCESS").touch()
+    (path / ".part-0.parquet.crc").touch()
+    for number, (start, stop) in enumerate(pairwise([0, *cuts, len(table)])):
+        pq.write_table(table.slice(start, stop - start), path / f"part-{number:05}.snappy.parquet")
+    return path
+
+
+def test_a_split_in_parts_is_the_split(tiny, tiny_folder, tmp_path):
+    folder = shutil.copytree(tiny_folder, tmp_path / "parts")
+    in_parts(folder, "train", [700, 700, 1801])  # one of them without a row
+    path = in_parts(folder, "test", [])
+    found = Dataset.load(folder)
+    for name, rows in tiny.splits.items():
+        for field, values in vars(rows).items():
+            np.testing.assert_array_equal(vars(found.split(name))[field], values, field)
+    assert check(folder)[1] == []
+    before = found.fingerprint
+    assert Dataset.load(folder).fingerprint == before
+    (path / "part-00000.snappy.parquet").rename(path / "part-00001.snappy.parquet")
+    assert Dataset.load(folder).fingerprint != before
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda path: (path / "notes.txt").touch(), r"notes\.txt is no parquet file"),
+        (lambda path: (path / "part-00001.snappy.parquet").write_bytes(b""), "not a readable"),
+        (
+            lambda path: write_table(path / "part-2.parquet", {"user_id": [1], "item_id": [1]}),
+            r"part-2\.parquet has no column item_seq",
+        ),
+        (
+            lambda path: write_table(
+                path / "part-2.parquet", {**FILES["train"], "time": [1, 2, 3, 4]}
+            ),
+            r"part-2\.parquet and .*part-00000\.snappy\.parquet differ in column time",
+        ),
+        (lambda path: [part.unlink() for part in path.iterdir()], "holds no parquet file"),
+    ],
+)
+def test_a_spoilt_part_is_one_sentence(tmp_path, spoil, sentence):
+    path = in_parts(write_folder(tmp_path), "train", [2])
+    spoil(path)
+    with pytest.raises(DataError, match=sentence):
+        Dataset.load(tmp_path)
