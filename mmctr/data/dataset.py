@@ -306,9 +306,8 @@ def _read_parts(folder: Path, fields: tuple[Field, ...]) -> cache.Parts:
             rows = _load_split(folder, name, n_items, fields)
             if name == "train" and rows.time is not None:
                 popularity = Popularity(rows, n_items)
-            told = (
-                schema.LEVEL_COLUMNS[0] in parquet.table_schema(path).names
-            )  # those of the catalog
+            # Levels that rows tell are the catalog's.
+            told = schema.LEVEL_COLUMNS[0] in parquet.table_schema(path).names
             if popularity and rows.time is not None and not told:
                 rows = replace(rows, levels=popularity.levels(rows.target, rows.time))
             parts[name] = vars(rows)
