@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from inspect import unwrap
 from typing import Any
 
 import torch
@@ -10,25 +9,18 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from mmctr import parallel
+from mmctr.adam import PlainAdam
 from mmctr.model.din import DIN
 from mmctr.training.config import TrainConfig
 
 
-class Adam(torch.optim.Adam):
+class Adam(PlainAdam):
     """Adam (Kingma & Ba, 2015), for tables whose gradients are sparse: of some rows only.
 
     row_updates: of such a table only these rows change, their moments and L2 term too, so that a
     step costs what its batch names, however large the table (the rule of torch.optim.SparseAdam).
     Otherwise all rows change, as by a dense gradient, which is zero elsewhere and kept so.
     """
-
-    # PyTorch's own are wrapped for torch.compile, and import it: more than a second in every
-    # process that trains.
-    _dense_step = unwrap(torch.optim.Adam.step)
-    add_param_group = unwrap(torch.optim.Adam.add_param_group)
-    zero_grad = unwrap(torch.optim.Adam.zero_grad)
-    state_dict = unwrap(torch.optim.Adam.state_dict)
-    load_state_dict = unwrap(torch.optim.Adam.load_state_dict)
 
     def __init__(self, groups: list[dict], *, row_updates: bool = False, **parameters: Any) -> None:
         super().__init__(groups, **parameters)
@@ -52,7 +44,7 @@ class Adam(torch.optim.Adam):
                     self.gradients[table] = torch.zeros_like(table)
                 table.grad = self.gradients[table].index_copy_(0, rows, values)
                 filled.append((table, rows))
-        self._dense_step()
+        super().step()
         for table, rows in filled:
             table.grad.index_fill_(0, rows, 0)
             table.grad = None
