@@ -34,7 +34,6 @@ from benchmarks import microlens_shape as shape
 from mmctr.content.fusion import item_embeddings
 from mmctr.data.catalog import Catalog
 from mmctr.data.dataset import Dataset
-from mmctr.data.demo import write_demo
 from mmctr.data.impressions import Impressions
 from mmctr.devices import peak_memory_mb, tuned
 from mmctr.errors import ConfigError, MMCTRError
@@ -270,6 +269,9 @@ def start_workers(plan: Plan) -> dict[str, Worker]:
 
 def measure(plan: Plan) -> dict[str, Any]:
     """All that is measured, by system, and the latency."""
+    # It draws covers, for which a machine that has PyTorch alone has nothing (benchmarks.gpu).
+    from mmctr.data.demo import write_demo
+
     workers = start_workers(plan)
     speeds = {name: {task: [] for task in TASKS} for name in workers}
     for _, task, name in tqdm([*product(range(ROUNDS), TASKS, workers)], desc="speed"):

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from mmctr.adam import PlainAdam
 from mmctr.data.impressions import Impressions, blocks, slice_positions
 
 RECENT = 20  # latest clicks among which a click has its positives
@@ -140,7 +141,7 @@ def align(
     held, pairs = pairs[new], pairs[~new]
     held = held[torch.randperm(len(held), generator=generator)][: 8 * BATCH]
     weights = [start.clone().requires_grad_() for start in starts]
-    optimizer = torch.optim.Adam(weights, lr=LEARNING_RATE)
+    optimizer = PlainAdam(weights, lr=LEARNING_RATE)
 
     def loss(batch: Tensor, dropout: float = 0.0) -> Tensor:
         vectors = [

@@ -9,11 +9,12 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from mmctr import parallel
+from mmctr.adam import PlainAdam
 from mmctr.model.din import DIN
 from mmctr.training.config import TrainConfig
 
 
-class Adam(torch.optim.Adam):
+class Adam(PlainAdam):
     """Adam (Kingma & Ba, 2015), for tables whose gradients are sparse: of some rows only.
 
     row_updates: of such a table only these rows change, their moments and L2 term too, so that a

@@ -13,7 +13,7 @@ from jupyter_client.provisioning import local_provisioner
 from papermill.exceptions import PapermillExecutionError
 
 from mmctr.content.errors import clean
-from mmctr.content.strategies import STRATEGIES
+from mmctr.content.strategies import FROM_CLICKS, STRATEGIES
 from mmctr.data.dataset import Dataset
 from mmctr.errors import RunError
 from mmctr.report.execution import recorded
@@ -50,13 +50,15 @@ def execute(name, workplace, **parameters):
     return notebook, recorded(notebook)
 
 
+def figures_of(notebook):
+    """The plotly figures that a notebook shows, as JSON, the first one first."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [output["data"][FIGURE] for output in outputs if FIGURE in output.get("data", {})]
+
+
 def figures(notebook):
     """How many plotly figures a notebook shows."""
-    return sum(
-        FIGURE in output.get("data", {})
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-    )
+    return len(figures_of(notebook))
 
 
 def said(notebook):
@@ -98,6 +100,9 @@ def test_embeddings(tiny_report):
     assert set(values["co_clicks"]) == set(STRATEGIES)
     assert all(0.4 < value < 1 for value in values["co_clicks"].values())
     assert figures(notebook) == 5
+    first = figures_of(notebook)[0]
+    fitted = {trace["name"].split()[0] for trace in first["data"]}
+    assert fitted == set(STRATEGIES) - set(FROM_CLICKS), "the first figure waits for no clicks"
 
 
 @pytest.mark.parametrize("strategy", ["v1", "v4"])
