@@ -112,6 +112,7 @@ def open_run(run: Given, dataset: Dataset) -> Run:
         fitting.sort(key=lambda found: found.summary.get("date", ""))
         found = fitting[-1] if fitting else _quick_run(dataset, "v4", seed=1)
     say(f"Run: {found.name}, strategy {found.strategy}, seed {found.seed}.")
+    say(first_look(found))
     return found
 
 
@@ -247,11 +248,18 @@ def origin(run: Run) -> Styler:
         "parameters of the model": _listed(model),
         "parameters of training": _listed(training),
         **_left_out(run),
+        **({"learned from": run.first_look} if run.first_look else {}),
         "versions": _listed(summary.get("versions", {})),
         "git commit": commit(summary),
         "machine": _listed({"device": summary.get("device")} | hardware),
     }
     return table(pd.DataFrame(facts.items(), columns=["fact", "value"]))
+
+
+def first_look(run: Run) -> str:
+    """A sentence of warning for a run that learned from a part of train; empty for others."""
+    look = run.first_look
+    return f"Learned from {look}. With all of train its numbers would be others." if look else ""
 
 
 def in_force(run: Run, names: list[str]) -> str:

@@ -160,6 +160,7 @@ def test_weights_that_are_damaged_are_one_sentence(dataset, tmp_path, monkeypatc
         ("v9", 3, {}, "Strategy 'v9' is unknown"),
         ("v2", 3, {}, "Strategy 'v2' needs image features"),
         ("v1", 3, {"heads": "many"}, "Parameter 'heads' is 'many', expected a valid integer"),
+        ("v1", 3, {"rows": 9}, "Found rows=9, expected none: windows cut the rows by time"),
         ("v1", 99, {}, r"Window \d+ of 99 has .* choose fewer windows"),
     ],
 )
