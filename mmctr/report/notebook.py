@@ -26,8 +26,9 @@ from mmctr.evaluation.listing import require_comparable
 from mmctr.evaluation.study import Study, find_studies
 from mmctr.evaluation.verdict import Verdict
 from mmctr.files import DEMO, find, home
+from mmctr.report import export
 from mmctr.report.figures.style import assign_colors
-from mmctr.report.pages import ANSWER, CAPTION, FIGURE, LEDGER, RECORD, answer_html
+from mmctr.report.pages import ANSWER, CAPTION, FIGURE, LEDGER, LIBRARY, RECORD, answer_html
 from mmctr.report.reports import Report, latest_report
 from mmctr.report.widgets import panel
 from mmctr.runs.card import commit
@@ -49,6 +50,7 @@ def start() -> None:
         # plotly's default renderer leaves nbconvert's pages without figures (plotly 6 and later),
         # and its renderers take seconds to import.
         shell.display_formatter.ipython_display_formatter.for_type(go.Figure, _show_figure)
+        display({LIBRARY: {"packed": True}, "text/html": export.library_html()}, raw=True)
 
 
 def text(given: Given) -> str:
@@ -213,9 +215,17 @@ def ledger(dataset: Dataset, runs: list[Run], differences: pd.DataFrame | None =
 
 
 def show(content: object, caption: str) -> None:
-    """Show a figure, a table or covers with a caption that says what to see."""
+    """Show a figure, a table or covers with a caption that says what to see, and ways to save it.
+
+    A report's page has its own.
+    """
+    saving = ""
+    if isinstance(content, go.Figure):
+        saving = export.figure_buttons(caption)
+    elif isinstance(content, Styler):
+        saving = export.table_link(content.data, caption)
     display(content)
-    display({CAPTION: caption, "text/html": f"<p><i>{escape(caption)}</i></p>"}, raw=True)
+    display({CAPTION: caption, "text/html": f"<p><i>{escape(caption)}</i> {saving}</p>"}, raw=True)
 
 
 def table(frame: pd.DataFrame, **formats: object) -> Styler:
@@ -291,7 +301,9 @@ def _listed(values: dict[str, object]) -> str:
 
 
 def _show_figure(figure: go.Figure) -> None:
-    display({FIGURE: json.loads(figure.to_json()), "text/plain": "(a plotly figure)"}, raw=True)
+    found = json.loads(figure.to_json())
+    html = export.figure_html(found)
+    display({FIGURE: found, "text/html": html, "text/plain": "(a plotly figure)"}, raw=True)
 
 
 def _show_sentence(shell, kind, error, traceback, tb_offset=None) -> None:

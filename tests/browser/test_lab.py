@@ -58,7 +58,12 @@ class Lab:
     def execute(self, name):
         """Open a notebook, run all cells, and return its page with the errors it shows."""
         page, errors = self.browser.new_page(viewport={"width": 1280, "height": 1400}), []
-        page.on("console", lambda message: message.type == "error" and errors.append(message.text))
+        page.on(
+            "console",
+            lambda message: (
+                message.type == "error" and errors.append(f"{message.text} {message.location}")
+            ),
+        )
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("dialog", lambda dialog: (errors.append("a title ran as code"), dialog.dismiss()))
         page.goto(f"{self.address}/lab/tree/{name}.ipynb?reset&token=test")
@@ -290,6 +295,14 @@ def test_new_item_explorer(lab):
 @pytest.mark.parametrize("name", ["03_train", "05_compare"])
 def test_notebook_without_explorer(lab, name):
     page, errors = lab.execute(name)
+    for kind, start in (("SVG", b"<svg"), ("PNG", b"\x89PNG"), ("CSV", b"")):
+        with page.expect_download() as saved:
+            role = "link" if kind == "CSV" else "button"
+            page.get_by_role(role, name=kind, exact=True).first.click()
+        content = Path(saved.value.path()).read_bytes()
+        assert content.startswith(start)
+        assert saved.value.suggested_filename.endswith(f".{kind.lower()}")
+    assert content.decode().splitlines()[0].split(",")[0] in ("metric", "strategy")
     assert page.locator('img[src="x"]').count() == 0
     assert errors == []
     page.close()
