@@ -27,7 +27,7 @@ from mmctr.evaluation.study import Study, find_studies
 from mmctr.evaluation.verdict import Verdict
 from mmctr.files import DEMO, find, home
 from mmctr.report import export
-from mmctr.report.figures.style import assign_colors
+from mmctr.report.figures.style import assign_colors, in_words
 from mmctr.report.pages import ANSWER, CAPTION, FIGURE, LEDGER, LIBRARY, RECORD, answer_html
 from mmctr.report.reports import Report, latest_report
 from mmctr.report.widgets import panel
@@ -217,10 +217,13 @@ def ledger(dataset: Dataset, runs: list[Run], differences: pd.DataFrame | None =
 def show(content: object, caption: str) -> None:
     """Show a figure, a table or covers with a caption that says what to see, and ways to save it.
 
+    Of a figure the caption goes on with what its lines and marks mean.
+
     A report's page has its own.
     """
     saving = ""
     if isinstance(content, go.Figure):
+        caption = f"{caption} {in_words(content)}".strip()
         saving = export.figure_buttons(caption)
     elif isinstance(content, Styler):
         saving = export.table_link(content.data, caption)
