@@ -311,7 +311,7 @@ def _estimate(data: Path, parameters: dict[str, Any], seeds: int) -> str:
     from mmctr.evaluation import challenge
 
     dataset = Dataset.load(data)
-    shared = {name: parameters.get(name) for name in ("epochs", "max_history")}
+    shared = {name: parameters.get(name) for name in ("epochs", "max_history", "rows")}
     table = challenge.estimate(dataset, challenge.default_strategy(dataset), **shared)
     return challenge.estimate_in_words(table, seeds)
 

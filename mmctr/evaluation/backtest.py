@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from mmctr.content.fusion import item_embeddings
 from mmctr.data.dataset import Dataset
 from mmctr.devices import find_device
-from mmctr.errors import RunError, first_line
+from mmctr.errors import ConfigError, RunError, first_line
 from mmctr.evaluation.new_items import newness
 from mmctr.evaluation.windows import Window, windows
 from mmctr.files import alone, atomic_path, write_json
@@ -145,7 +145,11 @@ def backtest(
     DataError for rows without times, ConfigError for parameters that cannot be used, RunError if
     the folder is another backtest's or damaged.
     """
-    configs(**fixed)
+    if configs(**fixed)[1].rows is not None:
+        raise ConfigError(
+            f"Found rows={fixed['rows']}, expected none: windows cut the rows by time, leave it "
+            "out and choose fewer windows for a first look."
+        )
     planned = windows(dataset, count)
     # One for all windows, so that weights keep their meaning: of the clicks before the first.
     embedding = item_embeddings(planned[0].datasets()[0], strategy)

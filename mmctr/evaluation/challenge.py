@@ -12,6 +12,7 @@ from mmctr.content.fusion import available_strategies, item_embeddings
 from mmctr.content.strategies import IDS
 from mmctr.data.dataset import Dataset
 from mmctr.data.impressions import Impressions
+from mmctr.data.part import part_of_train
 from mmctr.devices import find_device
 from mmctr.errors import ConfigError
 from mmctr.evaluation.ablation import DEFAULT, STRATEGY, trained
@@ -109,7 +110,8 @@ def estimate(
         config, training = configs(name, **parameters)
         embedding = codes.astype(np.int32) if name in CODES else dense
         model = DIN.for_dataset(config, dataset, embedding).to(find_device(training.device))
-        batches, optimizer = Batches(dataset.train, model), make_optimizer(model.train(), training)
+        batches = Batches(part_of_train(dataset, training.rows).train, model)
+        optimizer = make_optimizer(model.train(), training)
         size = min(training.batch_size, ROWS, len(batches))
         random = np.random.default_rng(0)
         for step in range(STEPS + 1):

@@ -253,6 +253,8 @@ def setting(runs: list[Run], dataset: Dataset) -> str:
     rows, words = dataset.valid, dataset.wording
     seeds = sorted({run.seed for run in runs})
     differs = [name for name in differing(runs)["parameter"] if name != "strategy"]
+    looks = list(dict.fromkeys(run.first_look for run in runs if run.first_look))
+    trained_on = listed(looks) or f"{len(dataset.train):,} {words.rows}"
     epochs = max(run.configuration["epochs"] for run in runs)
     alike = (
         f"Beware: the runs also differ in {listed(sorted(differs))}."
@@ -262,9 +264,8 @@ def setting(runs: list[Run], dataset: Dataset) -> str:
     return (
         f"Scored on the valid split of {dataset.name}: {len(rows):,} {words.rows} of "
         f"{len(np.unique(rows.user)):,} users and {dataset.catalog.n_items:,} items; trained on "
-        f"{len(dataset.train):,} {words.rows} with seed{'s' if len(seeds) > 1 else ''} "
-        f"{listed(list(map(str, seeds)))}, up to {epochs} "
-        f"epoch{'s' if epochs > 1 else ''}. {alike}"
+        f"{trained_on}, with seed{'s' if len(seeds) > 1 else ''} "
+        f"{listed(list(map(str, seeds)))}, up to {epochs} epoch{'s' if epochs > 1 else ''}. {alike}"
     )
 
 

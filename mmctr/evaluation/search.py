@@ -16,6 +16,7 @@ import torch
 
 from mmctr.content.fusion import item_embeddings
 from mmctr.data.dataset import Dataset
+from mmctr.data.part import part_of_train
 from mmctr.devices import find_device
 from mmctr.errors import ConfigError, RunError
 from mmctr.evaluation import study as studies
@@ -50,16 +51,17 @@ def search(
         raise ConfigError(
             f"Every parameter of the search is fixed: leave one of {names} out of -p."
         )
-    require_both_labels(dataset)
+    learned = part_of_train(dataset, train_config.rows)
+    require_both_labels(learned)
     device = find_device(train_config.device)
-    embedding = item_embeddings(dataset, strategy)
+    embedding = item_embeddings(learned, strategy)
 
     def objective(trial: Any) -> float:
         proposed = studies.as_parameters(_propose(trial, fixed))
         model_config, train_config = configs(**fixed, **proposed)
         # Seeded as `train` does it, so that training with the best parameters is that trial again.
         torch.manual_seed(train_config.seed)
-        model = DIN.for_dataset(model_config, dataset, embedding).to(device)
+        model = DIN.for_dataset(model_config, learned, embedding).to(device)
         torch.manual_seed(train_config.seed)
 
         def report(record: dict[str, float]) -> None:
@@ -69,7 +71,7 @@ def search(
                 raise optuna.TrialPruned
 
         try:
-            return fit(model, dataset, train_config, report).best_auc
+            return fit(model, learned, train_config, report).best_auc
         except ConfigError:  # it has diverged
             trial.set_user_attr("diverged", True)
             raise optuna.TrialPruned from None

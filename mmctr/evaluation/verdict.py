@@ -66,6 +66,8 @@ def verdict(runs: list[Run], more: str = "", table: pd.DataFrame | None = None) 
         f"{valid['user'].nunique():,} users, seed{'s' if len(seeds) > 1 else ''} "
         f"{listed([*map(str, seeds)])}"
     )
+    if looks := list(dict.fromkeys(run.first_look for run in runs if run.first_look)):
+        facts["trained on"] = "; ".join(looks)
     facts["negatives"] = words.negatives.removeprefix("Negatives: ").rstrip(".")
     told = in_words(means, differences, data, runs[0].summary["reference_auc"])
     return Verdict(headline, clear, [*facts.items()], f"{told} {more}".strip())

@@ -76,7 +76,7 @@ def make_report(
     chosen = _as_injected(parameters, notebooks) | ({"exclude": exclude} if exclude else {})
     pages = _plan(dataset, strategies, seeds, chosen)
     chosen = {"data": str(dataset.folder), "seeds": ",".join(map(str, seeds))}
-    chosen |= {name: parameters.get(name) for name in ("epochs", "max_history")}
+    chosen |= {name: parameters.get(name) for name in ("epochs", "max_history", "rows")}
     if ablation:
         pages.append(Page("06_ablation", "06_ablation", dict(chosen)))
     pages += _studies(dataset)

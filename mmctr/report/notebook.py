@@ -26,8 +26,9 @@ from mmctr.evaluation.listing import require_comparable
 from mmctr.evaluation.study import Study, find_studies
 from mmctr.evaluation.verdict import Verdict
 from mmctr.files import DEMO, find, home
-from mmctr.report.figures.style import assign_colors
-from mmctr.report.pages import ANSWER, CAPTION, FIGURE, LEDGER, RECORD, answer_html
+from mmctr.report import export
+from mmctr.report.figures.style import assign_colors, in_words
+from mmctr.report.pages import ANSWER, CAPTION, FIGURE, LEDGER, LIBRARY, RECORD, answer_html
 from mmctr.report.reports import Report, latest_report
 from mmctr.report.widgets import panel
 from mmctr.runs.card import commit
@@ -49,6 +50,7 @@ def start() -> None:
         # plotly's default renderer leaves nbconvert's pages without figures (plotly 6 and later),
         # and its renderers take seconds to import.
         shell.display_formatter.ipython_display_formatter.for_type(go.Figure, _show_figure)
+        display({LIBRARY: {"packed": True}, "text/html": export.library_html()}, raw=True)
 
 
 def text(given: Given) -> str:
@@ -112,6 +114,7 @@ def open_run(run: Given, dataset: Dataset) -> Run:
         fitting.sort(key=lambda found: found.summary.get("date", ""))
         found = fitting[-1] if fitting else _quick_run(dataset, "v4", seed=1)
     say(f"Run: {found.name}, strategy {found.strategy}, seed {found.seed}.")
+    say(first_look(found))
     return found
 
 
@@ -212,9 +215,20 @@ def ledger(dataset: Dataset, runs: list[Run], differences: pd.DataFrame | None =
 
 
 def show(content: object, caption: str) -> None:
-    """Show a figure, a table or covers with a caption that says what to see."""
+    """Show a figure, a table or covers with a caption that says what to see, and ways to save it.
+
+    Of a figure the caption goes on with what its lines and marks mean.
+
+    A report's page has its own.
+    """
+    saving = ""
+    if isinstance(content, go.Figure):
+        caption = f"{caption} {in_words(content)}".strip()
+        saving = export.figure_buttons(caption)
+    elif isinstance(content, Styler):
+        saving = export.table_link(content.data, caption)
     display(content)
-    display({CAPTION: caption, "text/html": f"<p><i>{escape(caption)}</i></p>"}, raw=True)
+    display({CAPTION: caption, "text/html": f"<p><i>{escape(caption)}</i> {saving}</p>"}, raw=True)
 
 
 def table(frame: pd.DataFrame, **formats: object) -> Styler:
@@ -247,11 +261,18 @@ def origin(run: Run) -> Styler:
         "parameters of the model": _listed(model),
         "parameters of training": _listed(training),
         **_left_out(run),
+        **({"learned from": run.first_look} if run.first_look else {}),
         "versions": _listed(summary.get("versions", {})),
         "git commit": commit(summary),
         "machine": _listed({"device": summary.get("device")} | hardware),
     }
     return table(pd.DataFrame(facts.items(), columns=["fact", "value"]))
+
+
+def first_look(run: Run) -> str:
+    """A sentence of warning for a run that learned from a part of train; empty for others."""
+    look = run.first_look
+    return f"Learned from {look}. With all of train its numbers would be others." if look else ""
 
 
 def in_force(run: Run, names: list[str]) -> str:
@@ -283,7 +304,9 @@ def _listed(values: dict[str, object]) -> str:
 
 
 def _show_figure(figure: go.Figure) -> None:
-    display({FIGURE: json.loads(figure.to_json()), "text/plain": "(a plotly figure)"}, raw=True)
+    found = json.loads(figure.to_json())
+    html = export.figure_html(found)
+    display({FIGURE: found, "text/html": html, "text/plain": "(a plotly figure)"}, raw=True)
 
 
 def _show_sentence(shell, kind, error, traceback, tb_offset=None) -> None:

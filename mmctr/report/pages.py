@@ -1,6 +1,5 @@
 """Executed notebooks as HTML pages: what is shown, in which template, with which links."""
 
-import json
 import re
 from collections.abc import Callable
 from functools import cache
@@ -9,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from mmctr.files import atomic_path
+from mmctr.report.export import linked_library_html, script_json
 from mmctr.report.reports import Page, Report
 
 RECORD = "application/vnd.mmctr.record+json"
 ANSWER = "application/vnd.mmctr.answer+json"  # what a page begins with: words, or a verdict
+LIBRARY = "application/vnd.mmctr.library+json"  # what draws figures outside JupyterLab
 LEDGER = "application/vnd.mmctr.ledger+json"  # what the page's rows can show
 CAPTION = "application/vnd.mmctr.caption+json"  # of the output before it
 FIGURE = "application/vnd.plotly.v1+json"
 MARKER = "papermill-error-cell-tag"  # of the notices that papermill puts into a failed notebook
 WIDGET = "application/vnd.jupyter.widget-view+json"
+PLOTLY = "assets/plotly.min.js"
 TEMPLATES = files("mmctr.report") / "templates"
 
 
@@ -30,7 +32,12 @@ def article(
 
     notebook = nbformat.read(executed, as_version=4)
     cells = [cell for cell in notebook.cells if MARKER not in cell.metadata.get("tags", [])]
-    if len(cells) < len(notebook.cells):
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    packed = [output.data for output in outputs if output.get("data", {}).get(LIBRARY)]
+    for data in packed:
+        # A report has plotly.js once for all.
+        data |= {LIBRARY: {}, "text/html": linked_library_html(f"../../{PLOTLY}")}
+    if packed or len(cells) < len(notebook.cells):
         # The page says it better, and the cells keep the numbers that errors name.
         notebook.cells = cells
         _write(executed, nbformat.writes(notebook))
@@ -41,7 +48,7 @@ def article(
                 page.ledger = output.get("data", {}).get(LEDGER, page.ledger)
             cell.outputs = [output for output in cell.outputs if _is_shown(output)]
     exporter = HTMLExporter(template_file=str(TEMPLATES / "article.html.j2"))
-    exporter.register_filter("figure_json", _script_json)
+    exporter.register_filter("figure_json", script_json)
     resources = {"page": page, "figure": FIGURE, "caption": CAPTION}
     body, _ = exporter.from_notebook_node(notebook, resources | {"metadata": {"name": page.name}})
     if page.answer:
@@ -87,14 +94,14 @@ def _is_shown(output: dict[str, Any]) -> bool:
         return not re.search(r"\r|\d+%\|", output["text"])
     data = output.get("data", {})
     # A widget is dead on a page; an explorer brings HTML that stands in its place.
-    return not {RECORD, ANSWER} & set(data) and (WIDGET not in data or "text/html" in data)
+    return not {RECORD, ANSWER, LIBRARY} & set(data) and (WIDGET not in data or "text/html" in data)
 
 
 def write_assets(out: Path) -> None:
     """Store plotly.js once for all reports."""
     from plotly.offline import get_plotlyjs
 
-    path, text = out / "assets" / "plotly.min.js", get_plotlyjs()
+    path, text = out / PLOTLY, get_plotlyjs()
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         _write(path, text)
 
@@ -110,8 +117,3 @@ def template(name: str) -> Any:
 def _write(path: Path, text: str) -> None:
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def _script_json(value: Any) -> str:
-    """JSON that cannot end the script element it stands in."""
-    return json.dumps(value).replace("<", "\\u003c")

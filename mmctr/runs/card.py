@@ -73,6 +73,7 @@ def run_card(config: dict[str, Any], summary: dict[str, Any]) -> str:
         f"`{summary.get('item_embedding_sha256')}`",
         **_left_out(config),
         **({"started from": config["origin"]["name"]} if config.get("origin") else {}),
+        **({"learned from": look} if (look := first_look(summary)) else {}),
         "seed": config["training"]["seed"],
         "date": summary.get("date"),
         "versions": ", ".join(f"{k} {v}" for k, v in summary.get("versions", {}).items()),
@@ -95,6 +96,14 @@ def _left_out(config: dict[str, Any]) -> dict[str, str]:
     """What was excluded as erroneous, in words; empty for a run that left out nothing."""
     excluded = config.get("excluded")
     return {"left out as erroneous": Exclusion.stated(excluded).in_words()} if excluded else {}
+
+
+def first_look(summary: dict[str, Any]) -> str:
+    """How much of train a run learned from, in words; empty if it was all of it."""
+    learned = summary.get("learned_from") or {"rows": 0, "of": 0}
+    if learned["rows"] == learned["of"]:
+        return ""
+    return f"{learned['rows']:,} of {learned['of']:,} train rows: a first look"
 
 
 def commit(summary: dict[str, Any]) -> str:

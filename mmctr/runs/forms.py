@@ -75,6 +75,7 @@ class SummaryForm(_Group):
     cost: _Cost = _Cost()  # older runs have none
     reference_auc: dict[str, Measure] = Field(default_factory=dict)
     click_rate: dict[str, float | None] = Field(default_factory=dict)  # older runs have none
+    learned_from: dict[str, Whole] = Field(default_factory=dict)  # nor these: rows, of how many
     item_embedding_sha256: str | None = None  # nor this
     versions: dict[str, str | None] = Field(default_factory=dict)
     git: dict[str, Any] | None = None

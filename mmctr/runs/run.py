@@ -23,7 +23,7 @@ from mmctr.files import find, home
 from mmctr.model.din import DIN
 from mmctr.model.pretrained import CONFIG, WEIGHTS
 from mmctr.runs import carried, forms
-from mmctr.runs.card import run_card
+from mmctr.runs.card import first_look, run_card
 from mmctr.runs.carried import Carried
 from mmctr.runs.provenance import has_other_ids
 from mmctr.training.config import changes, stated
@@ -77,6 +77,11 @@ class Run:
     def seed(self) -> int:
         """The seed of training."""
         return self.config["training"]["seed"]
+
+    @property
+    def first_look(self) -> str:
+        """How much of train it learned from, in words; empty if it was all of it."""
+        return first_look(self.summary)
 
     @property
     def configuration(self) -> dict[str, Any]:

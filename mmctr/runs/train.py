@@ -12,6 +12,7 @@ from mmctr.content.fitted import fit as fit_strategy
 from mmctr.content.fusion import embedding_hash
 from mmctr.data.dataset import Dataset
 from mmctr.data.fields import as_json
+from mmctr.data.part import part_of_train
 from mmctr.devices import find_device
 from mmctr.errors import RunError
 from mmctr.model.config import DINConfig
@@ -48,19 +49,20 @@ def train(
     train together; the first one writes the run, and the others return None. What `dataset` has
     excluded is kept with the run, which leaves it out of whatever it scores.
     """
-    require_both_labels(dataset)
+    learned = part_of_train(dataset, train_config.rows)
+    require_both_labels(learned)
     require_drawn(dataset, train_config.click_rate)
     device = find_device(train_config.device)
     started = time.perf_counter()
     if origin is None:
-        embedding, fitted = fit_strategy(dataset, strategy)
+        embedding, fitted = fit_strategy(learned, strategy)
     else:
         (embedding, drift), fitted = grown.joined(origin, dataset), origin.carried.strategy
     carried.require_kept(dataset, fitted)
     fused = time.perf_counter()
     torch.manual_seed(train_config.seed)
     trained = None if origin is None else origin.model()
-    model = DIN.for_dataset(model_config, dataset, embedding, trained)
+    model = DIN.for_dataset(model_config, learned, embedding, trained)
     if trained is not None:
         grown.take_weights(model, trained, drift)
     model = model.to(device)
@@ -84,7 +86,7 @@ def train(
         begun = config | ({"processes": processes} if processes > 1 else {})
         unfinished = parallel.of_first(lambda: UnfinishedRun.begin(runs, dataset, begun))
     with nullcontext() if number > 0 else unfinished.in_training():
-        progress = fit(model, dataset, train_config, unfinished=unfinished)
+        progress = fit(model, learned, train_config, unfinished=unfinished)
         training = time.perf_counter() - fused + progress.seconds_before
         rows = dataset.valid
         probability = predict_together(model, rows, train_config.precision)
@@ -95,8 +97,9 @@ def train(
         summary = {
             "metrics": metrics,
             "reference_auc": reference_aucs(dataset, rows),
+            "learned_from": {"rows": len(learned.train), "of": len(dataset.train)},
             "click_rate": {
-                "train": float(dataset.train.label.mean()),
+                "train": float(learned.train.label.mean()),
                 "known": train_config.click_rate,
             },
             "item_embedding_sha256": embedding_hash(embedding),

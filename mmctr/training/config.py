@@ -23,11 +23,12 @@ class TrainConfig(Config):
     third. averaging: share that a moving average of the weights keeps every 4 steps; valid is
     scored with the average, and a run keeps it; 0 takes the weights as they are. fresh_negatives:
     train negatives that mmctr data import drew, because the log does not know what else was shown,
-    are drawn anew for every epoch after the first. click_rate: the known share of clicks in what is
-    really shown, where negatives were drawn; predictions are corrected for it. row_updates: the
-    tables of ids and of finetuned content change only in the rows that a batch names, which
-    catalogs of millions of items need. precision: of matrix products; "auto" is "bfloat16" on CUDA
-    and "float32" elsewhere.
+    are drawn anew for every epoch after the first. rows: for a first look, so many rows of train
+    at most, those of whole users drawn by chance; evaluation stays whole. click_rate: the known
+    share of clicks in what is really shown, where negatives were drawn; predictions are corrected
+    for it. row_updates: the tables of ids and of finetuned content change only in the rows that a
+    batch names, which catalogs of millions of items need. precision: of matrix products; "auto" is
+    "bfloat16" on CUDA and "float32" elsewhere.
     """
 
     seed: int = Field(1, ge=0)
@@ -43,6 +44,7 @@ class TrainConfig(Config):
     max_gradient_norm: PositiveFloat = 10.0
     averaging: float = Field(0.97, ge=0, lt=1)
     fresh_negatives: bool = True
+    rows: PositiveInt | None = None
     click_rate: float | None = Field(None, gt=0, lt=1)
     row_updates: bool = False
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -6,14 +6,18 @@ import shutil
 from html import unescape
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbconvert import HTMLExporter
 from playwright.sync_api import expect, sync_playwright
 
+from mmctr.report import export, pages
 from mmctr.report.make import write_single_file
 from tests.conftest import ATTACKS
 
 ARTIFACTS = Path(__file__).parents[1] / "artifacts"
 CHROMIUM = shutil.which("chromium")
+MARKS = ".scatterlayer path, .barlayer path, .boxlayer path, .heatmaplayer image"
 WIDTHS = {"wide": 1280, "narrow": 400}
 
 
@@ -56,8 +60,7 @@ def single_file(tiny_report, tmp_path_factory):
 
 def drawn_marks(page):
     """How many marks each figure shows: lines, points, bars, boxes and heat maps."""
-    marks = ".scatterlayer path, .barlayer path, .boxlayer path, .heatmaplayer image"
-    return [figure.locator(marks).count() for figure in page.locator(".plotly-figure").all()]
+    return [figure.locator(MARKS).count() for figure in page.locator(".plotly-figure").all()]
 
 
 def test_a_tile_of_the_atlas_opens_its_worst_predictions(tiny_report, browser):
@@ -198,6 +201,35 @@ def test_tables_and_figures_are_saved_as_files(tiny_report, browser):
         assert Path(saved.value.path()).read_bytes().startswith(start)
         assert saved.value.suggested_filename == f"05_compare.{kind.lower()}"
     assert not errors
+    page.context.close()
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_what_nbconvert_makes_of_a_notebook_draws_its_figures(
+    tiny_report, browser, tmp_path, packed
+):
+    """Alone, as papermill and JupyterLab leave it, and beside a report's own plotly.js."""
+    executed = tiny_report.folder / "notebooks" / "05_compare.ipynb"
+    notebook = nbformat.read(executed, as_version=4)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    shown = [output["data"] for output in outputs if "data" in output]
+    (library,) = (data for data in shown if pages.LIBRARY in data)
+    assert len(library["text/html"]) < 10_000, "a report has plotly.js once for all"
+    page_path = tmp_path / "one" / "notebooks" / "05_compare.html"
+    page_path.parent.mkdir(parents=True)
+    if packed:
+        library["text/html"] = export.library_html()
+    else:
+        shutil.copytree(tiny_report.folder.parent / "assets", tmp_path / "assets")
+    page_path.write_text(HTMLExporter().from_notebook_node(notebook)[0], encoding="utf-8")
+    page, _ = open_page(browser, page_path, 1280)
+    expect(page.locator(f".js-plotly-plot:has({MARKS})")).to_have_count(
+        sum(pages.FIGURE in data for data in shown)
+    )
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="SVG").first.click()
+    assert Path(saved.value.path()).read_bytes().startswith(b"<svg")
+    page.screenshot(path=ARTIFACTS / "nbconvert.png")
     page.context.close()
 
 

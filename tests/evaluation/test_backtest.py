@@ -23,6 +23,7 @@ from mmctr.report.pages import FIGURE
 from mmctr.training.config import configs
 from mmctr.training.prediction import predict
 from mmctr.training.trainer import fit
+from tests.captions import require_true_captions
 from tests.data.folders import load_changed
 from tests.evaluation.timed import timed
 
@@ -160,6 +161,7 @@ def test_weights_that_are_damaged_are_one_sentence(dataset, tmp_path, monkeypatc
         ("v9", 3, {}, "Strategy 'v9' is unknown"),
         ("v2", 3, {}, "Strategy 'v2' needs image features"),
         ("v1", 3, {"heads": "many"}, "Parameter 'heads' is 'many', expected a valid integer"),
+        ("v1", 3, {"rows": 9}, "Found rows=9, expected none: windows cut the rows by time"),
         ("v1", 99, {}, r"Window \d+ of 99 has .* choose fewer windows"),
     ],
 )
@@ -267,6 +269,7 @@ def test_the_page_shows_the_backtest(tested, dataset, tmp_path, monkeypatch):
     shutil.copytree(tested.folder, tmp_path / "runs" / "b")
     page = make_page("10_backtest", dataset, {}, tmp_path / "reports" / "b")
     executed = nbformat.read(page.parent / "notebooks" / "10_backtest.ipynb", as_version=4)
+    require_true_captions(executed)
     shown = [output for cell in executed.cells for output in cell.get("outputs", [])]
     assert sum(FIGURE in output.get("data", {}) for output in shown) == 4
     last = tested.summary.iloc[-1]

@@ -13,6 +13,7 @@ from mmctr.report import make, notebook
 from mmctr.report.execution import recorded
 from mmctr.report.make import make_page
 from mmctr.report.pages import FIGURE
+from tests.captions import require_true_captions
 from tests.evaluation.conftest import FREE, searched
 
 
@@ -63,6 +64,7 @@ def test_the_page_shows_the_study_and_reports_take_it_up(study, dataset, tmp_pat
     )
     page = make_page("07_search", dataset, {}, tmp_path / "reports" / "s")
     executed = nbformat.read(page.parent / "notebooks" / "07_search.ipynb", as_version=4)
+    require_true_captions(executed)
     shown = [output for cell in executed.cells for output in cell.get("outputs", [])]
     assert sum(FIGURE in output.get("data", {}) for output in shown) == 3, "importances are not"
     values = recorded(executed)

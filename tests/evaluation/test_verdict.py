@@ -129,3 +129,12 @@ def test_verdict_of_single_seeds_says_what_is_not_known():
     assert "0.7000, with one seed." in found
     assert "How much another seed would change is not known." in found
     assert found.endswith("A run of v4 takes 3 s of fusion and training.")
+
+
+def test_a_first_look_is_said_and_never_merged_with_whole_runs(made):
+    runs = made({"v4": 1.0})
+    assert "trained on" not in dict(verdict(runs).facts)
+    runs[0].summary["learned_from"] = {"rows": 50, "of": 100}
+    runs[0].config["training"]["rows"] = 50
+    assert dict(verdict(runs).facts)["trained on"] == "50 of 100 train rows: a first look"
+    assert compare.names_of(runs) == ["v4 rows=50", "v4"]

@@ -23,6 +23,7 @@ from mmctr.runs.train import train
 from mmctr.training.config import configs
 from mmctr.training.metrics import auc
 from mmctr.training.prediction import predict
+from tests.captions import require_true_captions
 from tests.data.folders import FILES, load_with_fields, write_folder
 from tests.forks import ForkedKernel
 from tests.runs.test_unfinished import require_equal, stop_at
@@ -47,6 +48,7 @@ def execute(name, workplace, **parameters):
         notebook = papermill.execute_notebook(
             FOLDER / f"{name}.ipynb", out, parameters, progress_bar=False, cwd=workplace
         )
+    require_true_captions(notebook)
     return notebook, recorded(notebook)
 
 
@@ -69,6 +71,7 @@ def said(notebook):
 def of_report(report, page):
     """A page's executed notebook and what it recorded."""
     notebook = nbformat.read(report.folder / "notebooks" / f"{page}.ipynb", as_version=4)
+    require_true_captions(notebook)
     return notebook, recorded(notebook)
 
 

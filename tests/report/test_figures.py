@@ -111,7 +111,9 @@ EXAMPLES = {
     "rates": lambda: figures.data.rates(
         {"brand (item)": RATES, ATTACK: RATES.assign(predicted=0.3)}, "Click rate (%)", 0.3
     ),
-    "rate_bars": lambda: figures.data.rate_bars(RATES, x_title="Hour", y_title="Click rate (%)"),
+    "rate_bars": lambda: figures.data.rate_bars(
+        RATES, 0.3, x_title="Hour", y_title="Click rate (%)"
+    ),
     "auc_by_group": lambda: figures.training.auc_by_group(GROUPS, "Clicks"),
     "auc_by_newness": lambda: figures.new_items.auc_by_newness(
         pd.concat([GROUPS.assign(against=kind, clicks=[3, 4]) for kind in ("same", "all")])
@@ -169,6 +171,10 @@ EXAMPLES = {
 }
 
 
+SHOW_THEM = {"explained_variance", "next_click_hits", "co_clicks", "learning_curve", "calibration"}
+SHOW_THEM |= {"auc_by_group", "auc_by_newness", "strategies", "auc_against_time", "differences"}
+
+
 def test_every_figure_has_an_example():
     found = {
         name
@@ -177,7 +183,7 @@ def test_every_figure_has_an_example():
         if function.__module__ == f"{figures.__name__}.{module}" and not name.startswith("_")
     }
     helpers = {"strategy_color", "assign_colors", "as_text", "new_figure", "error_bars"}
-    helpers |= {"symbols"}
+    helpers |= {"symbols", "in_words", "marks_meta", "add_references"}
     helpers |= {"add_groups"}
     assert found - helpers - {"item_maps"} == set(EXAMPLES)
 
@@ -200,6 +206,16 @@ def test_strategies_have_fixed_colours_of_their_own():
     assert len(set(colors)) == len(STRATEGIES)
     assert figures.style.strategy_color("provided:x") == figures.style.strategy_color("provided:x")
     assert figures.style.strategy_color("provided:x") not in colors
+
+
+def test_colours_of_strategies_are_nothing_elses():
+    """One palette, one meaning: what is no strategy has no strategy's colour, on any page."""
+    of_strategies = {figures.style.strategy_color(name) for name in STRATEGIES}
+    others = {name: make().to_json() for name, make in EXAMPLES.items() if name not in SHOW_THEM}
+    assert not {
+        name: color for name, text in others.items() for color in of_strategies if color in text
+    }
+    assert not of_strategies & {*figures.style.PALETTE}
 
 
 @pytest.mark.parametrize("column", ["x", "a", "b", "c", "item_emb_d128"])
@@ -325,6 +341,17 @@ def test_a_search_shows_every_trial_by_what_became_of_it():
     }
     assert (slices.layout.xaxis.type, slices.layout.xaxis2.type) == ("log", "category")
     assert list(slices.layout.xaxis2.categoryarray) == ["9, 8", "64", "128, 64"]
+
+
+def test_words_of_two_references_that_are_close_do_not_hide_each_other():
+    table = pd.DataFrame({"strategy": ["v1"], "seed": 1, "auc": 0.7, "low": 0.6, "high": 0.8})
+    close = figures.comparison.strategies(
+        table, {"oracle": 0.9, "defaults": 0.54, "popularity": 0.53}
+    )
+    anchors = {note.text[:6]: note.yanchor for note in close.layout.annotations}
+    assert anchors == {"popula": "top", "defaul": "bottom", "oracle": "middle"}
+    alone = figures.comparison.strategies(table, {"popularity": 0.53})
+    assert [note.yanchor for note in alone.layout.annotations] == ["middle"]
 
 
 def test_the_time_is_split_into_shares_of_the_whole_and_the_longest_stands_out():

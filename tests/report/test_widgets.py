@@ -63,6 +63,41 @@ class Elements(HTMLParser):
         return [found for name, found in self.found if name == tag]
 
 
+@pytest.fixture(autouse=True)
+def none_explored(monkeypatch):
+    """Explorers are made anew in every test."""
+    monkeypatch.setattr(panels, "_explorers", {})
+
+
+def test_a_cell_that_is_run_again_shows_what_was_explored(tiny, tiny_run, monkeypatch):
+    """As after a reload of a notebook that was not saved, whose outputs are gone."""
+    monkeypatch.setattr(panels, "attended", lambda: True)
+    first = explore_attention(tiny_run, tiny)
+    first.show(7)
+    first._press("swap", 5)
+    assert explore_attention(tiny_run, Dataset.load(tiny.folder)) is first
+    other = explore_attention(tiny_run, tiny, row=3)
+    assert (other.row, first.target) == (3, 5)
+    assert explore_attention(tiny_run, tiny) is not first, "the last one alone is kept"
+
+
+def test_a_gallery_that_is_shown_again_has_its_kind_and_the_ticks_of_the_file(
+    tiny_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(panels, "attended", lambda: True)
+    data = Dataset.load(shutil.copytree(tiny_folder, tmp_path / "mine"))
+    shown = review_errors(data, *errors_of(data))
+    kind = list(shown.view.counts)[1]
+    shown.kind.value = kind
+    place = shown.view.of(kind).index[0]
+    shown._press("tick", place)
+    written = read_errors(data.folder)
+    again = review_errors(data, *errors_of(data))
+    assert (again is shown, again.kind.value) == (True, kind)
+    assert again.view.errors["excluded"].tolist() == written["excluded"].tolist()
+    assert not again.view.errors["excluded"][place]
+
+
 @pytest.fixture
 def explorer(tiny, tiny_run):
     return attention_explorer(tiny_run, tiny)

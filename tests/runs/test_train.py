@@ -9,7 +9,9 @@ import torch
 
 from mmctr.data.dataset import Dataset
 from mmctr.data.erroneous import excluding, save_errors
+from mmctr.data.part import part_of_train
 from mmctr.errors import ConfigError, RunError
+from mmctr.runs.card import run_card
 from mmctr.runs.run import Run
 from mmctr.runs.train import resume, train, train_from
 from mmctr.runs.verify import rerun, verify
@@ -193,3 +195,21 @@ def test_a_damaged_exclusion_is_refused(excluding_some, tmp_path):
     path.write_text(path.read_text().replace('"titles"', '"tiles"'))
     with pytest.raises(RunError, match=r"excluded: .*train the model again"):
         _ = Run.load(run.folder).exclusion
+
+
+def test_a_first_look_learns_from_whole_users_and_says_so(tiny, tmp_path):
+    small = SMALL | {"epochs": 1, "embedding_dim": 4, "heads": 1, "hidden": (4,), "rows": 400}
+    run = train(tiny, "v5", *configs(**small), tmp_path)
+    part = part_of_train(tiny, 400)
+    by_hand = train(part, "v5", *configs(**small | {"rows": None}), tmp_path)
+    weights, others = (one.model().state_dict() for one in (run, by_hand))
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    assert run.summary["learned_from"] == {"rows": len(part.train), "of": len(tiny.train)}
+    assert run.summary["dataset"]["rows"]["train"] == len(tiny.train)
+    told = f"{len(part.train)} of {len(tiny.train):,} train rows: a first look"
+    assert run.first_look == told
+    assert f"learned from: {told}" in run_card(run.config, run.summary)
+    assert (run.changes["rows"], "rows" in by_hand.changes) == (400, False)
+    assert len(run.predictions) == len(tiny.valid), "evaluation is whole"
+    assert verify(run, tiny) == ([], [])
+    assert rerun(run, tiny, tmp_path)[1] == "The weights are identical, bit for bit."

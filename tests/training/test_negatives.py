@@ -9,6 +9,7 @@ import torch
 
 from mmctr.data import schema
 from mmctr.data.dataset import Dataset
+from mmctr.data.part import part_of_train
 from mmctr.data.popularity import popularity_levels
 from mmctr.errors import DataError
 from mmctr.model.din import DIN
@@ -119,3 +120,11 @@ def test_new_items_are_not_drawn_and_levels_are_those_of_a_rows_time(tmp_path, s
             own = np.array([before.count(target[row])])
             expected = popularity_levels(own, len(before), dataset.catalog.n_items)
             assert levels[row].tolist() == expected[0].tolist()
+
+
+def test_a_part_of_train_tells_levels_as_all_of_it_does(drawn):
+    """Levels of rows count all of train; those of drawn negatives would tell labels otherwise."""
+    part = part_of_train(drawn, len(drawn.train) // 2)
+    fresh, rows = FreshNegatives(part), part.train
+    assert (fresh.levels(rows.target) == rows.levels).all()
+    assert set(fresh.targets(np.random.default_rng(0))[rows.label == 1]) <= set(rows.target)

@@ -57,7 +57,15 @@ def tiles(table: pd.DataFrame, places: list[str] | None = None) -> go.Figure:
     still = {"showgrid": False, "zeroline": False, "fixedrange": True}
     figure.update_yaxes(autorange="reversed", ticksuffix="  ", **ticks, **still)
     figure.update_xaxes(side="top", **still)
-    return figure.update_layout(height=90 + LINE * len(better), margin_t=60, margin_b=10)
+    told = "".join(shown.flat)
+    looks = {
+        "blue": ("better than over all rows", bool((better > 0).any())),
+        "orange": ("worse", bool((better < 0).any())),
+        "bold": ("by more than the 95% interval (users resampled)", "<b>" in told),
+        "in brackets": ("too few clicks or negatives to say much", "(" in told),
+    }
+    meta = {look: means for look, (means, drawn) in looks.items() if drawn}
+    return figure.update_layout(height=90 + LINE * len(better), margin_t=60, margin_b=10, meta=meta)
 
 
 def _shown(line: dict, name: str, of_all: float) -> str:

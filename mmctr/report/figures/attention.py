@@ -31,11 +31,11 @@ def attention_heads(table: pd.DataFrame, titles: np.ndarray, ids: np.ndarray) ->
 
 
 def lines_by_head(table: pd.DataFrame, x: str, y: str, *, x_title: str, y_title: str) -> go.Figure:
-    """One line a head. Columns: head, x and y."""
+    """One line a head, and one at 1, an even share of the weight. Columns: head, x and y."""
     figure = new_figure(x_title, y_title)
     for head, part in table.groupby("head"):
         figure.add_scatter(x=part[x], y=part[y], name=f"head {head}", mode="lines+markers")
-    return figure
+    return figure.add_hline(1, line=DOTTED, name="an even share of the weight")
 
 
 def field_weights(table: pd.DataFrame) -> go.Figure:
@@ -45,7 +45,9 @@ def field_weights(table: pd.DataFrame) -> go.Figure:
 
 def importance(table: pd.DataFrame) -> go.Figure:
     """AUC lost by shuffling a field: mean, least and most. Columns: field, mean, low, high."""
-    return _by_field(table, "Valid AUC lost by shuffling").add_vline(0, line=DOTTED)
+    return _by_field(table, "Valid AUC lost by shuffling").add_vline(
+        0, line=DOTTED, name="nothing lost"
+    )
 
 
 def _by_field(table: pd.DataFrame, x_title: str) -> go.Figure:

@@ -38,7 +38,7 @@ def differences_over_time(table: pd.DataFrame) -> go.Figure:
     """AUC of each window minus that of the cold start, with interval. Columns: time, window,
     system, difference, low, high."""
     figure = new_figure(TIME, "AUC minus the cold start's")
-    figure.add_hline(0, line=DOTTED)
+    figure.add_hline(0, line=DOTTED, name="no difference")
     _add_systems(figure, table, "difference")
     return figure.update_yaxes(tickformat="+.3f")
 

@@ -15,7 +15,7 @@ def quality_against_cost(table: pd.DataFrame) -> go.Figure:
     The dotted line joins the systems that no other beats in both. Columns: system (the first is
     what the others are compared with), AUC, seconds to its best, parameters, p_holm.
     """
-    figure = new_figure("Seconds of training to its best (log scale)", "AUC")
+    figure = new_figure("Seconds of training<br>to its best (log scale)", "AUC")
     best = table.sort_values("seconds to its best")
     best = best[best["AUC"] == best["AUC"].cummax()]
     figure.add_scatter(
@@ -23,6 +23,7 @@ def quality_against_cost(table: pd.DataFrame) -> go.Figure:
         y=best["AUC"],
         mode="lines",
         line=DOTTED | {"shape": "hv"},
+        name="what no other beats in both",
         hoverinfo="skip",
     )
     share = np.sqrt(table["parameters"] / table["parameters"].max())
@@ -47,4 +48,7 @@ def quality_against_cost(table: pd.DataFrame) -> go.Figure:
     words = [f"{tick:,}" for tick in ticks]  # plotly writes the 2 of 200 alone
     figure.update_xaxes(type="log", tickvals=ticks, ticktext=words)
     figure.update_yaxes(tickformat=".3f")
-    return figure.update_layout(showlegend=False, margin_t=40)
+    if len(best) == 1:
+        figure.data = figure.data[1:]  # a line of one point is none
+    meta = {} if clear.all() else {"hollow": "could be chance that it differs from the default"}
+    return figure.update_layout(showlegend=False, margin_t=40, meta=meta)

@@ -18,10 +18,7 @@ def strategies(table: pd.DataFrame, references: dict[str, float]) -> go.Figure:
             name=style.as_text(strategy),
             marker={"size": 10, "color": style.strategy_color(strategy)},
         )
-    for name, value in references.items():
-        text = f"{name}<br>{value:.4f}"
-        figure.add_hline(value, line=style.DOTTED, annotation=style.BESIDE | {"text": text})
-    return figure.update_layout(showlegend=False, margin_r=85)
+    return style.add_references(figure, references).update_layout(showlegend=False, margin_r=85)
 
 
 def auc_against_time(table: pd.DataFrame) -> go.Figure:
@@ -49,8 +46,8 @@ def differences(table: pd.DataFrame, baseline: str) -> go.Figure:
 
     Columns: strategy, difference, low, high, p_holm; color where the names are no strategies.
     """
-    figure = style.new_figure(f"AUC minus that of {style.as_text(baseline)}", "")
-    figure.add_vline(0, line=style.DOTTED)
+    figure = style.new_figure(f"AUC minus that<br>of {style.as_text(baseline)}", "")
+    figure.add_vline(0, line=style.DOTTED, name="no difference")
     for line in table.iloc[::-1].to_dict("records"):
         part = pd.DataFrame([line])
         symbol = "circle" if line["p_holm"] < 0.05 else "circle-open"
@@ -64,4 +61,5 @@ def differences(table: pd.DataFrame, baseline: str) -> go.Figure:
             hovertemplate=f"%{{x:.4f}}, corrected p = {line['p_holm']:.3f}<extra></extra>",
         )
     figure.update_yaxes(ticksuffix="  ", range=[-0.6, len(table) - 0.4])
-    return figure.update_layout(showlegend=False, height=110 + 45 * len(table))
+    meta = style.marks_meta(trace.marker.symbol for trace in figure.data)
+    return figure.update_layout(showlegend=False, height=130 + 45 * len(table), meta=meta)

@@ -22,7 +22,7 @@ MENU |= {"bgcolor": "white", "bordercolor": QUIET, "showactive": False}  # pages
 
 def history_lengths(lengths: dict[str, np.ndarray]) -> go.Figure:
     """Share of rows by history length, a line a split."""
-    figure = new_figure("History length (clicks)", "Rows with at least as many clicks (%)")
+    figure = new_figure("History length (clicks)", "Rows with at least<br>as many clicks (%)")
     for split, values in lengths.items():
         counts = np.bincount(values)
         share = 100 * (1 - (np.cumsum(counts) - counts) / len(values))
@@ -31,12 +31,19 @@ def history_lengths(lengths: dict[str, np.ndarray]) -> go.Figure:
 
 
 def popularity(clicks: np.ndarray) -> go.Figure:
-    """Train clicks of each item by its popularity rank, on logarithmic axes."""
+    """Train clicks of each item by its popularity rank, on logarithmic axes.
+
+    A line says what share of the clicks the most popular tenth of all items has.
+    """
     ordered = np.sort(clicks[clicks > 0])[::-1]
+    tenth = max(1, len(clicks) // 10)
+    share = ordered[:tenth].sum() / max(1, ordered.sum())
     # A few hundred points, evenly spread over the logarithm, draw the same line as all of them.
     ranks = np.unique(np.geomspace(1, max(len(ordered), 1), 300).astype(int))[: len(ordered)]
     figure = new_figure("Popularity rank of the item (log)", "Train clicks (log)")
     figure.add_scatter(x=ranks, y=ordered[ranks - 1], mode="lines", line_color=MAIN)
+    told = f"a tenth of all items, left of which {share:.0%} of the clicks lie"
+    figure.add_vline(tenth, line=DOTTED, name=told)
     return figure.update_xaxes(type="log", dtick=1).update_yaxes(type="log", dtick=1)
 
 
@@ -57,10 +64,11 @@ def bars(table: pd.DataFrame, x: str, y: str, *, x_title: str, y_title: str) -> 
     return figure.update_xaxes(type="category")
 
 
-def rate_bars(table: pd.DataFrame, *, x_title: str, y_title: str) -> go.Figure:
+def rate_bars(table: pd.DataFrame, mean: float, *, x_title: str, y_title: str) -> go.Figure:
     """Bars of the share of clicks (%) by value, with interval. Columns: value, rows, rate, low,
-    high."""
-    return bars(_percent(table), "value", "rate", x_title=x_title, y_title=y_title)
+    high. mean: the share over all rows, a line."""
+    figure = bars(_percent(table), "value", "rate", x_title=x_title, y_title=y_title)
+    return figure.add_hline(100 * mean, line=DOTTED, name=f"all rows, {mean:.0%}")
 
 
 def rates(tables: dict[str, pd.DataFrame], rate_title: str, mean: float) -> go.Figure:
@@ -71,7 +79,7 @@ def rates(tables: dict[str, pd.DataFrame], rate_title: str, mean: float) -> go.F
     """
     figure, owners = new_figure(rate_title, ""), []
     legend = 30 if any("predicted" in table for table in tables.values()) else 0
-    figure.add_vline(100 * mean, line=DOTTED)
+    figure.add_vline(100 * mean, line=DOTTED, name=f"all rows, {mean:.0%}")
     for title, table in tables.items():
         shown, parts = title == next(iter(tables)), _rate_marks(table)
         owners += [title] * len(parts)
@@ -130,6 +138,7 @@ def histogram(values: np.ndarray, x_title: str, *, low: float, high: float) -> g
     figure.add_vline(
         mean,
         line={"color": SECOND, "dash": "dot"},
+        name="the mean",
         annotation={"text": f"mean {mean:.2f}", "y": 1, "yanchor": "bottom", "xanchor": "center"},
     )
     return figure.update_layout(height=320)

@@ -6,6 +6,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mmctr.report.figures.style import (
+    DOTTED,
     PALETTE,
     QUIET,
     as_text,
@@ -32,15 +33,17 @@ def explained_variance(curves: dict[str, dict[str, np.ndarray]]) -> go.Figure:
     return figure.update_yaxes(range=[0, 102])
 
 
-def item_maps(maps: dict[str, pd.DataFrame]) -> go.Figure:
+def item_maps(maps: dict[str, pd.DataFrame], notes: dict[str, str] | None = None) -> go.Figure:
     """2-D maps of items, one a strategy. Columns: x, y, tag (None: none of those shown), title.
 
-    And item if clicks are to tell it, and id, the items' own, if hovering is.
+    And item if clicks are to tell it, and id, the items' own, if hovering is. notes: beside the
+    names of the strategies.
     """
     columns = min(2, len(maps))
     rows = -(-len(maps) // columns)
+    titles = [f"{name}: {notes[name]}" if notes else name for name in maps]
     figure = make_subplots(
-        rows, columns, subplot_titles=list(maps), horizontal_spacing=0.03, vertical_spacing=0.07
+        rows, columns, subplot_titles=titles, horizontal_spacing=0.03, vertical_spacing=0.07
     )
     for place, table in enumerate(maps.values()):
         # No name of a tag is empty, so that no tag, whatever its name, is taken for the others.
@@ -77,7 +80,7 @@ def item_maps(maps: dict[str, pd.DataFrame]) -> go.Figure:
 
 def co_clicks(table: pd.DataFrame) -> go.Figure:
     """One bar a strategy, from the half that chance reaches: columns strategy, mean, low, high."""
-    figure = new_figure("Strategy", "The next click is the more similar one (%)")
+    figure = new_figure("Strategy", "The next click is<br>the more similar one (%)")
     for line in table.to_dict("records"):
         name, percent = line["strategy"], {key: 100 * line[key] for key in ("mean", "low", "high")}
         figure.add_bar(
@@ -89,7 +92,7 @@ def co_clicks(table: pd.DataFrame) -> go.Figure:
             error_y=error_bars(pd.DataFrame([percent]), "mean"),
             hovertemplate=f"{as_text(name)}: {percent['mean']:.1f}%<extra></extra>",
         )
-    figure.add_hline(y=50, line={"color": QUIET, "dash": "dot"})
+    figure.add_hline(y=50, line=DOTTED, name="chance")
     return figure.update_layout(showlegend=False)
 
 

@@ -4,7 +4,14 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mmctr.report.figures.style import BESIDE, DOTTED, MAIN, PALETTE, QUIET, SECOND, new_figure
+from mmctr.report.figures.style import (
+    MAIN,
+    PALETTE,
+    QUIET,
+    SECOND,
+    add_references,
+    new_figure,
+)
 
 STATE_COLORS = {"finished": MAIN, "pruned": QUIET, "diverged": PALETTE[1]}  # of a search's trials
 
@@ -20,10 +27,9 @@ def search_history(trials: pd.DataFrame, references: dict[str, float]) -> go.Fig
         mode="lines",
         line={"color": SECOND, "shape": "hv"},
     )
-    for name, value in references.items():
-        text = f"{name}<br>{value:.4f}"
-        figure.add_hline(value, line=DOTTED, annotation=BESIDE | {"text": text})
-    return figure.update_yaxes(tickformat=".2f").update_layout(margin_r=90)
+    return (
+        add_references(figure, references).update_yaxes(tickformat=".2f").update_layout(margin_r=90)
+    )
 
 
 def search_curves(curves: pd.DataFrame, best: int) -> go.Figure:
@@ -54,7 +60,7 @@ def search_slices(trials: pd.DataFrame, parameters: dict[str, bool]) -> go.Figur
 
     Columns: trial, state, auc and the parameters; whole numbers and lists are categories, in order.
     """
-    columns = min(3, len(parameters))
+    columns = min(2, len(parameters))  # three do not fit a phone
     rows = -(-len(parameters) // columns)
     figure = make_subplots(
         rows, columns, shared_yaxes=True, horizontal_spacing=0.03, vertical_spacing=0.34 / rows

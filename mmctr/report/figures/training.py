@@ -119,6 +119,6 @@ def add_groups(
             row=row,
             col=col,
         )
-    figure.add_hline(0.5, line=style.DOTTED, row=row, col=col)
+    figure.add_hline(0.5, line=style.DOTTED, name="chance", row=row, col=col)
     ticks = {"tickvals": list(place.values()), "ticktext": labels, "zeroline": False}
     figure.update_xaxes(**ticks, row=row, col=col)

@@ -1,6 +1,8 @@
 // Draws the figures of a page in the colours of its theme, sorts long tables, shows or hides code.
 const root = document.documentElement;
 const PRINTED_WIDTH = 660; // pixels: fits A4 and Letter
+const PRINTED_HEIGHT = 720; // a page, less heading and caption
+const PROSE = 40; // characters from which on a cell holds sentences
 
 function themed(layout) {
   const color = (name) => getComputedStyle(root).getPropertyValue(name).trim();
@@ -36,7 +38,8 @@ function draw(figure, printed = false) {
     displayModeBar: "hover",
     modeBarButtons: [[...["svg", "png"].map(download), "resetScale2d"]],
   };
-  const paper = { autosize: false, width: PRINTED_WIDTH, height: layout.height ?? 330 };
+  const height = Math.min(layout.height ?? 330, PRINTED_HEIGHT);
+  const paper = { autosize: false, width: PRINTED_WIDTH, height };
   const drawn = { ...themed(layout), ...narrow, ...(printed ? paper : {}) };
   return Plotly.react(figure.querySelector("div"), data, drawn, config);
 }
@@ -64,8 +67,8 @@ function drawFrom(number) {
   }
 }
 
-// Right-aligns the columns of a table that hold numbers only, with their headings.
-function alignNumbers(table) {
+// Right-aligns columns of numbers, with their headings, and gives those of sentences room.
+function alignColumns(table) {
   const rows = [...table.tBodies].flatMap((body) => [...body.rows]);
   const heads = table.tHead ? [...table.tHead.rows] : [];
   const isNumber = (text) => /^[-−+]?\d[\d.,]*(e[-+]?\d+)?( ?%)?$/.test(text);
@@ -75,6 +78,8 @@ function alignNumbers(table) {
     const texts = cells.filter((cell) => cell.colSpan === 1).map((cell) => cell.textContent.trim());
     if (texts.some(isNumber) && texts.every((text) => isNumber(text) || isGap(text))) {
       [...cells, ...heads.map((row) => row.cells[column])].forEach((c) => c?.classList.add("number"));
+    } else if (texts.some((text) => text.length > PROSE)) {
+      cells.forEach((cell) => cell.classList.add("prose"));
     }
   }
 }
@@ -122,7 +127,7 @@ function addDownload(table, number) {
 }
 
 document.querySelectorAll("table").forEach((table, number) => {
-  alignNumbers(table);
+  alignColumns(table);
   makeSortable(table);
   addDownload(table, number);
 });

@@ -28,8 +28,10 @@ def explore_attention(
     row: the one to begin with, by its place in the valid split. Without a front end: the page of
     all cases.
     """
-    view = AttentionView(run, dataset, row)
-    return AttentionExplorer(view) if panel.attended() else panel.static_page(view.page())
+    if not panel.attended():
+        return panel.static_page(AttentionView(run, dataset, row).page())
+    key = (AttentionExplorer, run.folder, dataset.fingerprint, row)
+    return panel.kept(key, lambda: AttentionExplorer(AttentionView(run, dataset, row)))
 
 
 class AttentionView:

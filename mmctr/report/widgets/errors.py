@@ -23,7 +23,11 @@ def review_errors(
     errors, table: as `errors_of` gives them. Without a front end: a page of examples of each kind.
     """
     view = ErrorView(dataset, errors, table)
-    return ErrorGallery(view) if panel.attended() else panel.static_page(view.page())
+    if not panel.attended():
+        return panel.static_page(view.page())
+    gallery = panel.kept((ErrorGallery, dataset.folder), lambda: ErrorGallery(view))
+    gallery.look_at(view)
+    return gallery
 
 
 class ErrorView:
@@ -79,14 +83,21 @@ class ErrorGallery(ipywidgets.VBox):
 
     def __init__(self, view: ErrorView) -> None:
         self.view, self.shown = view, SHOWN
-        options = [(f"{kind} ({count:,})", kind) for kind, count in view.counts.items()]
-        self.kind = ipywidgets.Dropdown(options=options, **panel.labelled("Kind"))
+        self.kind = ipywidgets.Dropdown(**panel.labelled("Kind"))
         self.more = ipywidgets.Button(description="Show more")
         self.panel = panel.Panel(self._press, label="Findings to tick", live=True)
         super().__init__([panel.one_line(self.kind, self.more), self.panel])
         self.kind.observe(lambda _: self._choose(), "value")
         self.more.on_click(lambda _: self._choose(self.shown + SHOWN))
-        self._choose()
+        self.look_at(view)
+
+    def look_at(self, view: ErrorView) -> None:
+        """Show the findings as they are now, of the kind that was chosen if it is still there."""
+        self.view, chosen = view, self.kind.value
+        self.kind.options = [(f"{kind} ({count:,})", kind) for kind, count in view.counts.items()]
+        if chosen in view.counts:
+            self.kind.value = chosen
+        self._choose(self.shown)
 
     def _choose(self, shown: int | None = None) -> None:
         self.shown = SHOWN if shown is None else shown

@@ -25,7 +25,10 @@ def explore_items(
     with a column item. Without a front end: the page of the most clicked items.
     """
     view = ItemView(dataset, embeddings, maps)
-    return ItemExplorer(view) if panel.attended() else panel.static_page(view.page())
+    if not panel.attended():
+        return panel.static_page(view.page())
+    key = (ItemExplorer, dataset.fingerprint, *embeddings, view.drawn.tobytes())
+    return panel.kept(key, lambda: ItemExplorer(view))
 
 
 class ItemView:

@@ -40,7 +40,11 @@ def explore_new_item(trial: Trial) -> "NewItemExplorer | HTML":
         return HTML(
             "<p>Items can be described to runs of v1 to v6 and ids: there is none here.</p>"
         )
-    return NewItemExplorer(view) if panel.attended() else panel.static_page(view.page())
+    if not panel.attended():
+        return panel.static_page(view.page())
+    scored = tuple(scores.tobytes() for scores in trial.scores.values())
+    key = (NewItemExplorer, trial.dataset.fingerprint, *trial.scores, hash(scored))
+    return panel.kept(key, lambda: NewItemExplorer(view))
 
 
 class NewItemView:

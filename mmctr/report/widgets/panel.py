@@ -31,6 +31,10 @@ ASSETS = files("mmctr.report") / "assets"
 STYLE = (ASSETS / "panel.css").read_text(encoding="utf-8")
 
 
+# The last explorer of each kind, and what it explores.
+_explorers: dict[object, tuple[list[object], ipywidgets.Widget]] = {}
+
+
 class Panel(anywidget.AnyWidget):
     """HTML whose buttons call back with their data-action and data-value.
 
@@ -58,6 +62,18 @@ def attended() -> bool:
     shell = get_ipython()
     request = shell.get_parent() if hasattr(shell, "get_parent") else {}
     return "cellId" in request.get("metadata", {})
+
+
+def kept(key: tuple[object, ...], make: Callable[[], ipywidgets.Widget]) -> ipywidgets.Widget:
+    """The explorer of a key as it was left; made anew if the last of its kind had another key.
+
+    A notebook that is reloaded before it was saved has lost its outputs, but not its kernel: the
+    cell that is run again shows what was explored. key: the kind, and what it explores.
+    """
+    kind, *explored = key
+    if kind not in _explorers or _explorers[kind][0] != explored:
+        _explorers[kind] = explored, make()
+    return _explorers[kind][1]
 
 
 def find_items(catalog: Catalog, text: str) -> list[int]:
