@@ -44,16 +44,25 @@ class Cluster:
     memory: float
     words: Path
 
+    def in_words(self) -> str:
+        """Where it is, how much it does at once, and where to see how far it is."""
+        context = self.session.sparkContext
+        seen = f"; progress: {context.uiWebUrl}" if context.uiWebUrl else ""
+        at_once = f"{context.defaultParallelism} tasks at once"
+        return f"Spark {context.version} at {context.master}, {at_once}{seen}"
+
     def map(self, function: Callable[[Thing], Result], things: list[Thing]) -> list[Result]:
         """What a function gives for each thing, a task each, in order."""
         with self._told():
             return self._tasks(function, things).collect()
 
     def find(self, function: Callable[[Thing], Result], things: list[Thing]) -> Result | None:
-        """The first that is not None, after as few tasks as need be."""
-        with self._told():
-            found = self._tasks(function, things).filter(_is_there).take(1)
-        return found[0] if found else None
+        """The first that is not None; most things that are found are in the first."""
+        for some in (things[:1], things[1:]):
+            found = [one for one in self.map(function, some) if one is not None] if some else []
+            if found:
+                return found[0]
+        return None
 
     def reduce(
         self,
@@ -129,7 +138,7 @@ def cluster(master: str | None, work: Path, memory: float) -> Iterator[Cluster]:
         words = Path(folder) / "words.txt"
         session = there or _session(master, words)
         try:
-            found = Cluster(session, work, memory, words)
+            found = Cluster(session, work.resolve(), memory, words)
             _require_workers(found)
             yield found
         finally:
@@ -224,10 +233,6 @@ def _words_into(path: Path) -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-
-
-def _is_there(value: object) -> bool:
-    return value is not None
 
 
 def _asked(function: Callable[[Thing], Result], thing: Thing) -> Result:

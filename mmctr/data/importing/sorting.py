@@ -1,5 +1,6 @@
 """The sort of a log's rows into events, by DuckDB and larger than memory."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +40,12 @@ class Part:
 
 
 class Sorter:
-    """Sorts by the embedded engine, into one file."""
+    """Sorts by the embedded engine, into one file.
+
+    each: looks through the log's files, as `map` does.
+    """
+
+    each: Callable = map
 
     def source(self, source: Source) -> Source:
         """The log as it is read."""

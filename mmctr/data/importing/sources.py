@@ -168,8 +168,13 @@ class Source:
         return self.columns[column].split("(")[0]
 
 
-def open_source(connection: "DuckDBPyConnection", names: list[Path], recipe: Recipe) -> Source:
-    """A table by the names of its files, all of one kind; DataError if it cannot be read."""
+def open_source(
+    connection: "DuckDBPyConnection", names: list[Path], recipe: Recipe, each: Callable = map
+) -> Source:
+    """A table by the names of its files, all of one kind; DataError if it cannot be read.
+
+    each: what looks through whole files, as `map` does.
+    """
     name = ", ".join(map(str, names))
     every = [path for one in names for path in files_of(one)]
     starts = {path: start_of(path) for path in every}
@@ -191,7 +196,7 @@ def open_source(connection: "DuckDBPyConnection", names: list[Path], recipe: Rec
 
     with readable(name, kind):
         if kind == "csv":
-            readers, header, words = _csv(connection, files, starts, recipe)
+            readers, header, words = _csv(connection, files, starts, recipe, each)
             detected += f"CSV, {words}"
         elif kind == "json":
             array = starts[files[0]].lstrip(BLANK).startswith(b"[")
@@ -293,24 +298,33 @@ def _require_none(source: Source, column: str, wrong: str, value: str) -> None:
 
 
 def _csv(
-    connection: "DuckDBPyConnection", files: list[Path], starts: dict[Path, bytes], recipe: Recipe
+    connection: "DuckDBPyConnection",
+    files: list[Path],
+    starts: dict[Path, bytes],
+    recipe: Recipe,
+    each: Callable,
 ) -> tuple[list[Reader], list[str], str]:
     """What reads CSV files, their header as it is written, and their delimiter in words.
 
     Files with another first line have columns or a delimiter of their own, and become one table by
     the columns' names.
     """
-    if recipe.encoding is None and (other := [path for path in files if not is_utf8(path)]):
+    decoded = dict(zip(files, each(is_utf8, files), strict=True))
+    if recipe.encoding is None and not all(decoded.values()):
         # DuckDB would leave out the lines that it cannot decode.
+        other = next(path for path in files if not decoded[path])
         raise DataError(
-            f"{other[0]} is no text in UTF-8: set its encoding, such as -p encoding=latin-1."
+            f"{other} is no text in UTF-8: set its encoding, such as -p encoding=latin-1."
         )
     alike: dict[bytes, list[Path]] = {}
     for path in files:
         alike.setdefault(starts[path].split(b"\n")[0], []).append(path)
     readers, headers, delimiters = [], [], []
     for line, group in alike.items():
-        options, first = f"all_varchar=true{_forced(line, group, recipe)}", literal(str(group[0]))
+        options, first = (
+            f"all_varchar=true{_forced(line, decoded, group, recipe)}",
+            literal(str(group[0])),
+        )
         # Torn lines must not mislead what is found out of the first lines either.
         sniffed = f"sniff_csv({first}, {options}, ignore_errors=true)"
         delimiters += connection.execute(f"SELECT Delimiter FROM {sniffed}").fetchone()
@@ -322,14 +336,14 @@ def _csv(
     return readers, header, "delimiter " + " and ".join(map(repr, dict.fromkeys(delimiters)))
 
 
-def _forced(line: bytes, files: list[Path], recipe: Recipe) -> str:
+def _forced(line: bytes, decoded: dict[Path, bool], files: list[Path], recipe: Recipe) -> str:
     """The options for CSV that the user gave, as far as they fit files of this first line."""
     given, line = {}, line.replace(b"\0", b"")  # of UTF-16
     if recipe.delimiter is not None:
         sign = recipe.delimiter.replace("\\t", "\t")
         if any(sign.encode(code, "replace") in line for code in ("utf-8", "latin-1")):
             given["delim"] = sign
-    if recipe.encoding is not None and not all(map(is_utf8, files)):
+    if recipe.encoding is not None and not all(decoded[path] for path in files):
         given["encoding"] = recipe.encoding
     return "".join(f", {option}={literal(value)}" for option, value in given.items())
 

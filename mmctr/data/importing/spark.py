@@ -20,13 +20,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmctr.data.importing.cluster import Cluster
+from mmctr.data.importing.cluster import Cluster, cluster
 from mmctr.data.importing.engine import engine, literal
 from mmctr.data.importing.events import EVENTS, USERS, Log
 from mmctr.data.importing.sorting import Part, Query, Sorter, sort_part
 from mmctr.data.importing.sources import ROW_OF, Reader, Source, quoted
 from mmctr.data.importing.writing import join_splits
 
+__all__ = ["SparkLog", "SparkSorter", "SparkSource", "cluster"]
 ROWS = 1 << 20  # of the log that a task works on, and of users that are sorted together
 BUCKETS = 1 << 16  # of times that are counted at once
 ITEMS, LOG = "items.parquet", "log_of_task"
@@ -92,8 +93,8 @@ class SparkSource(Source):
 
     def asked(self, ask: Callable[[Source], Any]) -> Callable[[Piece], Any]:
         """What a task does to ask something of its piece."""
-        own = (self.name, [], self.sql, self.columns, self.header, self.detected, self.form)
-        return partial(_of_piece, ask, own, self.cluster.work, self.cluster.memory)
+        own = (self.sql, self.columns, self.header, self.detected, self.form)
+        return partial(_of_piece, ask, self.name, own, self.cluster.work, self.cluster.memory)
 
 
 def _pieces(source: Source, readers: list[Reader]) -> list[Piece]:
@@ -131,7 +132,7 @@ class SparkSorter(Sorter):
     """Sorts on a cluster, a part for each range of users."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
+        self.cluster, self.each = cluster, cluster.map
 
     def source(self, source: Source) -> SparkSource:
         """The same table, read by the cluster, whose tasks get the driver's table `items`."""
@@ -235,12 +236,14 @@ def _moved(made: Path, target: Path) -> Path:
     return target
 
 
-def _of_piece(ask: Callable, own: tuple, work: Path, memory: float, piece: Piece) -> Any:
+def _of_piece(ask: Callable, name: str, own: tuple, work: Path, memory: float, piece: Piece) -> Any:
     files = [*piece.files, work / ITEMS]
     with _own_folder(work) as folder, engine(files, folder, memory, threads=1) as connection:
         items = f"read_parquet({literal(str(work / ITEMS))})"
         connection.execute(f"CREATE VIEW items AS SELECT * FROM {items}")
-        source = SourceOfTask(connection, *own, folder=folder, number=piece.number)
+        source = SourceOfTask(
+            connection, name, piece.files, *own, folder=folder, number=piece.number
+        )
         source.create(LOG, piece.sql, "", kind="VIEW")
         return ask(source)
 

@@ -6,8 +6,8 @@ dataset depends on what the tables say and on the seed, not on the order or the 
 """
 
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -76,14 +76,22 @@ def import_dataset(
     if covers is not None and not covers.is_dir():
         named["covers"] = [covers]
     files = [file for names in named.values() for name in names for file in files_of(name)]
-    with atomic_folder(out) as temporary, _sorter(on_spark, master, temporary, recipe) as sorter:
+    with atomic_folder(out) as temporary, ExitStack() as stack:
         work, nested = temporary / WORK, temporary / schema.NESTED_FOLDER
+        work.mkdir()
         nested.mkdir()
+        sorter = Sorter()
+        if on_spark:
+            from mmctr.data.importing.spark import SparkSorter, cluster
+
+            sorter = SparkSorter(stack.enter_context(cluster(master, work, recipe.memory)))
+            say(sorter.cluster.in_words())
         with engine(files, work, recipe.memory) as connection:
             sources = {}
             for kind, names in named.items():
                 if names:
-                    sources[kind] = open_source(connection, names, recipe)
+                    each = sorter.each if kind == "interactions" else map
+                    sources[kind] = open_source(connection, names, recipe, each)
                     say(f"{kind}: {sources[kind].name} ({sources[kind].detected})")
             sign = (recipe.delimiter or "").replace("\\t", "\t")
             if sign and not any(repr(sign) in source.detected for source in sources.values()):
@@ -141,21 +149,6 @@ def import_dataset(
             facts["encoders"] = embeddings.encoders
         write_json(temporary / schema.ABOUT, facts)
     return facts
-
-
-@contextmanager
-def _sorter(on_spark: bool, master: str | None, folder: Path, recipe: Recipe) -> Iterator[Sorter]:
-    """What sorts the interactions, in a folder below this one."""
-    work = folder.resolve() / WORK
-    work.mkdir()
-    if not on_spark:
-        yield Sorter()
-        return
-    from mmctr.data.importing.cluster import cluster
-    from mmctr.data.importing.spark import SparkSorter
-
-    with cluster(master, work, recipe.memory) as found:
-        yield SparkSorter(found)
 
 
 def _counted(split: Splitter, n_items: int, events: Events) -> np.ndarray:
