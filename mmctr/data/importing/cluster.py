@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 Thing, Result = TypeVar("Thing"), TypeVar("Result")
-TOLD = re.compile(r"mmctr says (\{.*\})")  # how an error of a worker comes to the driver
+TOLD = re.compile(r"RuntimeError: mmctr says (\{.*\})")  # how an error of a worker comes to the driver
 # What Spark's own words begin with where they give a reason.
 REASON = re.compile(r"(?:Reason: |Exception: |Error: )([^\n]*\w[^\n]*)")
 LOCAL = "local"  # what masters begin with that are this machine
@@ -106,8 +106,8 @@ class Cluster:
             if not (told := TOLD.search(str(error))):
                 raise MMCTRError(
                     f"Spark could not go on ({reason(error, self.words)}): see that its machines "
-                    "are up and have memory, raise it with -p memory=8 (GB), or import without "
-                    "--engine spark."
+                    "are up, have this Python and enough memory (of each task -p memory=4, in GB), "
+                    "or import without --engine spark."
                 ) from error
             said = json.loads(told[1])
             if said["kind"] == "OSError":
@@ -124,7 +124,9 @@ def cluster(master: str | None, work: Path, memory: float) -> Iterator[Cluster]:
     Raises MMCTRError where Spark cannot be had, or its machines lack mmctr or the folder `work`.
     """
     if importlib.util.find_spec("pyspark") is None:
-        raise MMCTRError("--engine spark needs PySpark: install it with pip install mmctr[spark].")
+        raise MMCTRError(
+            "--engine spark needs PySpark: install it with pip install 'pyspark>=4.3'."
+        )
     home = os.environ.get("JAVA_HOME")
     if not (Path(home, "bin", "java").exists() if home else shutil.which("java")):
         place = f"at JAVA_HOME ({home})" if home else "on the path"

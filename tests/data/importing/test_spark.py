@@ -119,7 +119,7 @@ def ratings(folder):
     log = clicks()
     log.loc[::7, "rating"] = np.nan
     log.loc[::2, "user_id"] = "u7"
-    log["item_id"] = log["item_id"] % 21 * 2
+    log.loc[::2, "item_id"] %= 20  # so that there are others to draw as negatives
     log.to_parquet(folder / "log.parquet", row_group_size=50)
     how = {"min_rating": 3, "split": "new-items", "new_by": "first-click", "negatives": 2}
     return how | {"new_share": 0.2, "order_by": "rating"}
