@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 Thing, Result = TypeVar("Thing"), TypeVar("Result")
-TOLD = re.compile(r"RuntimeError: mmctr says (\{.*\})")  # how an error of a worker comes to the driver
+TOLD = re.compile(r"RuntimeError: mmctr says (\{.*\})")  # as an error comes from a worker
 # What Spark's own words begin with where they give a reason.
 REASON = re.compile(r"(?:Reason: |Exception: |Error: )([^\n]*\w[^\n]*)")
 LOCAL = "local"  # what masters begin with that are this machine
