@@ -87,6 +87,10 @@ def data_import(
     new_by: Annotated[str, typer.Option(help="New items: random or first-click.")] = "random",
     negatives: Annotated[int, typer.Option(help="Items not clicked, for each click.")] = 3,
     min_rating: Annotated[float | None, typer.Option(help="Lowest rating of a click.")] = None,
+    engine: Annotated[str, typer.Option(help="What reads and sorts: duckdb or spark.")] = "duckdb",
+    master: Annotated[
+        str | None, typer.Option(help="Of --engine spark: spark://host:7077, yarn, local[2].")
+    ] = None,
     parameter: Annotated[
         list[str] | None,
         typer.Option("-p", metavar="KEY=VALUE", help="A column's name or an option; see below."),
@@ -95,9 +99,13 @@ def data_import(
     """Make a dataset of your own click log; -p sets columns (user_column=...) and the rest."""
     chosen = {name: value for name, value in context.params.items() if name in Recipe.model_fields}
     recipe, out = Recipe.of(**chosen | parse_pairs(parameter)), place(out)
+    require_one_of("engine", engine, ("duckdb", "spark"))
+    if master and engine != "spark":
+        raise ConfigError("--master is of a Spark cluster: give --engine spark with it.")
     from mmctr.data.importing.steps import import_dataset
 
-    facts = import_dataset(interactions, items, covers, out, recipe, features, users, say=print)
+    tables = interactions, items, covers, out, recipe, features, users
+    facts = import_dataset(*tables, on_spark=engine == "spark", master=master, say=print)
     print("\n".join(f"{name:<26} {count:>12,}" for name, count in facts["counts"].items()))
     print(out)
 

@@ -21,7 +21,7 @@ IN_DUCKDB = """
 import os, threading
 from mmctr.data.importing import steps
 
-def endless(source, recipe, workplace):
+def endless(source, *others):
     def send():
         while source.connection.query_progress() < 0:
             pass
@@ -35,11 +35,11 @@ steps.read_log = endless
 AT_A_STEP = """
 import os
 from mmctr.data.importing import {module}
-{module}.{step} = lambda *arguments: os.kill(os.getpid(), {number})
+{module}.{step} = lambda *arguments, **options: os.kill(os.getpid(), {number})
 """
 MOMENTS = {
     "DuckDB": IN_DUCKDB,
-    "clicks": AT_A_STEP.replace("{module}", "events").replace("{step}", "_write_events"),
+    "clicks": AT_A_STEP.replace("{module}", "sorting").replace("{step}", "write_events"),
     "splits": AT_A_STEP.replace("{module}", "steps").replace("{step}", "write_splits"),
 }
 

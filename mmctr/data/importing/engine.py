@@ -26,12 +26,16 @@ ADVICE = {
 
 @contextmanager
 def engine(
-    files: list[Path], workplace: Path, memory: float, ordered: bool = False
+    files: list[Path],
+    workplace: Path,
+    memory: float,
+    ordered: bool = False,
+    threads: int | None = None,
 ) -> "Iterator[DuckDBPyConnection]":
     """A DuckDB that reads these files alone, and spills into the workplace.
 
     memory: GB, of which it takes a quarter, and somewhat more while it sorts. ordered: rows come
-    in the order of their file.
+    in the order of their file. threads: as many as there are processors if not given.
     """
     import duckdb
 
@@ -39,6 +43,7 @@ def engine(
     settings |= {"python_enable_replacements": False}
     settings |= {"temp_directory": str(workplace), "memory_limit": f"{memory * 250:.0f}MB"}
     settings |= {"preserve_insertion_order": ordered}
+    settings |= {"threads": threads} if threads else {}
     with duckdb.connect(config=settings) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET enable_progress_bar = true")

@@ -169,10 +169,10 @@ def _kind(source: Source, name: str) -> str:
     if kind not in ("VARCHAR", "JSON"):
         return "category"
     value = f"nullif(trim({text(source, name)}), '')"
-    ((numbers, dates),) = source.rows(
-        f"SELECT bool_and(try_cast({value} AS DOUBLE) IS NOT NULL), "
-        f"bool_and(try_cast({value} AS TIMESTAMPTZ) IS NOT NULL) FROM {{source}} "
-        f"WHERE {value} IS NOT NULL"
+    forms = ("DOUBLE", "TIMESTAMPTZ")
+    numbers, dates = source.totals(
+        *(f"bool_and(try_cast({value} AS {form}) IS NOT NULL)" for form in forms),
+        of=f"{{source}} WHERE {value} IS NOT NULL",
     )
     return "number" if numbers else "time" if dates else "category"
 

@@ -28,9 +28,8 @@ def filtered(source: Source, where: str | None) -> tuple[Source, int]:
     plain = "".join(f", {text(source, name)} AS {quoted(name)}" for name in json)
     others = f"EXCLUDE ({', '.join(map(quoted, json))})" if json else ""
     compared = f"(SELECT * {others}{plain} FROM {source.sql})"
-    asked = f"SELECT count(*), count_if({where}) FROM {compared}"
     try:
-        ((rows, kept),) = source.rows(asked)
+        rows, kept = source.totals("count(*)", f"count_if({where})", of=compared)
     except DataError as error:
         reason = first_line(error.__cause__ or error)
         raise ConfigError(
@@ -71,11 +70,10 @@ def unnested(source: Source, recipe: Recipe) -> tuple[Source, Recipe, int]:
         pair = f"{{'item': x, 'clicked': list_contains({clicked}, x)}}"
     else:
         wrong = f"list_filter({shown}, lambda x: NOT regexp_matches(x, '.-[01]$'))"
-        if found := source.rows(
-            f"SELECT {wrong}[1] FROM {{source}} WHERE len({wrong}) > 0 LIMIT 1"
-        ):
+        found = source.first(f"{wrong}[1]", f"len({wrong}) > 0")
+        if found is not None:
             raise DataError(
-                f"{source.name}, column {recipe.shown_column}: found {found[0][0]!r}, expected "
+                f"{source.name}, column {recipe.shown_column}: found {found!r}, expected "
                 "items that end in their label, such as N1-1 N2-0: or name the column of those "
                 "that were clicked with -p clicked_column=..."
             )
@@ -83,7 +81,7 @@ def unnested(source: Source, recipe: Recipe) -> tuple[Source, Recipe, int]:
     hidden = [name for name in (*names, recipe.item_column) if name in source.columns]
     kept = {name: form for name, form in source.columns.items() if name not in hidden}
     columns, one, row = ", ".join(map(quoted, kept)), quoted(PAIR), quoted(ROW)
-    empty = source.rows(f"SELECT count_if(len({every}) = 0) FROM {{source}}")[0][0]
+    empty = source.totals(f"count_if(len({every}) = 0)")[0]
     pairs = f"unnest(list_transform({every}, lambda x: {pair})) AS {one}"
     # Of one user at one time, what was shown tells impressions apart.
     pairs += f", md5({' || '.join(f'({shown_list})::VARCHAR' for shown_list in lists)}) AS {row}"
@@ -117,18 +115,17 @@ def label(source: Source, recipe: Recipe) -> str:
         value = f"CASE WHEN NOT isnan({quoted(column)}) THEN {value} END"
     if recipe.click is not None:
         names = [name.strip().lower().removesuffix(".0") for name in str(recipe.click).split(",")]
-        if not source.rows(f"SELECT 1 FROM {{source}} WHERE {_among(value, names)} LIMIT 1"):
-            distinct = f"SELECT DISTINCT {value} AS said FROM {{source}} ORDER BY 1 NULLS LAST"
-            found = source.rows(f"SELECT said FROM ({distinct}) WHERE said IS NOT NULL LIMIT 9")
+        if not source.first("1", _among(value, names)):
+            found = ", ".join(map(str, source.distinct(value, 9)))
             raise ConfigError(
                 f"Parameter 'click' is {recipe.click!r}, but column {column} of {source.name} has "
-                f"only {', '.join(str(one[0]) for one in found)}: choose one or more of these."
+                f"only {found}: choose one or more of these."
             )
         return f"CASE WHEN {value} IS NOT NULL THEN ({_among(value, names)})::INTEGER END"
     strange = f"NOT {_among(value, YES + NO)}"
-    if found := source.rows(f"SELECT {value} FROM {{source}} WHERE {strange} LIMIT 1"):
+    if found := source.first(value, strange):
         raise DataError(
-            f"{source.name}, column {column}: found {found[0][0]!r}, expected 1 and 0 or yes and "
+            f"{source.name}, column {column}: found {found!r}, expected 1 and 0 or yes and "
             "no: set --min-rating to the lowest that is a click, or name what is with -p click=..."
         )
     return f"CASE WHEN {_among(value, YES)} THEN 1 WHEN {_among(value, NO)} THEN 0 END"
@@ -164,10 +161,8 @@ def number(source: Source, column: str) -> str:
     if kind in ("VARCHAR", "JSON"):
         value = text(source, column)
         wrong = f"trim({value}) <> '' AND try_cast({value} AS DOUBLE) IS NULL"
-        if found := source.rows(f"SELECT {value} FROM {{source}} WHERE {wrong} LIMIT 1"):
-            raise DataError(
-                f"{source.name}, column {column}: found {found[0][0]!r}, expected numbers."
-            )
+        if found := source.first(value, wrong):
+            raise DataError(f"{source.name}, column {column}: found {found!r}, expected numbers.")
         return f"try_cast({value} AS DOUBLE)"
     if kind not in (*INTEGERS, *FRACTIONS):
         found = source.columns[column].lower()

@@ -38,7 +38,8 @@ class Recipe(Config):
     others. memory: GB that the whole process stays within, from 1 on, however many clicks there
     are. DuckDB, which sorts, has a quarter of it and spills the rest beside the output; libraries
     and the clicks that are written at once need about 0.6. Not counted: titles and tags,
-    embeddings, and a single user's clicks if they are over 260,000.
+    embeddings, and a single user's clicks if they are over 260,000. On Spark these are GB of the
+    driver and of each task; Java has its own.
     """
 
     user_column: str = "user_id"

@@ -6,7 +6,7 @@ Nothing is read that the user did not name, and no extension is fetched.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
@@ -25,6 +25,30 @@ REJECTS = "store_rejects=true, rejects_limit=0"
 INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
 INTEGERS += tuple(f"U{name}" for name in INTEGERS)
 FRACTIONS = ("FLOAT", "DOUBLE", "DECIMAL")
+FILE_OF, ROW_OF = "file of the row", "file_row_number"  # the latter is DuckDB's own word
+
+
+@dataclass(frozen=True)
+class Reader:
+    """SQL that reads files of one form, in which {files} stands for their names."""
+
+    files: list[Path]
+    sql: str
+    form: str
+
+    def all(self) -> str:
+        """SQL of the rows of all files."""
+        return self.sql.replace("{files}", literal([str(path) for path in self.files]))
+
+    def of(self, file: Path) -> str:
+        """SQL from FROM on of the rows of one file, as they are among those of all files."""
+        if self.form == "csv":  # what its signs mean is found out of several files
+            sql = self.all().removesuffix(")")
+            named = f"FROM {sql}, filename={literal(FILE_OF)})"
+            return f"{named} WHERE {quoted(FILE_OF)} = {literal(str(file))}"
+        sql = self.sql.replace("{files}", literal([str(file)])).removesuffix(")")
+        numbered = ", file_row_number=true" if self.form == "parquet" else ""
+        return f"FROM {sql}{numbered})"
 
 
 @dataclass(frozen=True)
@@ -33,6 +57,7 @@ class Source:
 
     sql: reads it. columns: type by name. header: names as they are written, maybe one twice.
     detected: in words. form: csv, json or parquet. said: sentences on how ids were understood.
+    readers: which sql unites.
     """
 
     connection: "DuckDBPyConnection"
@@ -44,6 +69,7 @@ class Source:
     detected: str
     form: str
     said: list[str] = field(default_factory=list)
+    readers: list[Reader] = field(default_factory=list)
 
     def rows(self, sql: str) -> list[tuple]:
         """What SQL gives in which {source} is the table; DataError if it cannot be read."""
@@ -52,6 +78,23 @@ class Source:
     def table(self, sql: str) -> pa.Table:
         """Like `rows`, as a table."""
         return self._asked(lambda: self._relation(sql).to_arrow_table())
+
+    def first(self, value: str, where: str = "true", of: str = "{source}") -> Any:
+        """SQL's value for some row where a condition holds; None if there is no such row."""
+        rows = self.rows(f"SELECT {value} FROM {of} WHERE {where} LIMIT 1")
+        return rows[0][0] if rows else None
+
+    def totals(self, *aggregates: str, of: str = "{source}") -> tuple:
+        """What SQL's aggregates are over all rows: count, count_if, min, max, bool_and."""
+        return self.rows(f"SELECT {', '.join(aggregates)} FROM {of}")[0]
+
+    def distinct(self, value: str, most: int) -> list:
+        """The first of SQL's values in their order, without NULL, and no more than most."""
+        values = f"SELECT DISTINCT {value} AS value FROM {{source}}"
+        rows = self.rows(
+            f"SELECT value FROM ({values}) WHERE value IS NOT NULL ORDER BY 1 LIMIT {most}"
+        )
+        return [one for (one,) in rows]
 
     def require_once(self, identity: str, column: str, expected: str) -> None:
         """Raise DataError that names an id, said by SQL of a row, which stands in several rows."""
@@ -69,9 +112,9 @@ class Source:
         while (batch := self._asked(lambda: next(reader, None))) is not None:
             yield batch
 
-    def create(self, name: str, sql: str, description: str) -> None:
-        """Keep what SQL gives as a table of DuckDB; description: of the bar."""
-        statement = f"CREATE TABLE {name} AS " + sql.replace("{source}", self.sql)
+    def create(self, name: str, sql: str, description: str, kind: str = "TABLE") -> None:
+        """Keep what SQL gives as a table of DuckDB, or a VIEW; description: of the bar."""
+        statement = f"CREATE {kind} {name} AS " + sql.replace("{source}", self.sql)
         with progress(self.connection, description):
             self._asked(lambda: self.connection.execute(statement))
 
@@ -88,7 +131,7 @@ class Source:
                 f"{self.name} has no column {missing[0]}, only {listed(list(self.columns))}: name "
                 "the column that holds it with the options of mmctr data import."
             )
-        if not self.rows("SELECT 1 FROM {source} LIMIT 1"):
+        if not self.first("1"):
             raise DataError(f"{self.name} has columns, but no rows: name a table that has some.")
 
     def torn_lines(self) -> int:
@@ -125,8 +168,13 @@ class Source:
         return self.columns[column].split("(")[0]
 
 
-def open_source(connection: "DuckDBPyConnection", names: list[Path], recipe: Recipe) -> Source:
-    """A table by the names of its files, all of one kind; DataError if it cannot be read."""
+def open_source(
+    connection: "DuckDBPyConnection", names: list[Path], recipe: Recipe, each: Callable = map
+) -> Source:
+    """A table by the names of its files, all of one kind; DataError if it cannot be read.
+
+    each: what looks through whole files, as `map` does.
+    """
     name = ", ".join(map(str, names))
     every = [path for one in names for path in files_of(one)]
     starts = {path: start_of(path) for path in every}
@@ -139,7 +187,7 @@ def open_source(connection: "DuckDBPyConnection", names: list[Path], recipe: Rec
             f"{name} holds files of several kinds, {' and '.join(sorted(kinds))}: name those of "
             "one kind."
         )
-    kind, paths, header = kinds.pop(), literal([str(path) for path in files]), []
+    kind, header = kinds.pop(), []
     detected = f"{len(files)} files of " if len(files) > 1 else ""
 
     def described(sql: str) -> dict[str, str]:
@@ -148,23 +196,29 @@ def open_source(connection: "DuckDBPyConnection", names: list[Path], recipe: Rec
 
     with readable(name, kind):
         if kind == "csv":
-            sql, header, words = _csv(connection, files, starts, recipe)
+            readers, header, words = _csv(connection, files, starts, recipe, each)
             detected += f"CSV, {words}"
         elif kind == "json":
             array = starts[files[0]].lstrip(BLANK).startswith(b"[")
             options = f"format='{'array' if array else 'newline_delimited'}'"
             options += ", hive_types_autocast=false"
-            forms = described(f"read_json({paths}, {options}, union_by_name=true)")
+            every = Reader(files, f"read_json({{files}}, {options}, union_by_name=true)", kind)
+            forms = described(every.all())
             # Whatever they look like, ids and times are read as they are written.
             asis = (f"{literal(c)}: {literal(_asis(form))}" for c, form in forms.items())
-            sql = f"read_json({paths}, {options}, columns={{{', '.join(asis)}}})"
+            sql = f"read_json({{files}}, {options}, columns={{{', '.join(asis)}}})"
+            readers = [Reader(files, sql, kind)]
             detected += "JSON array" if array else "JSON Lines"
         else:
-            sql = f"read_parquet({paths}, union_by_name=true, hive_types_autocast=false)"
+            sql = "read_parquet({files}, union_by_name=true, hive_types_autocast=false)"
+            readers = [Reader(files, sql, kind)]
             detected += "Parquet"
             schema = f"SELECT name FROM parquet_schema({literal(str(files[0]))})"
             header = [field for (field,) in connection.execute(schema).fetchall()[1:]]
-        return Source(connection, name, files, sql, described(sql), header, detected, kind)
+        parts = [reader.all() for reader in readers]
+        sql = f"(FROM {' UNION ALL BY NAME FROM '.join(parts)})" if len(parts) > 1 else parts[0]
+        columns = described(sql)
+        return Source(connection, name, files, sql, columns, header, detected, kind, [], readers)
 
 
 def id_text(source: Source, column: str) -> str:
@@ -190,12 +244,16 @@ def id_text(source: Source, column: str) -> str:
         _require_none(source, column, f"{there} AND NOT {whole}", name)
         text = f"CASE WHEN {there} THEN {name}::HUGEINT::VARCHAR END"
     elif kind == "BLOB":
-        binary = source.rows(
-            f"SELECT bool_and(octet_length({name}) = 16) AND count_if(TRY(decode({name})) IS NULL) "
-            "> 0 FROM {source}" + f" WHERE {name} IS NOT NULL"
-        )[0][0]
+        sixteen, no_text = source.totals(
+            f"bool_and(octet_length({name}) = 16)",
+            f"count(*) FILTER ({name} IS NOT NULL AND TRY(decode({name})) IS NULL)",
+        )
         parts = "'(.{8})(.{4})(.{4})(.{4})(.{12})', '\\1-\\2-\\3-\\4-\\5'"
-        text = f"regexp_replace(lower(hex({name})), {parts})" if binary else f"decode({name})"
+        text = (
+            f"regexp_replace(lower(hex({name})), {parts})"
+            if sixteen and no_text
+            else f"decode({name})"
+        )
     else:
         raise DataError(
             f"{source.name}, column {column}: found {source.columns[column].lower()}, expected ids "
@@ -222,10 +280,9 @@ def _without_zeros(source: Source, column: str) -> str:
     name = quoted(column)
     there, zeros = f"{name} <> ''", f"regexp_matches({name}, '^-?[0-9]+\\.0+$')"
     # One other id ends the search early.
-    if source.rows(f"SELECT 1 FROM {{source}} WHERE {there} AND NOT {zeros} LIMIT 1"):
+    if source.first("1", f"{there} AND NOT {zeros}"):
         return name
-    if found := source.rows(f"SELECT {name} FROM {{source}} WHERE {there} LIMIT 1"):
-        own = found[0][0]
+    if own := source.first(name, there):
         source.said.append(
             f"{source.name}, column {column}: ids such as {own} are read as {own.partition('.')[0]}"
         )
@@ -233,53 +290,60 @@ def _without_zeros(source: Source, column: str) -> str:
 
 
 def _require_none(source: Source, column: str, wrong: str, value: str) -> None:
-    found = source.rows(f"SELECT {value} FROM {{source}} WHERE {wrong} LIMIT 1")
-    if found:
+    found = source.first(value, wrong)
+    if found is not None:
         raise DataError(
-            f"{source.name}, column {column}: found {found[0][0]}, expected ids as text or whole "
-            "numbers."
+            f"{source.name}, column {column}: found {found}, expected ids as text or whole numbers."
         )
 
 
 def _csv(
-    connection: "DuckDBPyConnection", files: list[Path], starts: dict[Path, bytes], recipe: Recipe
-) -> tuple[str, list[str], str]:
-    """SQL that reads CSV files, their header as it is written, and their delimiter in words.
+    connection: "DuckDBPyConnection",
+    files: list[Path],
+    starts: dict[Path, bytes],
+    recipe: Recipe,
+    each: Callable,
+) -> tuple[list[Reader], list[str], str]:
+    """What reads CSV files, their header as it is written, and their delimiter in words.
 
     Files with another first line have columns or a delimiter of their own, and become one table by
     the columns' names.
     """
-    if recipe.encoding is None and (other := [path for path in files if not is_utf8(path)]):
+    decoded = dict(zip(files, each(is_utf8, files), strict=True))
+    if recipe.encoding is None and not all(decoded.values()):
         # DuckDB would leave out the lines that it cannot decode.
+        other = next(path for path in files if not decoded[path])
         raise DataError(
-            f"{other[0]} is no text in UTF-8: set its encoding, such as -p encoding=latin-1."
+            f"{other} is no text in UTF-8: set its encoding, such as -p encoding=latin-1."
         )
     alike: dict[bytes, list[Path]] = {}
     for path in files:
         alike.setdefault(starts[path].split(b"\n")[0], []).append(path)
-    parts, headers, delimiters = [], [], []
+    readers, headers, delimiters = [], [], []
     for line, group in alike.items():
-        options, first = f"all_varchar=true{_forced(line, group, recipe)}", literal(str(group[0]))
+        options, first = (
+            f"all_varchar=true{_forced(line, decoded, group, recipe)}",
+            literal(str(group[0])),
+        )
         # Torn lines must not mislead what is found out of the first lines either.
         sniffed = f"sniff_csv({first}, {options}, ignore_errors=true)"
         delimiters += connection.execute(f"SELECT Delimiter FROM {sniffed}").fetchone()
         plain = f"read_csv({first}, {options}, header=false, ignore_errors=true)"
         headers.append(list(connection.execute(f"SELECT * FROM {plain} LIMIT 1").fetchone() or ()))
-        paths = literal([str(path) for path in group])
-        parts.append(f"read_csv({paths}, {options}, header=true, {REJECTS})")
-    sql = f"(FROM {' UNION ALL BY NAME FROM '.join(parts)})" if len(parts) > 1 else parts[0]
+        sql = f"read_csv({{files}}, {options}, header=true, {REJECTS})"
+        readers.append(Reader(group, sql, "csv"))
     header = next((one for one in headers if len(set(one)) < len(one)), headers[0])
-    return sql, header, "delimiter " + " and ".join(map(repr, dict.fromkeys(delimiters)))
+    return readers, header, "delimiter " + " and ".join(map(repr, dict.fromkeys(delimiters)))
 
 
-def _forced(line: bytes, files: list[Path], recipe: Recipe) -> str:
+def _forced(line: bytes, decoded: dict[Path, bool], files: list[Path], recipe: Recipe) -> str:
     """The options for CSV that the user gave, as far as they fit files of this first line."""
     given, line = {}, line.replace(b"\0", b"")  # of UTF-16
     if recipe.delimiter is not None:
         sign = recipe.delimiter.replace("\\t", "\t")
         if any(sign.encode(code, "replace") in line for code in ("utf-8", "latin-1")):
             given["delim"] = sign
-    if recipe.encoding is not None and not all(map(is_utf8, files)):
+    if recipe.encoding is not None and not all(decoded[path] for path in files):
         given["encoding"] = recipe.encoding
     return "".join(f", {option}={literal(value)}" for option, value in given.items())
 

@@ -4,11 +4,11 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 import numpy as np
 
 from mmctr.data import schema
-from mmctr.data.importing.engine import literal
 from mmctr.data.importing.events import Events, Log
 from mmctr.data.importing.negatives import mixed
 from mmctr.data.importing.recipe import Recipe
@@ -90,10 +90,7 @@ def require_all(clicks: np.ndarray, recipe: Recipe) -> None:
 
 def _new_items(log: Log, recipe: Recipe, n_items: int) -> np.ndarray:
     """Which items train never sees: int8 [items + 1], 1 for those of valid, 2 for those of test."""
-    first = np.full(n_items + 1, np.iinfo(np.int64).max)
-    for events in log.chunks("items"):
-        clicked = events.label == 1
-        np.minimum.at(first, events.item[clicked], events.time[clicked])
+    first = log.reduce(partial(_first_clicks, n_items), np.minimum, "items")
     items = np.flatnonzero(first < np.iinfo(np.int64).max)
     share = round(recipe.new_share * len(items))
     if not share or 2 * share >= len(items):
@@ -108,12 +105,18 @@ def _new_items(log: Log, recipe: Recipe, n_items: int) -> np.ndarray:
     return held_out
 
 
+def _first_clicks(n_items: int, events: Events) -> np.ndarray:
+    """When items were first clicked, int64 [items + 1]."""
+    first = np.full(n_items + 1, np.iinfo(np.int64).max)
+    clicked = events.label == 1
+    np.minimum.at(first, events.item[clicked], events.time[clicked])
+    return first
+
+
 def _border(given: object, name: str, share: float, log: Log, source: Source) -> int:
     """A time in nanoseconds: a date, a number as in the log, or what a share of events precede."""
     if given is None:
-        path, place = literal(str(log.path)), int(share * log.events)
-        times = f"SELECT time FROM read_parquet({path}) ORDER BY time LIMIT 1 OFFSET {place}"
-        return int(source.rows(times)[0][0])
+        return log.time_at(int(share * log.events), source)
     if not isinstance(given, str) and log.unit is not None:
         return int(given * log.unit)
     text = re.sub(r"^(\d{8})(\d{4}|\d{6})$", r"\1T\2", str(given))  # a date of digits

@@ -7,6 +7,8 @@ dataset depends on what the tables say and on the seed, not on the order or the 
 
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,15 @@ from mmctr.data.fields import as_json
 from mmctr.data.importing.arrays import array_files, read_arrays
 from mmctr.data.importing.covers import copy_covers
 from mmctr.data.importing.engine import engine
-from mmctr.data.importing.events import read_log
+from mmctr.data.importing.events import Events
 from mmctr.data.importing.fields import in_words, learn_fields, owner_tables
 from mmctr.data.importing.items import Embeddings, read_embeddings, read_items
+from mmctr.data.importing.log import read_log
 from mmctr.data.importing.parts import files_of
 from mmctr.data.importing.recipe import Recipe
+from mmctr.data.importing.sorting import Sorter
 from mmctr.data.importing.sources import open_source
-from mmctr.data.importing.splits import require_all, splitter
+from mmctr.data.importing.splits import Splitter, require_all, splitter
 from mmctr.data.importing.writing import write_items, write_splits
 from mmctr.errors import ConfigError, DataError
 from mmctr.files import atomic_folder, write_json
@@ -40,13 +44,16 @@ def import_dataset(
     features: list[Path] | None = None,
     users: list[Path] | None = None,
     *,
+    on_spark: bool = False,
+    master: str | None = None,
     say: Callable[[str], object] = lambda text: None,
 ) -> dict[str, Any]:
     """Write a dataset folder, whole or not at all; returns what dataset.json says.
 
     interactions, items, features, users: a table each, of one or more files, a pattern or a folder
     of parts; or features: arrays, whose rows are those of the items table. covers: a folder or a
-    table. say: is told what was understood. Raises DataError for tables that cannot be used or a
+    table. on_spark: read the interactions on a Spark cluster, which master names. say: is told what
+    was understood. Raises DataError for tables that cannot be used or a
     folder that exists already, ConfigError for options that do not fit.
     """
     if out.exists():
@@ -69,15 +76,22 @@ def import_dataset(
     if covers is not None and not covers.is_dir():
         named["covers"] = [covers]
     files = [file for names in named.values() for name in names for file in files_of(name)]
-    with atomic_folder(out) as temporary:
+    with atomic_folder(out) as temporary, ExitStack() as stack:
         work, nested = temporary / WORK, temporary / schema.NESTED_FOLDER
         work.mkdir()
         nested.mkdir()
+        sorter = Sorter()
+        if on_spark:
+            from mmctr.data.importing.spark import SparkSorter, cluster
+
+            sorter = SparkSorter(stack.enter_context(cluster(master, work, recipe.memory)))
+            say(sorter.cluster.in_words())
         with engine(files, work, recipe.memory) as connection:
             sources = {}
             for kind, names in named.items():
                 if names:
-                    sources[kind] = open_source(connection, names, recipe)
+                    each = sorter.each if kind == "interactions" else map
+                    sources[kind] = open_source(connection, names, recipe, each)
                     say(f"{kind}: {sources[kind].name} ({sources[kind].detected})")
             sign = (recipe.delimiter or "").replace("\\t", "\t")
             if sign and not any(repr(sign) in source.detected for source in sources.values()):
@@ -86,7 +100,7 @@ def import_dataset(
                     "leave it out, or give the one that they have."
                 )
             listed = read_items(sources["items"], recipe)
-            log = read_log(sources["interactions"], recipe, work)
+            log = read_log(sources["interactions"], recipe, work, sorter)
             for sentence in (*listed.said, *log.said):
                 say(sentence)
             embeddings = Embeddings()
@@ -110,18 +124,13 @@ def import_dataset(
                     joined[f"unreadable_{kind}"] = torn
                     say(f"{torn:,} lines of {sources[kind].name} could not be read.")
         # DuckDB has given its memory back: what is written next has it all.
-        rows, clicks = np.zeros((2, len(schema.SPLITS)), dtype=np.int64)
-        train_clicks = np.zeros(len(listed) + 1, dtype=np.int64)
-        for events in log.chunks("count"):
-            number, clicked = split(events), events.label == 1
-            rows += np.bincount(number, minlength=len(rows))
-            clicks += np.bincount(number[clicked], minlength=len(rows))
-            learned = events.item[clicked & (number == 0)]
-            train_clicks += np.bincount(learned, minlength=len(train_clicks))
+        counted = log.reduce(partial(_counted, split, len(listed)), np.add, "count")
+        rows, clicks, train_clicks = np.split(counted, [len(schema.SPLITS), 2 * len(schema.SPLITS)])
         require_all(clicks, recipe)
         counts = log.counts | {"items": len(listed)}
         counts["tags"] = write_items(temporary, listed, train_clicks, split.held_out, embeddings)
-        write_splits(nested, log, split, train_clicks, recipe)
+        how = {"split": split, "train_clicks": train_clicks, "recipe": recipe}
+        log.write(partial(write_splits, **how), nested)
         counts |= dict(zip(schema.SPLITS, rows.tolist(), strict=True)) | joined
         (work / "user_ids.parquet").rename(temporary / schema.USER_IDS)
         if any(columns.values()):
@@ -140,6 +149,16 @@ def import_dataset(
             facts["encoders"] = embeddings.encoders
         write_json(temporary / schema.ABOUT, facts)
     return facts
+
+
+def _counted(split: Splitter, n_items: int, events: Events) -> np.ndarray:
+    """Rows and clicks by split, then the clicks in train by item: int64, one after another."""
+    number, clicked = split(events), events.label == 1
+    learned = events.item[clicked & (number == 0)]
+    of_splits = [
+        np.bincount(some, minlength=len(schema.SPLITS)) for some in (number, number[clicked])
+    ]
+    return np.concatenate([*of_splits, np.bincount(learned, minlength=n_items + 1)])
 
 
 def negatives_from(recipe: Recipe) -> schema.NegativesFrom:

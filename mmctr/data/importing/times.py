@@ -8,8 +8,10 @@ from mmctr.errors import DataError
 
 NANOSECONDS = {"days": 86_400 * 10**9, "seconds": 10**9, "milliseconds": 10**6}
 NANOSECONDS |= {"microseconds": 10**3, "nanoseconds": 1}
-# Numbers below are taken for times of the unit: 1e5 days are 273 years.
-UNITS = ((1e5, "days"), (1e11, "seconds"), (1e14, "milliseconds"), (1e17, "microseconds"))
+# Numbers of so many digits are taken for times of the unit: 1e5 days are 273 years.
+UNITS = ((5, "days"), (11, "seconds"), (14, "milliseconds"), (17, "microseconds"))
+DAYS = (8, 12, 14)  # digits of yyyymmdd, with hour and minute, and with second
+DIGITS = sorted({*(digits for digits, _ in UNITS), *DAYS, *(digits - 1 for digits in DAYS)})
 
 
 def nanoseconds(
@@ -29,19 +31,24 @@ def nanoseconds(
         whole = f"regexp_matches({name}, '^\\s*[+-]?[0-9]+\\s*$')"
         kinds = (f"isfinite({double})", f"isfinite({double}) AND NOT {whole}")
         kinds += (f"CASE WHEN {double} IS NULL THEN {date} IS NOT NULL END",)  # dates are slow
-        counted = ", ".join(f"count(*) FILTER ({kind})" for kind in kinds)
-        ((numbers, fractions, dates),) = source.rows(f"SELECT {counted} FROM {{source}}")
+        numbers, fractions, dates = source.totals(*(f"count(*) FILTER ({kind})" for kind in kinds))
         if numbers > dates:
             # DuckDB would round what has a fraction.
             kind = "DOUBLE" if fractions else "BIGINT"
             name = f"try_cast({name} AS {kind})"
     if kind in (*INTEGERS, *FRACTIONS):
         # By the middle one: a single damaged time must not change the unit of all.
-        size = f"approx_quantile(abs({name}::DOUBLE), 0.5) FILTER (isfinite({name}::DOUBLE))"
-        middle = source.rows(f"SELECT {size} FROM {{source}}")[0][0] or 0
-        words = next((unit for limit, unit in UNITS if middle < limit), "nanoseconds")
+        size = f"abs({name}::DOUBLE)"
+        all_of_them, *below = source.totals(
+            f"count(*) FILTER (isfinite({size}))",
+            *(f"count(*) FILTER ({size} < 1e{n})" for n in DIGITS),
+        )
+        digits = next(
+            (n for n, some in zip(DIGITS, below, strict=True) if 2 * some >= all_of_them), 18
+        )
+        words = next((unit for most, unit in UNITS if digits <= most), "nanoseconds")
         unit = NANOSECONDS[words]
-        if day := _day_of_digits(source, name, int(middle)):
+        if day := _day_of_digits(source, name, digits):
             time, words, unit = f"TRY(epoch_ns({day}))", "dates of digits (yyyymmdd)", None
         elif kind in INTEGERS:
             time = f"TRY(({name}::HUGEINT * {unit})::BIGINT)"
@@ -61,12 +68,11 @@ def nanoseconds(
             f"{source.name}, column {column}: found {source.columns[column].lower()}, expected "
             "numbers or dates such as 2024-05-31 12:00:00."
         )
-    ((first, last),) = source.rows(
-        f"SELECT min(time), max(time) FROM (SELECT {time} AS time FROM {{source}})"
-    )
+    timed = f"(SELECT {time} AS time FROM {{source}})"
+    first, last = source.totals("min(time)", "max(time)", of=timed)
     if first is None:
-        example = source.rows(f"SELECT {name} FROM {{source}} WHERE {name} IS NOT NULL LIMIT 1")
-        found = example[0][0] if example else "nothing"
+        example = source.first(name, f"{name} IS NOT NULL")
+        found = "nothing" if example is None else example
         raise DataError(
             f"{source.name}, column {column}: found {found}, expected numbers or dates such as "
             "2024-05-31 12:00:00."
@@ -78,11 +84,13 @@ def nanoseconds(
     return time, unit, said
 
 
-def _day_of_digits(source: Source, number: str, middle: int) -> str:
+def _day_of_digits(source: Source, number: str, digits: int) -> str:
     """SQL of numbers such as 20240531 or 20240531120000 as dates; empty unless most are some."""
-    if len(str(middle)) not in (8, 12, 14):  # today's seconds have 10, milliseconds 13
+    if digits not in DAYS:  # today's seconds have 10, milliseconds 13
         return ""
     forms = literal(["%Y%m%d", "%Y%m%d%H%M", "%Y%m%d%H%M%S"])
     day = f"try_strptime(TRY({number}::BIGINT)::VARCHAR, {forms})"
-    some = f"count_if({day} BETWEEN '1990-01-01' AND '2100-12-31')"
-    return day if source.rows(f"SELECT 2 * {some} > count({number}) FROM {{source}}")[0][0] else ""
+    some, every = source.totals(
+        f"count(*) FILTER ({day} BETWEEN '1990-01-01' AND '2100-12-31')", f"count({number})"
+    )
+    return day if 2 * some > every else ""

@@ -45,21 +45,9 @@ def write_splits(
     ]
     drawn = {schema.NEGATIVES: recipe.sampling.encode()} if draws else None
     form = pa.schema(types, metadata=drawn)
-    # Without a dictionary what hardly repeats is smaller, and quicker to write and read.
-    repeated = [name for name in form.names if name not in (HISTORY, "item_id", "time")]
-    flat = [name for name in form.names if name != HISTORY]
-    how = {"compression": "zstd", "use_dictionary": repeated, "write_statistics": flat}
-    how |= {"column_encoding": {"item_id": "DELTA_BINARY_PACKED"}}
-    users = log.path.with_name("user_ids.parquet")
-
-    def original(user: int) -> str:
-        found = pq.read_table(users, filters=[("user_id", "=", int(user))])
-        return found["original_id"][0].as_py()
-
     with ExitStack() as stack:
         files = [
-            stack.enter_context(pq.ParquetWriter(folder / f"{name}.parquet", form, **how))
-            for name in schema.SPLITS
+            stack.enter_context(_writer(folder / f"{name}.parquet", form)) for name in schema.SPLITS
         ]
         # Packing takes longer than drawing: a thread for each file, and few tables wait in memory.
         threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in files]
@@ -68,7 +56,7 @@ def write_splits(
             items = events.item[:, None]
             if draws:
                 held_out = split.held_out
-                negatives = sample_negatives(events, train_clicks, held_out, recipe, original)
+                negatives = sample_negatives(events, train_clicks, held_out, recipe, log.own_id)
                 items = np.hstack([items, negatives])
             number = split(events)
             for place, (file, thread) in enumerate(zip(files, threads, strict=True)):
@@ -79,6 +67,27 @@ def write_splits(
                         waiting.popleft().result()
         for last in waiting:
             last.result()
+
+
+def join_splits(folder: Path, parts: list[Path]) -> None:
+    """Write train, valid and test as one file each, of the files in folders, which are deleted."""
+    for name in schema.SPLITS:
+        files = [part / f"{name}.parquet" for part in parts]
+        with _writer(folder / f"{name}.parquet", pq.read_schema(files[0])) as whole:
+            for file in files:
+                part = pq.ParquetFile(file)
+                for group in range(part.num_row_groups):
+                    whole.write_table(part.read_row_group(group))
+                file.unlink()
+
+
+def _writer(path: Path, form: pa.Schema) -> pq.ParquetWriter:
+    # Without a dictionary what hardly repeats is smaller, and quicker to write and read.
+    repeated = [name for name in form.names if name not in (HISTORY, "item_id", "time")]
+    flat = [name for name in form.names if name != HISTORY]
+    how = {"compression": "zstd", "use_dictionary": repeated, "write_statistics": flat}
+    how |= {"column_encoding": {"item_id": "DELTA_BINARY_PACKED"}}
+    return pq.ParquetWriter(path, form, **how)
 
 
 def _rows(
