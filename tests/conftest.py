@@ -12,8 +12,6 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 
-from tests.forks import ForkedKernel
-
 # Tests send Ctrl-C to themselves and to what they start, which a shell's background job ignores.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # A deadline would make slow machines fail: speed is measured in benchmarks, not in tests.
@@ -94,8 +92,6 @@ def tiny_report(tmp_path_factory, tiny_folder):
 
     Every second title is an attack: whatever shows titles must show them as text.
     """
-    from jupyter_client.provisioning import local_provisioner
-
     from mmctr.report.make import make_report
 
     place = tmp_path_factory.getbasetemp()
@@ -105,7 +101,6 @@ def tiny_report(tmp_path_factory, tiny_folder):
         if not home.exists():
             attack(shutil.copytree(tiny_folder, home / "tiny"))
         patch.setenv("MMCTR_HOME", str(home))
-        patch.setattr(local_provisioner, "launch_kernel", ForkedKernel)
         quick = {"epochs": 1, "embedding_dim": 8, "heads": 2}
         return make_report(home / "tiny", ["v1", "v4"], [1], home / "reports", parameters=quick)
 

@@ -1,7 +1,10 @@
 """The kernels that run the notebooks of a report."""
 
 import os
-from typing import ClassVar
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, ClassVar
 from weakref import WeakSet
 
 import torch
@@ -10,6 +13,7 @@ from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 
 from mmctr.files import home
+from mmctr.report.forked import ForkedKernel
 
 
 class OwnKernel(AsyncKernelManager):
@@ -33,6 +37,20 @@ class OwnKernel(AsyncKernelManager):
         # A kernel works in the folder of the notebooks, not where the report is made.
         env = {"OMP_NUM_THREADS": str(threads), "MMCTR_HOME": str(home())}
         return KernelSpec(**get_kernel_dict(), env=env)
+
+    async def _async_launch_kernel(self, kernel_cmd: list[str], **options: Any) -> None:
+        """As jupyter_client wants it overridden: forked with the library imported, where it can."""
+        kernel = None
+        if sys.platform == "linux" and not torch.cuda.is_available():
+            with suppress(OSError):  # then it imports for itself
+                folder = options.get("cwd") or Path.cwd()
+                kernel = ForkedKernel(kernel_cmd, options["env"], str(folder))
+        if kernel is None:
+            await super()._async_launch_kernel(kernel_cmd, **options)
+            return
+        local = self.provisioner
+        local.process, local.pid, local.pgid = kernel, kernel.pid, kernel.pid
+        self._reconcile_connection_info(local.connection_info)
 
     @classmethod
     def kill_all(cls) -> None:

@@ -9,7 +9,6 @@ import papermill
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from jupyter_client.provisioning import local_provisioner
 from papermill.exceptions import PapermillExecutionError
 
 from mmctr.content.errors import clean
@@ -17,6 +16,7 @@ from mmctr.content.strategies import FROM_CLICKS, STRATEGIES
 from mmctr.data.dataset import Dataset
 from mmctr.errors import RunError
 from mmctr.report.execution import recorded
+from mmctr.report.kernel import OwnKernel
 from mmctr.report.pages import FIGURE
 from mmctr.runs.run import Run
 from mmctr.runs.train import train
@@ -25,7 +25,6 @@ from mmctr.training.metrics import auc
 from mmctr.training.prediction import predict
 from tests.captions import require_true_captions
 from tests.data.folders import FILES, load_with_fields, write_folder
-from tests.forks import ForkedKernel
 from tests.runs.test_unfinished import require_equal, stop_at
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
@@ -43,11 +42,8 @@ def workplace(tmp_path_factory):
 def execute(name, workplace, **parameters):
     """Run a notebook from the workplace and return it with what it recorded."""
     out = workplace / f"{name}.ipynb"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local_provisioner, "launch_kernel", ForkedKernel)
-        notebook = papermill.execute_notebook(
-            FOLDER / f"{name}.ipynb", out, parameters, progress_bar=False, cwd=workplace
-        )
+    options = {"progress_bar": False, "cwd": workplace, "kernel_manager_class": OwnKernel}
+    notebook = papermill.execute_notebook(FOLDER / f"{name}.ipynb", out, parameters, **options)
     require_true_captions(notebook)
     return notebook, recorded(notebook)
 
