@@ -160,6 +160,8 @@ def train_command(
     print(f"valid AUC {metrics['auc']:.4f} (95% interval {low:.4f} to {high:.4f})")
     print_references(run.summary["reference_auc"])
     print(f"valid logloss {metrics['logloss']:.4f}")
+    if run.first_look:
+        print(f"learned from {run.first_look}")
     if run.exclusion is not None:
         print(f"left out as erroneous: {run.exclusion.in_words()}")
     if track:

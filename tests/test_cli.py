@@ -85,6 +85,7 @@ def test_search_prints_what_train_takes(monkeypatch, capsys, tiny_folder, home):
 
     monkeypatch.setattr("mmctr.report.make.make_page", make_page)
     words = ["search", "--data", tiny_folder, "--strategy", "v1", *QUICK, "-p", "batch_size=256"]
+    words += ["-p", "rows=1500"]  # as a first look
     for trials in (1, 2):
         status, out, _ = call(monkeypatch, capsys, *words, "--trials", trials)
         assert status == 0
@@ -95,6 +96,7 @@ def test_search_prints_what_train_takes(monkeypatch, capsys, tiny_folder, home):
     words = ["train", "--data", tiny_folder, "--strategy", "v1", *shlex.split(options)]
     status, out, _ = call(monkeypatch, capsys, *words)
     assert out.startswith(f"valid AUC {best} ")
+    assert "of 2,400 train rows: a first look\n" in out
 
 
 def test_without_labels_there_is_no_auc(monkeypatch, capsys, tiny_folder, tiny_run, home):

@@ -135,6 +135,7 @@ def open_runs(report: Given, dataset: Dataset, runs: Given | list[Given] = None)
         require_comparable(found)
         require_same(found[0].summary["dataset"], dataset, found[0].folder)
         say(f"Runs: {listed([run.address for run in found])}.")
+        _say_first_looks(found)
         return found
     name = text(report)
     folder = find(name) if name else latest_report(home() / "reports")
@@ -142,6 +143,7 @@ def open_runs(report: Given, dataset: Dataset, runs: Given | list[Given] = None)
         found = Report.load(folder).load_runs()
         if found and all(_trained_on(run, dataset) for run in found):
             say(f"Report: {folder.name}, {len(found)} runs.")
+            _say_first_looks(found)
             return found
         if name:
             raise ConfigError(
@@ -292,6 +294,11 @@ def _say_data(data: dict[str, Any]) -> None:
     kind = "simulated: it proves nothing about real clicks" if data["simulated"] else "real"
     facts = f"Data: {data['name']} ({kind}), fingerprint {data['fingerprint']}."
     say(f"{facts} {stated(data).negatives}")
+
+
+def _say_first_looks(runs: list[Run]) -> None:
+    for words in dict.fromkeys(map(first_look, runs)):
+        say(words)
 
 
 def _left_out(run: Run) -> dict[str, str]:

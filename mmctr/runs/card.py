@@ -100,8 +100,8 @@ def _left_out(config: dict[str, Any]) -> dict[str, str]:
 
 def first_look(summary: dict[str, Any]) -> str:
     """How much of train a run learned from, in words; empty if it was all of it."""
-    learned = summary.get("learned_from") or {"rows": 0, "of": 0}
-    if learned["rows"] == learned["of"]:
+    learned = summary.get("learned_from")
+    if learned is None or learned["rows"] == learned["of"]:
         return ""
     return f"{learned['rows']:,} of {learned['of']:,} train rows: a first look"
 

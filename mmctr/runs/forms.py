@@ -33,6 +33,7 @@ _form = partial(create_model, __base__=_Group)
 _Training = _form("_Training", seed=(Whole, ...))
 _Seconds = _form("_Seconds", fusion=(Measure, ...), training=(Measure, ...))
 _Cost = _form("_Cost", samples_per_s=(Measure, np.nan), peak_memory_mb=(Measure, np.nan))
+_Learned = _form("_Learned", rows=(Whole, ...), of=(Whole, ...))
 _Record = _form("_Record", **dict.fromkeys(RECORD, (Measure, ...)))
 
 
@@ -75,7 +76,7 @@ class SummaryForm(_Group):
     cost: _Cost = _Cost()  # older runs have none
     reference_auc: dict[str, Measure] = Field(default_factory=dict)
     click_rate: dict[str, float | None] = Field(default_factory=dict)  # older runs have none
-    learned_from: dict[str, Whole] = Field(default_factory=dict)  # nor these: rows, of how many
+    learned_from: _Learned | None = None  # nor this
     item_embedding_sha256: str | None = None  # nor this
     versions: dict[str, str | None] = Field(default_factory=dict)
     git: dict[str, Any] | None = None

@@ -366,7 +366,7 @@ def test_notebook_without_explorer(lab, name):
         assert content.startswith(start)
         assert saved.value.suggested_filename.endswith(f".{kind.lower()}")
     assert content.decode().splitlines()[0].split(",")[0] in ("metric", "strategy")
-    drawn = page.locator('[data-mime-type="application/vnd.plotly.v1+json"] .main-svg')
+    drawn = page.locator(".jp-RenderedPlotly .main-svg")
     assert drawn.count(), "JupyterLab draws figures by plotly's own renderer"
     page.screenshot(path=ARTIFACTS / f"lab-{name}.png")
     if name == "03_train":

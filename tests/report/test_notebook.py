@@ -89,6 +89,19 @@ def test_the_latest_run_on_the_same_data_is_opened(
     assert f"Run: {tiny_run.name}, strategy v4, seed 1." in displayed[-1].data
 
 
+def test_a_first_look_is_said_wherever_it_is_opened(
+    displayed, monkeypatch, tmp_path, tiny, tiny_run
+):
+    monkeypatch.setenv("MMCTR_HOME", str(tmp_path))
+    shutil.copytree(tiny_run.folder, tmp_path / "runs" / "part")
+    path = tmp_path / "runs" / "part" / "summary.json"
+    look = {"learned_from": {"rows": 1000, "of": 2400}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | look))
+    for opened in (notebook.open_run("", tiny), *notebook.open_runs("", tiny, "part")):
+        assert opened.name == "part"
+        assert "Learned from 1,000 of 2,400 train rows: a first look." in displayed.pop().data
+
+
 def test_covers_name_the_items_own_ids(named):
     html = notebook.covers(named.catalog, np.array([5])).data
     assert "(item &lt;i&gt;0005&lt;/i&gt;)" in html
