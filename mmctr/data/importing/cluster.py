@@ -1,5 +1,6 @@
 """A Spark cluster: how it is reached, what it is asked, and what it says in a sentence."""
 
+import errno
 import importlib.util
 import json
 import os
@@ -111,7 +112,7 @@ class Cluster:
                 ) from error
             said = json.loads(told[1])
             if said["kind"] == "OSError":
-                raise OSError(said["number"], said["words"]) from error
+                raise OSError(said["number"], os.strerror(said["number"])) from error
             kind = getattr(errors, said["kind"])
             raise kind(said["words"]) from RuntimeError(said["cause"])
 
@@ -140,7 +141,7 @@ def cluster(master: str | None, work: Path, memory: float) -> Iterator[Cluster]:
         words = Path(folder) / "words.txt"
         session = there or _session(master, words)
         try:
-            found = Cluster(session, work.resolve(), memory, words)
+            found = Cluster(session, work, memory, words)
             _require_workers(found)
             yield found
         finally:
@@ -154,7 +155,7 @@ def _session(master: str | None, words: Path) -> "SparkSession":
     from pyspark.sql import SparkSession
 
     builder = SparkSession.builder.appName("mmctr data import")
-    settings = {"spark.ui.showConsoleProgress": "false"}
+    settings = {"spark.ui.showConsoleProgress": "false", "spark.executorEnv.TQDM_DISABLE": "1"}
     if master is not None:
         builder = builder.master(master)
     if (master or LOCAL).startswith(LOCAL):
@@ -245,7 +246,7 @@ def _asked(function: Callable[[Thing], Result], thing: Thing) -> Result:
         said = {"kind": type(error).__name__, "words": str(error)}
         said["cause"] = str(error.__cause__ or error)
         if isinstance(error, OSError):
-            said |= {"kind": "OSError", "number": error.errno, "words": error.strerror}
+            said |= {"kind": "OSError", "number": error.errno or errno.EIO}
         raise RuntimeError(f"mmctr says {json.dumps(said)}") from None
 
 
