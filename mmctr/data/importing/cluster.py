@@ -1,7 +1,9 @@
 """A Spark cluster: how it is reached, what it is asked, and what it says in a sentence."""
 
+import errno
 import importlib.util
 import json
+import logging
 import os
 import re
 import shutil
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
 
 Thing, Result = TypeVar("Thing"), TypeVar("Result")
 TOLD = re.compile(r"RuntimeError: mmctr says (\{.*\})")  # as an error comes from a worker
-# What Spark's own words begin with where they give a reason.
-REASON = re.compile(r"(?:Reason: |Exception: |Error: )([^\n]*\w[^\n]*)")
+# What begins a reason among Spark's own words, the best one first.
+REASONS = (r"Reason: (.*\w.*)", r"(?:Exception|Error): (.*\w.*)")
 LOCAL = "local"  # what masters begin with that are this machine
 
 
@@ -111,7 +113,7 @@ class Cluster:
                 ) from error
             said = json.loads(told[1])
             if said["kind"] == "OSError":
-                raise OSError(said["number"], said["words"]) from error
+                raise OSError(said["number"], os.strerror(said["number"])) from error
             kind = getattr(errors, said["kind"])
             raise kind(said["words"]) from RuntimeError(said["cause"])
 
@@ -124,9 +126,7 @@ def cluster(master: str | None, work: Path, memory: float) -> Iterator[Cluster]:
     Raises MMCTRError where Spark cannot be had, or its machines lack mmctr or the folder `work`.
     """
     if importlib.util.find_spec("pyspark") is None:
-        raise MMCTRError(
-            "--engine spark needs PySpark: install it with pip install 'pyspark>=4.3'."
-        )
+        raise MMCTRError("--engine spark needs PySpark: install it with pip install 'pyspark>=4'.")
     home = os.environ.get("JAVA_HOME")
     if not (Path(home, "bin", "java").exists() if home else shutil.which("java")):
         place = f"at JAVA_HOME ({home})" if home else "on the path"
@@ -140,7 +140,7 @@ def cluster(master: str | None, work: Path, memory: float) -> Iterator[Cluster]:
         words = Path(folder) / "words.txt"
         session = there or _session(master, words)
         try:
-            found = Cluster(session, work.resolve(), memory, words)
+            found = Cluster(session, work, memory, words)
             _require_workers(found)
             yield found
         finally:
@@ -153,8 +153,10 @@ def _session(master: str | None, words: Path) -> "SparkSession":
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
 
+    # Ctrl-C within an answer of Java's is no error to print.
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)
     builder = SparkSession.builder.appName("mmctr data import")
-    settings = {"spark.ui.showConsoleProgress": "false"}
+    settings = {"spark.ui.showConsoleProgress": "false", "spark.executorEnv.TQDM_DISABLE": "1"}
     if master is not None:
         builder = builder.master(master)
     if (master or LOCAL).startswith(LOCAL):
@@ -219,8 +221,8 @@ def _require_workers(found: Cluster) -> None:
 def reason(error: BaseException, words: Path) -> str:
     """Why Spark failed, as a part of a sentence: in its own words, or in those of the error."""
     said = f"{words.read_text(errors='replace')}\n{error}" if words.exists() else str(error)
-    found = [one.strip() for one in REASON.findall(said)]
-    return found[-1].rstrip(".!") if found else first_line(error)
+    found = next(filter(None, (re.findall(form, said) for form in REASONS)), None)
+    return found[-1].strip().rstrip(".!") if found else first_line(error)
 
 
 @contextmanager
@@ -245,7 +247,7 @@ def _asked(function: Callable[[Thing], Result], thing: Thing) -> Result:
         said = {"kind": type(error).__name__, "words": str(error)}
         said["cause"] = str(error.__cause__ or error)
         if isinstance(error, OSError):
-            said |= {"kind": "OSError", "number": error.errno, "words": error.strerror}
+            said |= {"kind": "OSError", "number": error.errno or errno.EIO}
         raise RuntimeError(f"mmctr says {json.dumps(said)}") from None
 
 

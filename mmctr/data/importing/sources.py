@@ -30,25 +30,26 @@ FILE_OF, ROW_OF = "file of the row", "file_row_number"  # the latter is DuckDB's
 
 @dataclass(frozen=True)
 class Reader:
-    """SQL that reads files of one form, in which {files} stands for their names."""
+    """How files of one form are read: csv, json or parquet, with these options in SQL."""
 
     files: list[Path]
-    sql: str
     form: str
+    options: str
 
     def all(self) -> str:
-        """SQL of the rows of all files."""
-        return self.sql.replace("{files}", literal([str(path) for path in self.files]))
+        """SQL of a table of the rows of all files."""
+        return self._of(self.files, "")
 
-    def of(self, file: Path) -> str:
+    def one(self, file: Path) -> str:
         """SQL from FROM on of the rows of one file, as they are among those of all files."""
         if self.form == "csv":  # what its signs mean is found out of several files
-            sql = self.all().removesuffix(")")
-            named = f"FROM {sql}, filename={literal(FILE_OF)})"
-            return f"{named} WHERE {quoted(FILE_OF)} = {literal(str(file))}"
-        sql = self.sql.replace("{files}", literal([str(file)])).removesuffix(")")
-        numbered = ", file_row_number=true" if self.form == "parquet" else ""
-        return f"FROM {sql}{numbered})"
+            table = self._of(self.files, f", filename={literal(FILE_OF)}")
+            return f"FROM {table} WHERE {quoted(FILE_OF)} = {literal(str(file))}"
+        return f"FROM {self._of([file], ', file_row_number=true' * (self.form == 'parquet'))}"
+
+    def _of(self, files: list[Path], more: str) -> str:
+        paths = literal([str(path) for path in files])
+        return f"read_{self.form}({paths}, {self.options}{more})"
 
 
 @dataclass(frozen=True)
@@ -202,16 +203,13 @@ def open_source(
             array = starts[files[0]].lstrip(BLANK).startswith(b"[")
             options = f"format='{'array' if array else 'newline_delimited'}'"
             options += ", hive_types_autocast=false"
-            every = Reader(files, f"read_json({{files}}, {options}, union_by_name=true)", kind)
-            forms = described(every.all())
+            forms = described(Reader(files, kind, f"{options}, union_by_name=true").all())
             # Whatever they look like, ids and times are read as they are written.
             asis = (f"{literal(c)}: {literal(_asis(form))}" for c, form in forms.items())
-            sql = f"read_json({{files}}, {options}, columns={{{', '.join(asis)}}})"
-            readers = [Reader(files, sql, kind)]
+            readers = [Reader(files, kind, f"{options}, columns={{{', '.join(asis)}}}")]
             detected += "JSON array" if array else "JSON Lines"
         else:
-            sql = "read_parquet({files}, union_by_name=true, hive_types_autocast=false)"
-            readers = [Reader(files, sql, kind)]
+            readers = [Reader(files, kind, "union_by_name=true, hive_types_autocast=false")]
             detected += "Parquet"
             schema = f"SELECT name FROM parquet_schema({literal(str(files[0]))})"
             header = [field for (field,) in connection.execute(schema).fetchall()[1:]]
@@ -330,8 +328,7 @@ def _csv(
         delimiters += connection.execute(f"SELECT Delimiter FROM {sniffed}").fetchone()
         plain = f"read_csv({first}, {options}, header=false, ignore_errors=true)"
         headers.append(list(connection.execute(f"SELECT * FROM {plain} LIMIT 1").fetchone() or ()))
-        sql = f"read_csv({{files}}, {options}, header=true, {REJECTS})"
-        readers.append(Reader(group, sql, "csv"))
+        readers.append(Reader(group, "csv", f"{options}, header=true, {REJECTS}"))
     header = next((one for one in headers if len(set(one)) < len(one)), headers[0])
     return readers, header, "delimiter " + " and ".join(map(repr, dict.fromkeys(delimiters)))
 

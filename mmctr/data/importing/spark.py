@@ -20,14 +20,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmctr.data.importing.cluster import Cluster, cluster
+from mmctr.data.importing.cluster import Cluster
 from mmctr.data.importing.engine import engine, literal
 from mmctr.data.importing.events import EVENTS, USERS, Log
 from mmctr.data.importing.sorting import Part, Query, Sorter, sort_part
 from mmctr.data.importing.sources import ROW_OF, Reader, Source, quoted
 from mmctr.data.importing.writing import join_splits
 
-__all__ = ["SparkLog", "SparkSorter", "SparkSource", "cluster"]
 ROWS = 1 << 20  # of the log that a task works on, and of users that are sorted together
 BUCKETS = 1 << 16  # of times that are counted at once
 ITEMS, LOG = "items.parquet", "log_of_task"
@@ -84,7 +83,7 @@ class SparkSource(Source):
         found = self.each(partial(_kept, columns, folder))
         kept = replace(self, sql=LOG, columns={name: self.columns[name] for name in names})
         files = [file for file, _ in found]
-        pieces = _pieces(kept, [Reader(files, "read_parquet({files})", "parquet")])
+        pieces = _pieces(kept, [Reader(files, "parquet", "union_by_name=true")])
         return replace(kept, pieces=pieces, torn=sum(torn for _, torn in found))
 
     def each(self, ask: Callable[[Source], Any]) -> list:
@@ -106,7 +105,7 @@ def _pieces(source: Source, readers: list[Reader]) -> list[Piece]:
     for reader in readers:
         for file in reader.files:
             for where in _ranges(source, file) if reader.form == "parquet" else [""]:
-                rows = f"{reader.of(file)}{where}"
+                rows = f"{reader.one(file)}{where}"
                 sql = f"SELECT {names} FROM (SELECT {nulls} WHERE false UNION ALL BY NAME {rows})"
                 # What CSV means is found out of several files.
                 found.append((sql, reader.files if reader.form == "csv" else [file]))

@@ -77,12 +77,13 @@ def import_dataset(
         named["covers"] = [covers]
     files = [file for names in named.values() for name in names for file in files_of(name)]
     with atomic_folder(out) as temporary, ExitStack() as stack:
-        work, nested = temporary / WORK, temporary / schema.NESTED_FOLDER
+        work, nested = temporary.resolve() / WORK, temporary / schema.NESTED_FOLDER
         work.mkdir()
         nested.mkdir()
         sorter = Sorter()
         if on_spark:
-            from mmctr.data.importing.spark import SparkSorter, cluster
+            from mmctr.data.importing.cluster import cluster
+            from mmctr.data.importing.spark import SparkSorter
 
             sorter = SparkSorter(stack.enter_context(cluster(master, work, recipe.memory)))
             say(sorter.cluster.in_words())

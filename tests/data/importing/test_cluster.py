@@ -72,7 +72,7 @@ def test_a_reason_is_what_spark_said_last(tmp_path):
     words.write_text(
         "WARN Utils: nothing\nERROR Context: Error: early\n"
         "ERROR Backend: it was killed. Reason: All masters are unresponsive! Giving up.\n"
-        "  at org.apache.spark\n"
+        "Exception: a stopped SparkContext.\n  at org.apache.spark\n"
     )
     assert reason(ValueError("no"), words) == "All masters are unresponsive! Giving up"
     assert reason(ValueError("no\nmore"), tmp_path / "none.txt") == "no"

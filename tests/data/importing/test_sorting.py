@@ -67,7 +67,7 @@ def test_users_are_numbered_by_the_length_of_their_ids_then_by_the_alphabet(tmp_
         "",
         "",
         'SELECT "user"::INTEGER AS user, item, time FROM {known} JOIN users '
-        "USING (user_id) ORDER BY ALL",
+        "USING (user_id) ORDER BY user, time",
     )
     with engine([], tmp_path, 1.0) as connection:
         connection.register("arriving", pa.Table.from_pandas(rows))
