@@ -28,6 +28,7 @@ PRELOADED = (
     "sklearn.manifold",
 )
 SERVE = "from mmctr.report.forked import serve; serve()"
+_starting = Lock()
 
 
 class Server:
@@ -66,8 +67,9 @@ class ForkedKernel:
 
     def __init__(self, command: list[str], environment: dict[str, str], folder: str) -> None:
         arguments = command[command.index("ipykernel_launcher") + 1 :]
-        server = _server(environment.get("OMP_NUM_THREADS", ""))
-        self.pid = server.fork(arguments, environment, folder)
+        # Held, for a kernel ends with the process that forked it.
+        self.server = _server(environment.get("OMP_NUM_THREADS", ""))
+        self.pid = self.server.fork(arguments, environment, folder)
         self.handle = os.pidfd_open(self.pid)
 
     def poll(self) -> int | None:
@@ -112,8 +114,13 @@ def serve(preloaded: Iterable[str] = PRELOADED) -> None:
         print(kernel, flush=True)
 
 
-@cache
 def _server(threads: str) -> Server:
+    with _starting:  # pages are begun side by side
+        return _started(threads)
+
+
+@cache
+def _started(threads: str) -> Server:
     return Server(os.environ | {"OMP_NUM_THREADS": threads})
 
 

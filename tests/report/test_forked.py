@@ -3,6 +3,9 @@
 import json
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from threading import Event
 
 import pytest
 
@@ -46,22 +49,42 @@ def test_a_kernel_begins_with_the_library_imported(page):
 
 def test_without_that_process_a_kernel_imports_for_itself(page, monkeypatch):
     monkeypatch.setattr(forked, "SERVE", "")
-    forked._server.cache_clear()
+    monkeypatch.setattr(forked, "_started", lambda threads: forked.Server(dict(os.environ)))
     found = page()
-    forked._server.cache_clear()
     assert not found["imported"]
     assert found["parent"] == os.getpid()
 
 
-def test_a_kernel_ends_with_the_process_that_forked_it(tmp_path):
-    server = forked.Server(os.environ | {"OMP_NUM_THREADS": "1"})
-    forked._server.cache_clear()
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(forked, "_server", lambda threads: server)
-        command = [*kernel.get_kernel_dict()["argv"][:-1], str(tmp_path / "kernel.json")]
-        one = forked.ForkedKernel(command, dict(os.environ), str(tmp_path))
+def test_a_kernel_ends_with_the_process_that_forked_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(forked, "SERVE", "from mmctr.report.forked import serve; serve(())")
+    server = forked.Server(dict(os.environ))
+    monkeypatch.setattr(forked, "_started", lambda threads: server)
+    command = [*kernel.get_kernel_dict()["argv"][:-1], str(tmp_path / "kernel.json")]
+    one = forked.ForkedKernel(command, dict(os.environ), str(tmp_path))
     assert one.poll() is None
     server.process.stdin.close()
     assert server.process.wait() == 0
     assert one.wait() == 0
     one.kill()  # of one that has ended nothing is asked
+
+
+def test_pages_that_begin_together_share_it(monkeypatch):
+    begun, made, all_there = [], [], Event()
+
+    def begin(threads):
+        begun.append(threads)
+        if len(begun) == 4:
+            all_there.set()
+        return forked._server(threads)
+
+    def made_when_all_wait(environment):
+        all_there.wait()
+        made.append(environment)
+        return environment
+
+    monkeypatch.setattr(forked, "Server", made_when_all_wait)
+    monkeypatch.setattr(forked, "_started", cache(forked._started.__wrapped__))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(begin, ["3"] * 4))
+    assert len(made) == 1
+    assert all(one is found[0] for one in found)
