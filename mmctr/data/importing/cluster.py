@@ -140,12 +140,19 @@ def cluster(master: str | None, work: Path, memory: float) -> Iterator[Cluster]:
         words = Path(folder) / "words.txt"
         session = there or _session(master, words)
         try:
+            logging.getLogger().addFilter(_is_told)
             found = Cluster(session, work, memory, words)
             _require_workers(found)
             yield found
         finally:
+            logging.getLogger().removeFilter(_is_told)
             if there is None:
                 session.stop()
+
+
+def _is_told(record: logging.LogRecord) -> bool:
+    """Whether a record is for people: not that Ctrl-C came while Java was waited for."""
+    return "while sending command" not in record.getMessage()
 
 
 def _session(master: str | None, words: Path) -> "SparkSession":
@@ -153,8 +160,6 @@ def _session(master: str | None, words: Path) -> "SparkSession":
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
 
-    # Ctrl-C within an answer of Java's is no error to print.
-    logging.getLogger("py4j").setLevel(logging.CRITICAL)
     builder = SparkSession.builder.appName("mmctr data import")
     settings = {"spark.ui.showConsoleProgress": "false", "spark.executorEnv.TQDM_DISABLE": "1"}
     if master is not None:
