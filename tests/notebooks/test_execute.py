@@ -86,7 +86,7 @@ def test_explore(tiny_report, tiny):
     assert values["rows"] == len(tiny.train)
     assert values["items"] == tiny.catalog.n_items
     assert values["click_rate"] == pytest.approx(tiny.train.label.mean(), abs=1e-4)
-    assert figures(notebook) == 5
+    assert figures(notebook) == 6
     of_kind = {"placeholder": 6, "dark": 1, "unreadable": 1, "sweep": 1}
     assert of_kind.items() <= values["errors"].items(), "as they were planted"
     page = (tiny_report.folder / "01_explore.html").read_text(encoding="utf-8")

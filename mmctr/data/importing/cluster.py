@@ -123,7 +123,7 @@ def cluster(master: str | None, work: Path, memory: float) -> Iterator[Cluster]:
     """The Spark session that there is already, or else one that is stopped at the end.
 
     master: as Spark names it, or else its own default.
-    Raises MMCTRError where Spark cannot be had, or its machines lack mmctr or the folder `work`.
+    Raises MMCTRError where Spark cannot be had.
     """
     if importlib.util.find_spec("pyspark") is None:
         raise MMCTRError("--engine spark needs PySpark: install it with pip install 'pyspark>=4'.")
@@ -141,9 +141,7 @@ def cluster(master: str | None, work: Path, memory: float) -> Iterator[Cluster]:
         session = there or _session(master, words)
         try:
             logging.getLogger().addFilter(_is_told)
-            found = Cluster(session, work, memory, words)
-            _require_workers(found)
-            yield found
+            yield Cluster(session, work, memory, words)
         finally:
             logging.getLogger().removeFilter(_is_told)
             if there is None:
@@ -182,7 +180,7 @@ def _session(master: str | None, words: Path) -> "SparkSession":
         ) from error
 
 
-def _require_workers(found: Cluster) -> None:
+def require_workers(found: Cluster) -> None:
     """Raise MMCTRError unless all workers that answer have mmctr and DuckDB as here, and `work`."""
     import duckdb
 

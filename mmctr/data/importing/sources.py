@@ -40,12 +40,15 @@ class Reader:
         """SQL of a table of the rows of all files."""
         return self._of(self.files, "")
 
-    def one(self, file: Path) -> str:
-        """SQL from FROM on of the rows of one file, as they are among those of all files."""
+    def one(self, file: Path, numbered: bool) -> str:
+        """SQL from FROM on of the rows of one file, as they are among those of all files.
+
+        numbered: those of Parquet, as ROW_OF.
+        """
         if self.form == "csv":  # what its signs mean is found out of several files
             table = self._of(self.files, f", filename={literal(FILE_OF)}")
             return f"FROM {table} WHERE {quoted(FILE_OF)} = {literal(str(file))}"
-        return f"FROM {self._of([file], ', file_row_number=true' * (self.form == 'parquet'))}"
+        return f"FROM {self._of([file], ', file_row_number=true' * numbered)}"
 
     def _of(self, files: list[Path], more: str) -> str:
         paths = literal([str(path) for path in files])

@@ -103,9 +103,10 @@ def _pieces(source: Source, readers: list[Reader]) -> list[Piece]:
     nulls = ", ".join(f"NULL::{form} AS {quoted(name)}" for name, form in source.columns.items())
     names = ", ".join(map(quoted, source.columns))
     for reader in readers:
+        numbered = reader.form == "parquet" and ROW_OF not in source.columns
         for file in reader.files:
-            for where in _ranges(source, file) if reader.form == "parquet" else [""]:
-                rows = f"{reader.one(file)}{where}"
+            for where in _ranges(source, file) if numbered else [""]:
+                rows = f"{reader.one(file, numbered)}{where}"
                 sql = f"SELECT {names} FROM (SELECT {nulls} WHERE false UNION ALL BY NAME {rows})"
                 # What CSV means is found out of several files.
                 found.append((sql, reader.files if reader.form == "csv" else [file]))

@@ -82,11 +82,13 @@ def import_dataset(
         nested.mkdir()
         sorter = Sorter()
         if on_spark:
-            from mmctr.data.importing.cluster import cluster
+            from mmctr.data.importing.cluster import cluster, require_workers
             from mmctr.data.importing.spark import SparkSorter
 
-            sorter = SparkSorter(stack.enter_context(cluster(master, work, recipe.memory)))
-            say(sorter.cluster.in_words())
+            found = stack.enter_context(cluster(master, work, recipe.memory))
+            say(found.in_words())  # before the workers are asked, who may be long in coming
+            require_workers(found)
+            sorter = SparkSorter(found)
         with engine(files, work, recipe.memory) as connection:
             sources = {}
             for kind, names in named.items():

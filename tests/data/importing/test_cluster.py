@@ -8,7 +8,7 @@ import duckdb
 import pytest
 
 import mmctr
-from mmctr.data.importing.cluster import Cluster, _require_workers, cluster, reason
+from mmctr.data.importing.cluster import Cluster, cluster, reason, require_workers
 from mmctr.data.importing.recipe import Recipe
 from mmctr.data.importing.steps import import_dataset
 from mmctr.errors import MMCTRError
@@ -63,7 +63,7 @@ def test_a_worker_that_is_not_as_here_is_named(worker, told):
     place = Path("/data/.out.tmp/.import")
     found = Cluster(SimpleNamespace(sparkContext=context), place, 1.0, Path("words.txt"))
     with pytest.raises(MMCTRError) as error:
-        _require_workers(found)
+        require_workers(found)
     assert told in str(error.value)
 
 

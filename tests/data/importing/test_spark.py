@@ -115,8 +115,11 @@ def impressions(folder):
 
 
 def ratings(folder):
-    """Ratings, some of them NaN; a user of most clicks; items that are new by their first click."""
-    log = clicks()
+    """Ratings, some of them NaN; a user of most clicks; items that are new by their first click.
+
+    A column has the name that DuckDB gives to the numbers of rows.
+    """
+    log = clicks().assign(file_row_number=0)
     log.loc[::7, "rating"] = np.nan
     log.loc[::2, "user_id"] = "u7"
     log.loc[::2, "item_id"] %= 20  # so that there are others to draw as negatives
