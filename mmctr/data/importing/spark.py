@@ -25,7 +25,7 @@ from mmctr.data.importing.engine import engine, literal
 from mmctr.data.importing.events import EVENTS, USERS, Log
 from mmctr.data.importing.sorting import Part, Query, Sorter, sort_part
 from mmctr.data.importing.sources import ROW_OF, Reader, Source, quoted
-from mmctr.data.importing.writing import join_splits
+from mmctr.data.importing.writing import gather_splits
 
 ROWS = 1 << 20  # of the log that a task works on, and of users that are sorted together
 BUCKETS = 1 << 16  # of times that are counted at once
@@ -207,7 +207,7 @@ class SparkLog(Log):
     def write(self, write: Callable[[Path, Log], object], folder: Path) -> None:
         works = partial(_written, write, self.cluster.work)
         parts = self.cluster.map(works, list(enumerate(self.parts)))
-        join_splits(folder, parts)
+        gather_splits(folder, parts)
 
 
 def _before(parts: list[Part], name: str) -> list[int]:

@@ -1,6 +1,7 @@
 """A dataset's files, written from clicks, items, negatives and embeddings."""
 
 import json
+import shutil
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -69,16 +70,13 @@ def write_splits(
             last.result()
 
 
-def join_splits(folder: Path, parts: list[Path]) -> None:
-    """Write train, valid and test as one file each, of the files in folders, which are deleted."""
+def gather_splits(folder: Path, parts: list[Path]) -> None:
+    """Make train, valid and test, each a folder of the files that lie in other folders."""
     for name in schema.SPLITS:
-        files = [part / f"{name}.parquet" for part in parts]
-        with _writer(folder / f"{name}.parquet", pq.read_schema(files[0])) as whole:
-            for file in files:
-                part = pq.ParquetFile(file)
-                for group in range(part.num_row_groups):
-                    whole.write_table(part.read_row_group(group))
-                file.unlink()
+        place = folder / f"{name}.parquet"
+        place.mkdir()
+        for number, part in enumerate(parts):
+            shutil.move(part / f"{name}.parquet", place / f"part-{number:05}.parquet")
 
 
 def _writer(path: Path, form: pa.Schema) -> pq.ParquetWriter:

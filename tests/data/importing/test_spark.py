@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from mmctr.data.dataset import Dataset
 from mmctr.data.importing import cluster, spark
 from mmctr.data.importing.recipe import Recipe
 from mmctr.data.importing.steps import import_dataset
@@ -150,14 +151,27 @@ def on_both(folder, options, log="log*"):
     return found
 
 
+def files_of(folder):
+    """The files of a dataset, those in parts as one."""
+    found = [path for path in folder.rglob("*") if path.is_file() or path.suffix == ".parquet"]
+    whole = [path for path in found if path.parent.suffix != ".parquet"]
+    return sorted(path.relative_to(folder) for path in whole)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_spark_gives_the_dataset_that_duckdb_gives(tmp_path, case):
     options = case(tmp_path)
     (said, out), (said_by_spark, of_spark) = on_both(tmp_path, options)
     assert said_by_spark == said
-    files = sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file())
-    assert files == sorted(p.relative_to(of_spark) for p in of_spark.rglob("*") if p.is_file())
+    files = files_of(out)
+    assert files == files_of(of_spark)
     assert len(files) >= 8
+    parts = list(of_spark.rglob("train.parquet/part-*.parquet"))
+    assert len(parts) > 1, "which no process has to join"
+    for name, rows in Dataset.load(out).splits.items():
+        for field, values in vars(rows).items():
+            found = vars(Dataset.load(of_spark).split(name))[field]
+            np.testing.assert_array_equal(found, values, field)
     for file in files:
         if file.suffix == ".parquet":
             expected, found = pq.read_table(out / file), pq.read_table(of_spark / file)
