@@ -40,6 +40,8 @@ class Server:
 
     def __init__(self, environment: dict[str, str]) -> None:
         self.asking = Lock()
+        # ipykernel's debugger, which nobody attaches, would warn of itself.
+        environment = environment | {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
         # In a session of its own: Ctrl-C is for the process that makes the report.
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-c", SERVE],
