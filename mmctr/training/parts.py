@@ -46,6 +46,6 @@ def predict_in_parts(
                 f"{path} is missing, though a process has written it: let all processes write to "
                 "one folder, such as one that their machines share."
             )
-    probability = np.concatenate([np.load(path) for path in paths])
+    probability = np.concatenate([np.load(path, allow_pickle=False) for path in paths])
     shutil.rmtree(folder)
     return probability

@@ -41,10 +41,11 @@ class Reader:
             return []
 
     def path(self, name: str) -> Path | None:
-        """The nested file, else the flat one."""
+        """The nested file, else the flat one; of a split also a folder, here an empty one."""
         for folder in (self.folder / schema.NESTED_FOLDER, self.folder):
-            if (folder / f"{name}.parquet").is_file():
-                return folder / f"{name}.parquet"
+            path = folder / f"{name}.parquet"
+            if path.is_file() or (name in schema.SPLITS and path.is_dir()):
+                return path
         return None
 
     def column(self, name: str, column: str, kind: str) -> list | None:
