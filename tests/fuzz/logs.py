@@ -109,10 +109,13 @@ def read(path: Path, columns: list[str]) -> dict[str, list]:
 
 
 def contradicts_itself(path: Path) -> bool:
-    """Whether a Parquet file claims more values or bytes than it has: not all read it."""
+    """Whether a Parquet file claims more than it has, or what Arrow alone cannot read."""
     if path.suffix == ".csv":
         return False
-    about = pq.read_metadata(path)
+    try:
+        about = pq.read_metadata(path)
+    except pa.ArrowException:
+        return True
     groups = [about.row_group(number) for number in range(about.num_row_groups)]
     columns = [group.column(n) for group in groups for n in range(group.num_columns)]
     values = max((column.num_values for column in columns), default=0)
