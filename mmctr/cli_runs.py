@@ -114,6 +114,7 @@ def predict_command(
     """
     require_one_of("split", split, SPLITS)
     configs(click_rate=click_rate)
+    require_folders(run, data)
     from mmctr import parallel
     from mmctr.devices import find_device
     from mmctr.runs.grown import moved
@@ -229,6 +230,7 @@ def verify_command(run: RunFolder, data: OwnData = None) -> None:
 
     Under torchrun each process computes its part of the predictions.
     """
+    require_folders(run, data)
     from mmctr import parallel
     from mmctr.runs.verify import verify
 
@@ -256,8 +258,8 @@ def rerun_command(run: RunFolder, data: OwnData = None) -> None:
     print(again.folder)
 
 
-def run_with_data(folder: Path, data: Path | None) -> "tuple[Run, Dataset]":
-    """A finished run, and a dataset: the one given or else the run's own, read by its fields."""
+def require_folders(folder: Path, data: Path | None) -> Path:
+    """Where a run is that is asked for; an error, before anything is imported, if it cannot be."""
     folder = find(folder)
     if not folder.is_dir():
         raise RunError(
@@ -266,6 +268,12 @@ def run_with_data(folder: Path, data: Path | None) -> "tuple[Run, Dataset]":
         )
     if data:
         existing_folder(find(data))
+    return folder
+
+
+def run_with_data(folder: Path, data: Path | None) -> "tuple[Run, Dataset]":
+    """A finished run, and a dataset: the one given or else the run's own, read by its fields."""
+    folder = require_folders(folder, data)
     from mmctr.data.dataset import Dataset
     from mmctr.runs.run import Run
 

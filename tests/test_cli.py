@@ -96,7 +96,7 @@ def test_search_prints_what_train_takes(monkeypatch, capsys, tiny_folder, home):
     words = ["train", "--data", tiny_folder, "--strategy", "v1", *shlex.split(options)]
     status, out, _ = call(monkeypatch, capsys, *words)
     assert out.startswith(f"valid AUC {best} ")
-    assert "of 2,400 train rows: a first look\n" in out
+    assert "of 2,464 train rows: a first look\n" in out
 
 
 def test_without_labels_there_is_no_auc(monkeypatch, capsys, tiny_folder, tiny_run, home):

@@ -10,7 +10,7 @@ from mmctr import parallel
 from mmctr.bars import bar_if_long
 from mmctr.data.impressions import Impressions
 from mmctr.errors import MMCTRError
-from mmctr.files import atomic_path
+from mmctr.files import atomic_path, writing
 from mmctr.model.din import DIN
 from mmctr.training.prediction import predict
 
@@ -30,6 +30,8 @@ def predict_in_parts(
     key = hashlib.sha256("\n".join([*depends_on, str(len(rows))]).encode()).hexdigest()[:16]
     folder = out.with_name(f".{out.name}-{key}")
     number, processes = parallel.share()
+    with writing(out):
+        folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{first}.npy" for first in range(0, len(rows), ROWS)]
     own = range(number, len(paths), processes)
     for part in bar_if_long(own, len(own), "predict"):
