@@ -310,10 +310,10 @@ def _made(folder: Path) -> Path:
 def _estimate(data: Path, parameters: dict[str, Any], seeds: int) -> str:
     """How long the challenge's systems take to train, in a sentence."""
     from mmctr.data.dataset import Dataset
-    from mmctr.evaluation import challenge
+    from mmctr.evaluation import ablation, challenge
 
     dataset = Dataset.load(data)
-    shared = {name: parameters.get(name) for name in ("epochs", "max_history", "rows")}
+    shared = {name: parameters.get(name) for name in ablation.SHARED}
     table = challenge.estimate(dataset, challenge.default_strategy(dataset), **shared)
     return challenge.estimate_in_words(table, seeds)
 

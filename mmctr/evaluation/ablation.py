@@ -19,6 +19,7 @@ from mmctr.training.config import configs
 
 DEFAULT, STRATEGY = "default", "v4"
 RESAMPLES = 2000  # of the users: 2 / 2001, the smallest p-value, stays small for thirty changes
+SHARED = ("epochs", "max_history", "rows")  # parameters of a report that its studies take over
 FIELDS = {"item_fields": "item", "user_fields": "user", "context": "context"}  # whose they are
 # Each switch, in the words of a figure, and its two settings.
 SWITCHES = {

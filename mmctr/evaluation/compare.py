@@ -248,13 +248,17 @@ def holm(p: np.ndarray) -> np.ndarray:
     return corrected
 
 
+def first_looks(runs: list[Run]) -> list[str]:
+    """How much of train runs learned from, where it was a part, in words; each once."""
+    return list(dict.fromkeys(run.first_look for run in runs if run.first_look))
+
+
 def setting(runs: list[Run], dataset: Dataset) -> str:
     """What was compared, in words: data, split, seeds, and whether all runs were trained alike."""
     rows, words = dataset.valid, dataset.wording
     seeds = sorted({run.seed for run in runs})
     differs = [name for name in differing(runs)["parameter"] if name != "strategy"]
-    looks = list(dict.fromkeys(run.first_look for run in runs if run.first_look))
-    trained_on = listed(looks) or f"{len(dataset.train):,} {words.rows}"
+    trained_on = listed(first_looks(runs)) or f"{len(dataset.train):,} {words.rows}"
     epochs = max(run.configuration["epochs"] for run in runs)
     alike = (
         f"Beware: the runs also differ in {listed(sorted(differs))}."

@@ -7,7 +7,15 @@ import numpy as np
 import pandas as pd
 
 from mmctr.data.wording import stated
-from mmctr.evaluation.compare import LEVEL, TIMES, comparison, listed, strategy_table, systems_of
+from mmctr.evaluation.compare import (
+    LEVEL,
+    TIMES,
+    comparison,
+    first_looks,
+    listed,
+    strategy_table,
+    systems_of,
+)
 from mmctr.runs.run import Run
 
 
@@ -66,7 +74,7 @@ def verdict(runs: list[Run], more: str = "", table: pd.DataFrame | None = None) 
         f"{valid['user'].nunique():,} users, seed{'s' if len(seeds) > 1 else ''} "
         f"{listed([*map(str, seeds)])}"
     )
-    if looks := list(dict.fromkeys(run.first_look for run in runs if run.first_look)):
+    if looks := first_looks(runs):
         facts["trained on"] = "; ".join(looks)
     facts["negatives"] = words.negatives.removeprefix("Negatives: ").rstrip(".")
     told = in_words(means, differences, data, runs[0].summary["reference_auc"])

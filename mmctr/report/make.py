@@ -25,6 +25,7 @@ from mmctr.content.fusion import available_strategies, check_strategy
 from mmctr.data.dataset import Dataset
 from mmctr.data.erroneous import errors_hash, excluding
 from mmctr.errors import ConfigError, MMCTRError, RunError
+from mmctr.evaluation.ablation import SHARED
 from mmctr.evaluation.study import TRIALS, find_studies
 from mmctr.files import NOTEBOOKS, alone, home
 from mmctr.report import execution
@@ -76,7 +77,7 @@ def make_report(
     chosen = _as_injected(parameters, notebooks) | ({"exclude": exclude} if exclude else {})
     pages = _plan(dataset, strategies, seeds, chosen)
     chosen = {"data": str(dataset.folder), "seeds": ",".join(map(str, seeds))}
-    chosen |= {name: parameters.get(name) for name in ("epochs", "max_history", "rows")}
+    chosen |= {name: parameters.get(name) for name in SHARED}
     if ablation:
         pages.append(Page("06_ablation", "06_ablation", dict(chosen)))
     pages += _studies(dataset)

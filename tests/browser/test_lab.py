@@ -108,6 +108,16 @@ def retype(page, text):
     page.keyboard.type(text)
 
 
+def take_item(page, explorer, number):
+    """Search for an item by its number and take it, by keyboard."""
+    tab_to(page, explorer.get_by_label("Item", exact=True))
+    retype(page, f"no {number}.")
+    found = explorer.locator(f"button[data-value='{number}']").first
+    found.wait_for()
+    tab_to(page, found)
+    page.keyboard.press("Enter")
+
+
 def demo_with_hostile_titles(folder):
     """The smallest demo, its titles such as only an attacker would write."""
     write_demo(folder, seed=1, items=200, users=64)
@@ -320,12 +330,7 @@ def test_new_item_explorer(lab):
     page, errors = lab.execute("09_new_items")
     explorer = page.locator(".jp-OutputArea .widget-vbox")
     explorer.get_by_label("Title", exact=True).focus()  # from here on the keyboard alone
-    tab_to(page, explorer.get_by_label("Item", exact=True))
-    retype(page, "no 23.")
-    found = explorer.locator("button[data-value='23']").first
-    found.wait_for()
-    tab_to(page, found)
-    page.keyboard.press("Enter")
+    take_item(page, explorer, 23)
     expect(explorer.locator("h4")).to_have_text(HOSTILE[1].format("no 23."))
     tags = [lab.dataset.catalog.tag_name(tag) for tag in lab.dataset.catalog.tags[23] if tag]
     expect(explorer).to_contain_text(f"Tags: {', '.join(tags)}.")
@@ -336,12 +341,7 @@ def test_new_item_explorer(lab):
     # Another item's text alone: the tags stay, and so does what they add.
     explorer.get_by_label("Take", exact=True).focus()
     page.keyboard.type("the te")
-    tab_to(page, explorer.get_by_label("Item", exact=True))
-    retype(page, "no 40.")
-    found = explorer.locator("button[data-value='40']").first
-    found.wait_for()
-    tab_to(page, found)
-    page.keyboard.press("Enter")
+    take_item(page, explorer, 40)
     expect(explorer.locator("h4")).to_have_text(HOSTILE[0].format("no 40."))
     expect(explorer).to_contain_text(f"Tags: {', '.join(tags)}.")
     assert explorer.locator(".fact").first.inner_text() != mean

@@ -14,7 +14,7 @@ from mmctr.data.importing.items import joining_sign, tag_lists
 from mmctr.data.importing.recipe import Recipe
 from mmctr.data.importing.steps import import_dataset
 from mmctr.errors import DataError
-from tests.data.importing.logs import ITEMS, LOG, imported
+from tests.data.importing.logs import ITEMS, LOG, imported, written
 
 
 def vectors(numbers, width, shift=0.0):
@@ -286,24 +286,12 @@ def test_a_missing_id_is_told(tmp_path):
         imported(tmp_path, LOG, pd.concat([ITEMS, ITEMS[:1].assign(item_id=None)]))
 
 
-def written(folder, form, frame, name):
-    """A table in one of the forms that people have."""
-    path = folder / f"{name}.{form}"
-    if form == "csv":
-        frame.to_csv(path, index=False)
-    elif form == "jsonl":
-        frame.to_json(path, orient="records", lines=True)
-    else:
-        frame.to_parquet(path)
-    return path
-
-
 def imported_forms(folder, form, items, features=None, covers=None, log=LOG):
     """Import tables of one form: dataset, facts."""
     log = pd.DataFrame(log, columns=["user_id", "item_id", "timestamp"])
     log["item_id"] = "i" + log["item_id"].astype(str)
-    tables = [written(folder, form, features, "features")] if features is not None else []
-    paths = [written(folder, form, log, "log")], [written(folder, form, items, "items")]
+    tables = [written(folder, "features", features, form)] if features is not None else []
+    paths = [written(folder, "log", log, form)], [written(folder, "items", items, form)]
     recipe = Recipe.of(negatives=0)
     facts = import_dataset(*paths, covers, folder / "made", recipe, tables)
     return Dataset.load(folder / "made"), facts

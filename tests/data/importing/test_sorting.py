@@ -10,7 +10,7 @@ from mmctr.data.importing.recipe import Recipe
 from mmctr.data.importing.sorting import Query, sort_part
 from mmctr.data.importing.sources import Source
 from mmctr.data.importing.steps import import_dataset
-from tests.data.importing.logs import ITEMS, imported, positions
+from tests.data.importing.logs import ITEMS, imported, positions, written
 
 
 def test_equal_times_are_simultaneous_unless_a_column_orders_them(tmp_path):
@@ -48,13 +48,7 @@ def test_order_by_follows_numbers_exactly_even_if_they_are_text(tmp_path, form, 
     log = pd.DataFrame({"user_id": "u", "item_id": ["i1", "i2", "i3"], "timestamp": 7})
     log["place"] = [str(place) for place in places] if as_text else places
     ITEMS.to_parquet(tmp_path / "items.parquet")
-    path = tmp_path / f"log.{form}"
-    if form == "csv":
-        log.to_csv(path, index=False)
-    elif form == "jsonl":
-        log.to_json(path, orient="records", lines=True)
-    else:
-        log.to_parquet(path)
+    path = written(tmp_path, "log", log, form)
     recipe = Recipe.of(negatives=0, order_by="place")
     import_dataset([path], [tmp_path / "items.parquet"], None, tmp_path / "o", recipe)
     assert positions(tmp_path / "o") == ["i3", "i2", "i1"]
