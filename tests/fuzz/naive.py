@@ -21,7 +21,8 @@ class Reader:
     def __init__(self, folder: Path) -> None:
         self.folder, self.faults, self.values = folder, set(), {}
         n_items = self.catalog()
-        self.column_names("item_emb")  # its columns are listed, not read
+        for name in ("item_emb", *schema.SPLITS):  # files are opened before any is read
+            self.column_names(name)
         if n_items is not None:
             for name in schema.SPLITS:
                 self.split(name, n_items)

@@ -31,6 +31,8 @@ FOUND = [
     Case("dataset", ("damaged_metadata", "damaged_metadata"), 40907),  # RecursionError
     Case("dataset", ("odd_metadata",), 3),  # UnicodeDecodeError: what pandas notes beside a table
     Case("dataset", ("odd_covers",), 0),  # IsADirectoryError: a folder named 4.jpg
+    # Told of an empty folder for a split, which is met first; the catalog was expected to be named.
+    Case("dataset", ("folder_for_file", "folder_for_file"), 1),
     Case("log", ("unsigned_number",), 293),  # ArrowInvalid: ratings above 2^53
     Case("log", ("repeat_column",), 128),  # one of two columns was taken
     Case("log", ("not_utf8",), 186),  # titles were written that nothing reads back
