@@ -37,7 +37,7 @@ def measure(items: int, steps: int) -> list[str]:
     together = parallel.distribute(model, own=model.sharded)
     batches = Batches(shape.impressions(ROWS, items), model)
     generator = torch.Generator().manual_seed(1)
-    stream = batches.shuffled(config.batch_size, generator, parallel.share())
+    stream = batches.shuffled(config.batch_size, generator, share=parallel.share())
     seconds = []
     with tuned(model.device):
         for _ in range(WARM_UP + steps):
