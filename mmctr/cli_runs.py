@@ -37,7 +37,7 @@ def runs_command(
 ) -> None:
     """List the finished runs below runs/; those below one heading are comparable."""
     folder = None if data is None else existing_folder(find(data))
-    from mmctr.data.dataset import files_fingerprint
+    from mmctr.data.fingerprint import files_fingerprint
     from mmctr.evaluation.listing import listing, runs_below
 
     runs, passed_over = runs_below(home() / "runs")
