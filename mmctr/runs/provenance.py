@@ -12,7 +12,8 @@ import torch
 
 import mmctr
 from mmctr.data.catalog import Catalog
-from mmctr.data.dataset import Dataset, files_fingerprint
+from mmctr.data.dataset import Dataset
+from mmctr.data.fingerprint import files_fingerprint
 from mmctr.errors import RunError
 from mmctr.files import SOURCE, find
 
