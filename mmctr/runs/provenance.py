@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -37,6 +38,17 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "negatives": dataset.negatives_from,
         **{name: value for name, value in known.items() if value is not None},
     }
+
+
+def in_utc(date: str) -> str:
+    """A date with its zone, as results have it, by one clock for all machines.
+
+    What is no date stays as it is.
+    """
+    try:
+        return f"{datetime.fromisoformat(date).astimezone(UTC):%Y-%m-%d %H:%M}"
+    except (TypeError, ValueError, OverflowError):
+        return str(date)
 
 
 def find_dataset(stated: dict[str, Any], run: Path) -> Path:
