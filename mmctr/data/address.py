@@ -57,7 +57,7 @@ class Address:
 
     def iterdir(self) -> Iterator["Address"]:
         """What is in a folder now."""
-        with self._reaching():
+        with self.reaching():
             system, path = self._place
             system.invalidate_cache()
             listed = system.ls(path, detail=True)
@@ -69,7 +69,7 @@ class Address:
         """Its bytes, of which no more come over than are read."""
         if self.copy:
             return self.copy.open("rb")
-        with self._reaching():
+        with self.reaching():
             system, path = self._place
             return system.open(path, "rb")
 
@@ -77,12 +77,12 @@ class Address:
     def brought(self) -> Iterator["Address"]:
         """The same with a copy on this machine, for a block; its hash is known from then on."""
         version = self.version  # before the bytes: of what changes meanwhile the next one differs
-        with self._reaching():
+        with self.reaching():
             system, path = self._place
             here = tempfile.TemporaryDirectory(prefix="mmctr-")
         with here:
             copy = Path(here.name, "copy.parquet")
-            with self._reaching():
+            with self.reaching():
                 system.get_file(path, str(copy))
                 with copy.open("rb") as file:
                     _hashes[version] = hashlib.file_digest(file, "sha256").hexdigest()
@@ -101,7 +101,7 @@ class Address:
 
     @cached_property
     def _asked(self) -> dict[str, Any]:
-        with self._reaching():
+        with self.reaching():
             system, path = self._place
             system.invalidate_cache()
             return system.info(path)
@@ -113,7 +113,7 @@ class Address:
         return url_to_fs(self.url)
 
     @contextmanager
-    def _reaching(self) -> Iterator[None]:
+    def reaching(self) -> Iterator[None]:
         """Turn whatever a store raises into a sentence."""
         try:
             yield

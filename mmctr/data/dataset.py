@@ -56,7 +56,7 @@ class Dataset:
         dataset = cls(folder, catalog, _with_truth(folder, splits), row_fields)
         # Files that changed while they were read must not be remembered by what they were before,
         # and the cache holds codes of the folder's own vocabularies.
-        pays = not cached and fields == own and cache.pays(parts)
+        pays = not cached and fields == own and (not fingerprint or cache.pays(parts))
         now = file_hashes(folder) if pays or not fingerprint else hashes
         if not fingerprint:
             hashes = {name: before or now[name] for name, before in hashes.items()}

@@ -47,13 +47,15 @@ def refuse(
 
 def open_parquet(path: Path | Address) -> pq.ParquetFile:
     """Open a parquet file; DataError if it is not one."""
-    source = path.open() if isinstance(path, Address) else path
-    try:
-        file = pq.ParquetFile(source, memory_map=True)
-        _ = file.schema_arrow.names  # names that are no text fail here
-        return file
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise unreadable(path, first_line(error)) from error
+    elsewhere = isinstance(path, Address)
+    source = path.open() if elsewhere else path
+    with path.reaching() if elsewhere else nullcontext():
+        try:
+            file = pq.ParquetFile(source, memory_map=True)
+            _ = file.schema_arrow.names  # names that are no text fail here
+            return file
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise unreadable(path, first_line(error)) from error
 
 
 def parts(path: Path | Address) -> list[Path] | list[Address]:

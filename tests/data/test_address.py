@@ -4,6 +4,7 @@ import json
 import shutil
 from datetime import datetime
 from itertools import pairwise
+from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from mmctr.data import address, cache, schema
+from mmctr.data import address, schema
 from mmctr.data.dataset import Dataset, check
 from mmctr.data.fingerprint import files_fingerprint
 from mmctr.errors import DataError
@@ -23,11 +24,10 @@ from tests.data.folders import write_folder
 
 @pytest.fixture(autouse=True)
 def an_empty_store(monkeypatch):
-    """Nothing is in memory:// yet, nothing was read from it, and small datasets are cached."""
+    """Nothing is in memory:// yet, and nothing was read from it."""
     monkeypatch.setattr(MemoryFileSystem, "store", {})
     monkeypatch.setattr(MemoryFileSystem, "pseudo_dirs", [""])
     monkeypatch.setattr(address, "_hashes", {})
-    monkeypatch.setattr(cache, "SMALLEST", 0)
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_each_part_comes_over_once_and_is_known_then(tmp_path, fetched, monkeypa
     folder = moved(tmp_path)
     first = Dataset.load(folder)
     assert fetched == ["part-00000.parquet", "part-00001.parquet"]
-    for _ in range(2):  # by the same process, then by one that has read nothing
+    for _ in range(2):  # by the same process, then by one that has read nothing; from the cache
         assert Dataset.load(folder).fingerprint == first.fingerprint
         assert files_fingerprint(folder) == first.fingerprint
         monkeypatch.setattr(address, "_hashes", {})
@@ -204,6 +204,28 @@ class Timeless(MemoryFileSystem):
         return [facts | {"created": None} for facts in super().ls(path, detail=True)]
 
 
+def test_an_error_of_the_store_while_a_footer_is_read_is_one_sentence(tmp_path):
+    class Unranged(MemoryFileSystem):
+        """A store that gives files from their beginning only."""
+
+        protocol = "unranged"
+
+        def open(self, path, mode="rb", **options):
+            """Write, but do not read."""
+            if "w" not in mode:
+                raise ValueError("no range requests")
+            return super().open(path, mode, **options)
+
+        def get_file(self, path, local, **options):
+            """From the beginning."""
+            Path(local).write_bytes(self.store[path].getvalue())
+
+    fsspec.register_implementation("unranged", Unranged, True)
+    moved(tmp_path, "unranged://bucket/train")
+    with pytest.raises(DataError, match=r"part-00000\.parquet cannot be read \(no range requests"):
+        Dataset.load(tmp_path)
+
+
 def refusing(folder, error):
     """Move train to a store that raises an error for each file."""
     fsspec.register_implementation("refusing", type("_", (Refusing,), {"error": error}), True)
@@ -257,6 +279,10 @@ def unpacked(folder):
         (
             lambda folder: refusing(folder, FileNotFoundError("part-00000.parquet")),
             r"part-00000\.parquet is not there: .* or write it anew",
+        ),
+        (
+            lambda folder: refusing(folder, ConnectionResetError("the line was cut")),
+            r"part-00000\.parquet cannot be read \(the line was cut\)",
         ),
         (timeless, "has neither a version nor a time"),
         (noted, r"a\.txt is no parquet file: keep nothing but the parts in memory://bucket/train"),
