@@ -99,6 +99,7 @@ def be_rank(rank, port, home, words):
     [
         (by_torchrun, {}),
         (forked, {"row_updates": True, "batch_norm": False}),
+        (forked, {"shares": 4, "batch_norm": False}),
         # What the rivals add, in one: a start of two processes takes seconds.
         (
             forked,

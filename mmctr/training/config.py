@@ -28,7 +28,9 @@ class TrainConfig(Config):
     share of clicks in what is really shown, where negatives were drawn; predictions are corrected
     for it. row_updates: the tables of ids and of finetuned content change only in the rows that a
     batch names, which catalogs of millions of items need. precision: of matrix products; "auto" is
-    "bfloat16" on CUDA and "float32" elsewhere.
+    "bfloat16" on CUDA and "float32" elsewhere. shares: train is cut into so many runs of rows, and
+    every batch takes equally many from each; of torchrun's processes each then reads its own runs
+    alone, and the result is that of one process with as many shares.
     """
 
     seed: int = Field(1, ge=0)
@@ -47,6 +49,7 @@ class TrainConfig(Config):
     rows: PositiveInt | None = None
     click_rate: float | None = Field(None, gt=0, lt=1)
     row_updates: bool = False
+    shares: PositiveInt = 1
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
