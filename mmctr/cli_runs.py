@@ -128,7 +128,7 @@ def predict_command(
         found, dataset = parallel.in_turn(lambda: run_with_data(run, data))
         require_drawn(dataset, click_rate)
         rows = dataset.split(split)
-        model, drift = found.adapted(dataset)
+        model, drift = found.adapted(dataset, in_shards=True)
         on = [found.weights_hash(), dataset.fingerprint, split, source_hash()]
         probability = predict_in_parts(model.to(find_device("auto")), rows, out, on)
     if probability is None:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import NoReturn, TypeVar
@@ -87,16 +87,18 @@ def wait_for_all() -> None:
         dist.barrier()
 
 
-def distribute(model: nn.Module) -> nn.Module:
+def distribute(model: nn.Module, own: Iterable[str] = ()) -> nn.Module:
     """The model as it takes part in training: all processes start from the first one's weights.
 
-    Gradients are averaged over processes, batch normalisation sees the whole batch.
+    Gradients are averaged over processes, batch normalisation sees the whole batch. own: names of
+    weights that are other ones in each process, and left alone.
     """
     if share()[1] == 1:
         return model
     for module in model.modules():
         if type(module) is nn.BatchNorm1d:
             module.__class__ = SharedBatchNorm
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, list(own))
     return DistributedDataParallel(model, broadcast_buffers=False)
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.distributed import TCPStore
@@ -15,10 +16,13 @@ from torch.distributed import TCPStore
 from mmctr import cli
 from mmctr.data.dataset import Dataset
 from mmctr.errors import RunError
+from mmctr.model.din import DIN
 from mmctr.runs.run import Run
 from mmctr.runs.train import resume, train
+from mmctr.runs.verify import verify
 from mmctr.training import parts, trainer
 from mmctr.training.config import configs
+from mmctr.training.prediction import predict
 from tests.forks import PROCESSES
 from tests.runs.test_unfinished import require_equal
 
@@ -100,6 +104,7 @@ def be_rank(rank, port, home, words):
         (by_torchrun, {}),
         (forked, {"row_updates": True, "batch_norm": False}),
         (forked, {"shares": 4, "batch_norm": False}),
+        (forked, {"row_updates": True, "batch_norm": False, "shard_items": True}),
         # What the rivals add, in one: a start of two processes takes seconds.
         (
             forked,
@@ -170,9 +175,14 @@ def both(home, words, killed=None, last=None):
     return [one.exitcode for one in ranks]
 
 
-@pytest.mark.parametrize("resumed", [False, True], ids=["the same command", "--resume"])
-def test_killed_processes_end_as_if_left_alone(tiny_folder, tmp_path, resumed):
+@pytest.mark.parametrize(
+    ("resumed", "changes"),
+    [(False, {}), (True, {}), (True, {"shard_items": True})],
+    ids=["the same command", "--resume", "shares of the tables"],
+)
+def test_killed_processes_end_as_if_left_alone(tiny_folder, tmp_path, resumed, changes):
     parameters = {"dropout": 0.3, "identity_dropout": 0.2, "epochs": 3, "learning_rate": 0.05}
+    parameters |= changes
     words = train_words(tiny_folder, **parameters)
     assert both(tmp_path / "whole", words) == [0, 0]
     (whole,) = (tmp_path / "whole" / "runs").iterdir()
@@ -209,6 +219,29 @@ def test_two_processes_predict_and_verify_what_one_does(monkeypatch, tiny_run, t
         cli.main()
     assert (tmp_path / "2.csv").read_bytes() == (tmp_path / "1.csv").read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == {"1.csv", "2.csv"}
+
+
+def test_processes_that_share_tables_predict_and_verify_what_one_does(tiny_folder, tmp_path):
+    parameters = {"shard_items": True, "row_updates": True, "epochs": 1, "content": "finetuned"}
+    assert both(tmp_path, train_words(tiny_folder, **parameters)) == [0, 0]
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert both(tmp_path, ["verify", str(folder)]) == [0, 0]
+    run, dataset = Run.load(folder), Dataset.load(tiny_folder)
+    assert verify(run, dataset).differing == []
+    whole = DIN.for_dataset(run.model().config, dataset, run.tensor("embedding.content"))
+    learned = [one.numel() for one in whole.parameters() if one.requires_grad]
+    assert run.summary["parameters"] == sum(learned)
+    out = tmp_path / "2.csv"
+    # Three parts for two processes: one answers the other at the end.
+    assert both(tmp_path, ["predict", str(folder), "--split", "valid", "--out", str(out)]) == [0, 0]
+    expected = predict(run.model(), dataset.valid)
+    np.testing.assert_allclose(pd.read_csv(out)["probability"], expected, atol=1e-6)
+
+
+def test_shares_of_tables_start_from_no_run(tiny_run, tmp_path):
+    words = ["train", "--from", str(tiny_run.folder), "-p", "shard_items=true"]
+    assert both(tmp_path, words) == [1, 1]
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_wrong_parameter_is_one_sentence_of_the_first_process(tiny_folder, tmp_path):

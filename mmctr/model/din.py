@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmctr.data.catalog import Catalog
 from mmctr.data.dataset import Dataset
@@ -16,6 +15,7 @@ from mmctr.errors import ConfigError
 from mmctr.model.batch import Batch
 from mmctr.model.config import DINConfig
 from mmctr.model.interest import interest
+from mmctr.model.items import ItemEmbedding, ItemRows
 from mmctr.model.layers import (
     CONTEXT,
     DNN,
@@ -25,13 +25,13 @@ from mmctr.model.layers import (
     BilinearInteraction,
     CrossNetwork,
     FieldEmbedding,
-    ItemEmbedding,
     SENet,
 )
 from mmctr.model.pretrained import Pretrained
 from mmctr.model.ragged import gather
 from mmctr.model.rivals import QuadraticNetwork
 from mmctr.model.semantic import CODEWORDS, SemanticIds, ids_of
+from mmctr.model.sharded import Shard, own_rows
 from mmctr.model.similarity import HistorySimilarity
 
 FieldSizes = dict[str, list[int]]  # how many codes each field has, by owner
@@ -64,6 +64,7 @@ class DIN(Pretrained, nn.Module):
         item_fields: Tensor | None = None,
         field_sizes: FieldSizes | None = None,
         known: Tensor | None = None,
+        shard: Shard | None = None,
     ) -> None:
         super().__init__()
         sizes = field_sizes or {}
@@ -85,6 +86,7 @@ class DIN(Pretrained, nn.Module):
             content_dim=config.content_dim or dim,
             semantic_ids=() if beside else ids,
             beside=beside,
+            shard=shard,
         )
         widths = dict(self.embedding.widths)
         in_history = [
@@ -139,6 +141,7 @@ class DIN(Pretrained, nn.Module):
         row_fields: Sequence[Field] = (),
         train_clicks: np.ndarray | None = None,
         origin: "DIN | None" = None,
+        shard: Shard | None = None,
     ) -> "DIN":
         """A new model for the items of a catalog.
 
@@ -146,7 +149,7 @@ class DIN(Pretrained, nn.Module):
         from a strategy, or None for ids and tags only. row_fields: what is known of the users and
         the context of rows. train_clicks: int64 [n_items + 1], which say whose identity can be
         learned; without them every item's is. origin: a model of other items, whose semantic ids
-        mean the same here.
+        mean the same here. shard: what this process is to hold of the items' tables, None for all.
         """
         levels = np.stack([catalog.likes_level, catalog.views_level], axis=1)
         sizes = field_sizes(*catalog.fields, *row_fields)
@@ -154,18 +157,21 @@ class DIN(Pretrained, nn.Module):
         known = np.ones(catalog.n_items + 1, dtype=bool)
         if train_clicks is not None:
             known = train_clicks >= config.min_clicks
+        codes = catalog.field_codes if catalog.fields else None
+        content = own_rows(item_embedding, shard)
         model = cls(
             config,
-            tags=torch.from_numpy(catalog.tags),
-            levels=torch.from_numpy(levels),
-            content=None if item_embedding is None else torch.from_numpy(item_embedding),
+            tags=own_rows(catalog.tags, shard),
+            levels=own_rows(levels, shard),
+            content=content,
             n_tags=int(catalog.tags.max(initial=0)) + 1,
-            item_fields=torch.from_numpy(catalog.field_codes) if catalog.fields else None,
+            item_fields=own_rows(codes, shard),
             field_sizes=sizes | ids,
-            known=torch.from_numpy(known),
+            known=own_rows(known, shard),
+            shard=shard,
         )
         if model.embedding.beside is not None:
-            model.embedding.beside.take(quantizer, item_embedding)
+            model.embedding.beside.take(quantizer, content.numpy())
         return model
 
     @classmethod
@@ -175,9 +181,10 @@ class DIN(Pretrained, nn.Module):
         dataset: Dataset,
         item_embedding: np.ndarray | None,
         origin: "DIN | None" = None,
+        shard: Shard | None = None,
     ) -> "DIN":
         """A new model for a dataset: its items, its fields, and what train can teach of items."""
-        known = (dataset.row_fields, dataset.train_clicks(), origin)
+        known = (dataset.row_fields, dataset.train_clicks(), origin, shard)
         return cls.for_catalog(config, dataset.catalog, item_embedding, *known)
 
     @classmethod
@@ -190,22 +197,25 @@ class DIN(Pretrained, nn.Module):
         n_tags: int,
         content_width: int | None,
         field_sizes: FieldSizes | None = None,
+        shard: Shard | None = None,
     ) -> "DIN":
         """A model of the given sizes whose weights and item features are yet to be loaded."""
         own, content = (field_sizes or {}).get("item", ()), None
+        rows = n_items + 1 if shard is None else len(shard)
         if content_width is not None:
             instead = {SEMANTIC_IDS, CODEWORDS} & set(field_sizes or {}) == {SEMANTIC_IDS}
             kind = torch.int32 if instead else torch.float32
-            content = torch.zeros(n_items + 1, content_width, dtype=kind)
+            content = torch.zeros(rows, content_width, dtype=kind)
         return cls(
             config,
-            tags=torch.zeros(n_items + 1, tags_per_item, dtype=torch.int32),
-            levels=torch.zeros(n_items + 1, 2, dtype=torch.int8),
+            tags=torch.zeros(rows, tags_per_item, dtype=torch.int32),
+            levels=torch.zeros(rows, 2, dtype=torch.int8),
             content=content,
             n_tags=n_tags,
-            item_fields=torch.zeros(n_items + 1, len(own), dtype=torch.int32) if own else None,
+            item_fields=torch.zeros(rows, len(own), dtype=torch.int32) if own else None,
             field_sizes=field_sizes,
-            known=torch.ones(n_items + 1, dtype=torch.bool),
+            known=torch.ones(rows, dtype=torch.bool),
+            shard=shard,
         )
 
     @property
@@ -223,7 +233,13 @@ class DIN(Pretrained, nn.Module):
     @property
     def n_items(self) -> int:
         """The number of items, padding not counted."""
-        return len(self.embedding.item_tags) - 1
+        return self.embedding.n_items
+
+    @property
+    def sharded(self) -> set[str]:
+        """The names of weights and facts of which this process holds some rows; mostly none."""
+        tables = self.embedding.tables if self.embedding.shard else ()
+        return {f"embedding.{name}" for name in tables}
 
     @property
     def device(self) -> torch.device:
@@ -258,11 +274,12 @@ class DIN(Pretrained, nn.Module):
 
     def field_vectors(self, batch: Batch) -> Tensor:
         """The fields of each row before SENet: target fields, then interest, [n, width]."""
-        target, clicked = self._items(batch)
+        items = self.embedding.look_up(batch.items)
+        target, clicked = self._items(batch, items)
         interest = self.attention(target[:, : self.history_width], clicked, batch.histories)
         fields = [target, interest.to(target.dtype)]
         if self.similarity:
-            content = self.similarity.as_items(F.embedding(batch.items, self.embedding.content))
+            content = self.similarity.as_items(items.content)
             similar = self.similarity(gather(content, batch.target), content, batch.histories)
             fields.append(similar.to(target.dtype))
         if self.user_fields or self.context:
@@ -287,16 +304,16 @@ class DIN(Pretrained, nn.Module):
             if embed is not None
         }
 
-    def _items(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _items(self, batch: Batch, items: ItemRows) -> tuple[Tensor, Tensor]:
         """Vectors of the targets as known at the time, [n, width], and of the distinct items as
         clicks, [m, history_width]."""
-        table = self.embedding(batch.items)
+        table = self.embedding.vectors(items)
         target, clicked = gather(table, batch.target), table[:, : self.history_width]
-        levels, hidden = batch.levels, self._hidden(batch)
+        levels, hidden = batch.levels, self._hidden(batch, items.unknown)
         if levels is None and hidden is None:
             return target, clicked
         if levels is None:
-            levels = self.embedding.item_levels[batch.items[batch.target]].long()
+            levels = items.levels[batch.target].long()
         dim = self.embedding.id.embedding_dim
         own_id, rest = target[:, :dim], target[:, dim : -2 * dim]
         if hidden is not None:
@@ -306,13 +323,12 @@ class DIN(Pretrained, nn.Module):
         levels = self.embedding.of_levels(levels).to(target.dtype)
         return torch.cat([own_id, rest, levels], dim=1), clicked
 
-    def _hidden(self, batch: Batch) -> Tensor | None:
+    def _hidden(self, batch: Batch, unknown: Tensor | None) -> Tensor | None:
         """Which rows, bool [n], show no identity of their target; None if all do.
 
         In training a share of the rows is as if its target were new, like a dropped field
         (DropoutNet: Volkovs et al., 2017): histories keep theirs, as those of new items' rows do.
         """
-        unknown = self.embedding.unknown(batch.items)
         hidden = None if unknown is None else unknown[batch.target]
         if self.training and self.config.identity_dropout:
             draw = torch.rand(len(batch), device=batch.target.device)
@@ -322,7 +338,7 @@ class DIN(Pretrained, nn.Module):
 
     def attention_weights(self, batch: Batch) -> Tensor:
         """Weights of the target attention, [clicks, heads]."""
-        target, clicked = self._items(batch)
+        target, clicked = self._items(batch, self.embedding.look_up(batch.items))
         return self.attention.weights(target[:, : self.history_width], clicked, batch.histories)
 
     def field_weights(self, batch: Batch) -> Tensor:

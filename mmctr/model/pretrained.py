@@ -13,6 +13,7 @@ from mmctr.data.schema import LEVELS
 from mmctr.errors import MMCTRError, RunError, first_line
 from mmctr.files import atomic_path, write_json
 from mmctr.model.config import DINConfig
+from mmctr.model.sharded import Shard
 
 try:
     from huggingface_hub import ModelCard, ModelHubMixin
@@ -85,20 +86,27 @@ class Pretrained(ModelHubMixin):
         return loaded
 
     @classmethod
-    def load(cls, folder: Path, model: dict[str, Any], sizes: dict[str, Any]) -> Self:
+    def load(
+        cls, folder: Path, model: dict[str, Any], sizes: dict[str, Any], in_shards: bool = False
+    ) -> Self:
         """The model of these parameters and sizes with the weights in a folder.
 
-        Raises RunError unless they fit; no memory is taken before their shapes are known to.
+        in_shards: each of torchrun's processes has its own rows of the items' tables. Raises
+        RunError unless they fit; no memory is taken before their shapes are known to.
         """
         try:
             config = DINConfig.stated(model)
             # On the meta device a model has shapes, but no memory, however large it claims to be.
+            shard = Shard.here(sizes["n_items"]) if in_shards else None
             with torch.device("meta"):
-                expected = cls.of_sizes(config, **sizes).state_dict()
-            weights = load_file(folder / WEIGHTS)
-            _require_same(expected, weights)
+                blank = cls.of_sizes(config, **sizes, shard=shard)
+            if shard is None:
+                weights = load_file(folder / WEIGHTS)
+            else:
+                weights = shard.read(folder / WEIGHTS, blank.sharded)
+            _require_same(blank.state_dict(), weights)
             _require_sound(weights)
-            loaded = cls.of_sizes(config, **sizes)
+            loaded = cls.of_sizes(config, **sizes, shard=shard)
             loaded.load_state_dict(weights)
         except (SafetensorError, TypeError, RuntimeError, ValueError, OSError, MMCTRError) as error:
             raise RunError(
@@ -107,9 +115,16 @@ class Pretrained(ModelHubMixin):
             ) from error
         return loaded.eval()
 
-    def save_weights(self, path: Path) -> None:
-        """Write all weights and what is known of the items as safetensors."""
-        save_file({name: value.contiguous() for name, value in self.state_dict().items()}, path)
+    def save_weights(self, path: Path | None) -> None:
+        """Write all weights and what is known of the items as safetensors.
+
+        If processes share the items' tables all call it, those but the first without a path.
+        """
+        state = {name: value.contiguous() for name, value in self.state_dict().items()}
+        if self.embedding.shard is not None:
+            self.embedding.shard.save(path, state, self.sharded)
+        elif path is not None:
+            save_file(state, path)
 
     def generate_model_card(self, *_: Any, **__: Any) -> "ModelCard":
         """The card, as the hub shows it."""

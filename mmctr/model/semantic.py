@@ -48,9 +48,9 @@ class SemanticIds(nn.Module):
             getattr(self, name).copy_(torch.as_tensor(getattr(quantizer, name)))
         self.codes = torch.from_numpy(quantizer.transform(content)).to(self.codes.device)
 
-    def forward(self, items: Tensor) -> Tensor:
-        """The vectors, [m, dim], of items, int64 [m]."""
-        return self.table(self.codes[items])
+    def forward(self, codes: Tensor) -> Tensor:
+        """The vectors, [m, dim], of items with these ids, int [m, levels]."""
+        return self.table(codes)
 
 
 def ids_of(

@@ -90,17 +90,18 @@ def moved(before: np.ndarray, after: np.ndarray) -> str:
     return "\n".join(lines)
 
 
-def adapted(run: Run, dataset: Dataset) -> tuple[DIN, Drift | None]:
+def adapted(run: Run, dataset: Dataset, in_shards: bool = False) -> tuple[DIN, Drift | None]:
     """The run's model for the catalog of any dataset, and how far that is from the run's own.
 
-    On the run's own dataset it is the run's model as it is, and None. Items are joined by own id:
+    On the run's own dataset it is the run's model as it is, in_shards as `Run.model` has it, and
+    None; for another catalog each process holds all of it. Items are joined by own id:
     those that the run does not know show no identity, and tags that it does not know are left out.
     Popularity levels are the dataset's. Raises RunError for a run that is too old, for features of
     another width or encoder, for fields of other vocabularies, and for ids that it does not know or
     that mean other items.
     """
     if _is_own(run, dataset):
-        return run.model(), None
+        return run.model(in_shards), None
     dataset = run.without_excluded(dataset)
     made, drift = joined(run, dataset)
     catalog = dataset.catalog

@@ -155,24 +155,27 @@ class Run:
         """A dataset as the run reads it: without what it excluded, unless that was done already."""
         return dataset if self.exclusion is None else self.exclusion.of(dataset)
 
-    def model(self) -> DIN:
+    def model(self, in_shards: bool = False) -> DIN:
         """The trained model, on the CPU and ready to predict.
 
-        Its card says what the run knows. Raises RunError unless the weights are those of the
-        configuration; no memory is taken for it before their shapes are known to fit.
+        Its card says what the run knows. in_shards: if it was trained with shard_items, each of
+        torchrun's processes has its share of the items' tables again. Raises RunError unless the
+        weights are those of the configuration; no memory is taken before their shapes are known to
+        fit.
         """
-        model = DIN.load(self.folder, self.config["model"], self.config["sizes"])
+        in_shards = in_shards and self.config["training"].get("shard_items", False)
+        model = DIN.load(self.folder, self.config["model"], self.config["sizes"], in_shards)
         model.card = run_card(self.config, self.summary)
         return model
 
-    def adapted(self, dataset: Dataset) -> "tuple[DIN, Drift | None]":
+    def adapted(self, dataset: Dataset, in_shards: bool = False) -> "tuple[DIN, Drift | None]":
         """The model for the catalog of any dataset, and how far that is from the run's own.
 
         See `grown.adapted`, which says what is refused.
         """
         from mmctr.runs.grown import adapted
 
-        return adapted(self, dataset)
+        return adapted(self, dataset, in_shards)
 
     def item_embeddings(self, catalog: Catalog) -> np.ndarray | None:
         """Embed a catalog as the run's own was embedded: by the strategy fitted to these items, or

@@ -14,10 +14,11 @@ from mmctr.data.dataset import Dataset
 from mmctr.data.fields import as_json
 from mmctr.data.part import part_of_train
 from mmctr.devices import find_device
-from mmctr.errors import RunError
+from mmctr.errors import ConfigError, RunError
 from mmctr.model.config import DINConfig
 from mmctr.model.din import DIN
 from mmctr.model.pretrained import WEIGHTS
+from mmctr.model.sharded import Shard
 from mmctr.runs import carried, grown
 from mmctr.runs.forms import exclusion_in
 from mmctr.runs.run import Run
@@ -49,6 +50,11 @@ def train(
     train together; the first one writes the run, and the others return None. What `dataset` has
     excluded is kept with the run, which leaves it out of whatever it scores.
     """
+    if origin is not None and train_config.shard_items and parallel.share()[1] > 1:
+        raise ConfigError(
+            "Parameter 'shard_items' is true, but a training that starts from a run (--from) reads "
+            "that run's whole tables in every process: set shard_items=false."
+        )
     learned = part_of_train(dataset, train_config.rows)
     require_both_labels(learned)
     require_drawn(dataset, train_config.click_rate)
@@ -62,7 +68,10 @@ def train(
     fused = time.perf_counter()
     torch.manual_seed(train_config.seed)
     trained = None if origin is None else origin.model()
-    model = DIN.for_dataset(model_config, learned, embedding, trained)
+    shard = Shard.here(dataset.catalog.n_items) if train_config.shard_items else None
+    model = DIN.for_dataset(model_config, learned, embedding, trained, shard)
+    embedding_sha256 = embedding_hash(embedding)
+    del embedding  # of which the model may hold a share alone
     if trained is not None:
         grown.take_weights(model, trained, drift)
     model = model.to(device)
@@ -91,6 +100,7 @@ def train(
         rows = dataset.valid
         probability = predict_together(model, rows, train_config.precision)
         if number > 0:
+            model.save_weights(None)
             return None
         metrics = evaluate(rows, probability)
         metrics["auc_interval"] = interval(bootstrap_auc(rows.user, rows.label, probability)[:, 0])
@@ -102,7 +112,7 @@ def train(
                 "train": float(learned.train.label.mean()),
                 "known": train_config.click_rate,
             },
-            "item_embedding_sha256": embedding_hash(embedding),
+            "item_embedding_sha256": embedding_sha256,
             "best_epoch": progress.best_epoch,
             "seconds": {"fusion": fused - started, "training": training},
             "cost": progress.cost(device),

@@ -26,6 +26,7 @@ from mmctr.runs.writing import move_to_free_name, run_folder
 from mmctr.training.progress import State
 
 CHECKPOINT = "checkpoint.safetensors"  # of an unfinished run
+OWN_CHECKPOINT = "checkpoint-{}-{}.safetensors"  # of a process, after so many samples
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class UnfinishedRun:
                 # Without a lock and a state it is one that is just being begun; or of several
                 # processes, which end in an error when another one was killed.
                 was_killed = (folder / LOCK).exists() or left.processes > 1
-                if left.config == config and (left.saved() or was_killed) and left.is_free():
+                if left.config == config and (left._state() or was_killed) and left.is_free():
                     return left
         folder = run_folder(runs, dataset, config)
         folder = folder.with_name(f"{folder.name}-unfinished")
@@ -80,6 +81,11 @@ class UnfinishedRun:
         return self.config.get("processes", 1)
 
     @property
+    def in_shards(self) -> bool:
+        """Whether every process keeps a state of its own, with its share of the items' tables."""
+        return self.processes > 1 and self.config["training"].get("shard_items", False)
+
+    @property
     def going_on(self) -> str:
         """The command that resumes it."""
         by = f"torchrun --nproc-per-node {self.processes} -m " if self.processes > 1 else ""
@@ -101,20 +107,37 @@ class UnfinishedRun:
             )
 
     def save(self, state: State) -> None:
-        """Put this state in place of the last one, whole or not at all."""
-        groups, values = state
-        tensors = {
-            f"{group}/{name}": tensor.contiguous()
-            for group, named in groups.items()
-            for name, tensor in named.items()
-        }
-        # One file, so that tensors and values are always of the same step.
-        with atomic_path(self.folder / CHECKPOINT) as temporary:
-            save_file(tensors, temporary, {"values": json.dumps(values)})
+        """Put this state in place of the last one, whole or not at all; all processes call it."""
+        number = parallel.share()[0]
+        if not self.in_shards:
+            if number == 0:
+                _write(self.folder / CHECKPOINT, state)
+            return
+        before = self._own_states()
+        _write(self.folder / OWN_CHECKPOINT.format(number, state[1]["samples"]), state)
+        parallel.wait_for_all()  # until then the last states that all of them have are those before
+        for path in before.values():
+            path.unlink()
 
     def saved(self) -> State | None:
-        """The last state; None if training was stopped before its first validation."""
-        path = self.folder / CHECKPOINT
+        """The last state; None if training was stopped before its first validation.
+
+        All processes call it; the first one's holds for all, unless each has kept its own.
+        """
+        if not self.in_shards:
+            return parallel.of_first(self._state)
+        own = self._own_states()
+        common = set.intersection(*map(set, parallel.gathered(list(own))))
+        return self._state(own[max(common)]) if common else None
+
+    def _own_states(self) -> dict[int, Path]:
+        """The files of this process's states, by how many samples it had seen."""
+        found = self.folder.glob(OWN_CHECKPOINT.format(parallel.share()[0], "*"))
+        return {int(path.stem.split("-")[-1]): path for path in found}
+
+    def _state(self, path: Path | None = None) -> State | None:
+        """The state in a file, None without it: of the first process, if no other is named."""
+        path = path or self.folder / CHECKPOINT
         if not path.is_file():
             return None
         groups: dict[str, dict[str, torch.Tensor]] = defaultdict(dict)
@@ -151,3 +174,16 @@ class UnfinishedRun:
                 shutil.rmtree(self.folder, ignore_errors=True)
                 raise
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _write(path: Path, state: State) -> None:
+    """Write a state, whole or not at all."""
+    groups, values = state
+    tensors = {
+        f"{group}/{name}": tensor.contiguous()
+        for group, named in groups.items()
+        for name, tensor in named.items()
+    }
+    # One file, so that tensors and values are always of the same step.
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, {"values": json.dumps(values)})

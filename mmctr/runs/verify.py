@@ -88,7 +88,7 @@ def _numbers(run: Run, dataset: Dataset) -> list[str]:
     for name, value in (metrics | {"auc_low": low, "auc_high": high}).items():
         if not np.isclose(stated[name], value, rtol=0, atol=1e-9, equal_nan=True):
             found.append(f"summary.json says {name} {stated[name]}, the predictions give {value}.")
-    gap = np.abs(predict_together(run.model(), rows, "float32") - probability)
+    gap = np.abs(predict_together(run.model(in_shards=True), rows, "float32") - probability)
     if gap.max(initial=0) > TOLERANCE:
         found.append(
             f"The weights give other probabilities than predictions.parquet: up to {gap.max():.2g} "

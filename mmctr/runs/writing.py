@@ -42,7 +42,7 @@ def save_run(
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "dataset": describe(dataset),
         "config": config,
-        "parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
+        "parameters": _parameters(model),
         **summary,
         **provenance(),
     }
@@ -58,6 +58,14 @@ def save_run(
         write_json(temporary / SUMMARY, summary)
         os.sync()
         return Run.load(move_to_free_name(temporary, folder))
+
+
+def _parameters(model: DIN) -> int:
+    """How many numbers training changes, in all processes together."""
+    sizes = {name: one.numel() for name, one in model.named_parameters() if one.requires_grad}
+    for name in sizes.keys() & model.sharded:
+        sizes[name] = sizes[name] // len(model.embedding.shard) * (model.n_items + 1)
+    return sum(sizes.values())
 
 
 def run_folder(runs: Path, dataset: Dataset, config: dict[str, Any]) -> Path:

@@ -27,10 +27,12 @@ class TrainConfig(Config):
     at most, those of whole users drawn by chance; evaluation stays whole. click_rate: the known
     share of clicks in what is really shown, where negatives were drawn; predictions are corrected
     for it. row_updates: the tables of ids and of finetuned content change only in the rows that a
-    batch names, which catalogs of millions of items need. precision: of matrix products; "auto" is
-    "bfloat16" on CUDA and "float32" elsewhere. shares: train is cut into so many runs of rows, and
-    every batch takes equally many from each; of torchrun's processes each then reads its own runs
-    alone, and the result is that of one process with as many shares.
+    batch names, which catalogs of millions of items need. shard_items: under torchrun each process
+    holds a share of the items' tables and of Adam's moments of them, and looks up the rest; alone
+    it holds them all, as without. shares: train is cut into so many runs of rows, and every batch
+    takes equally many from each; of torchrun's processes each then reads its own runs alone, and
+    the result is that of one process with as many shares. precision: of matrix products; "auto" is
+    "bfloat16" on CUDA and "float32" elsewhere.
     """
 
     seed: int = Field(1, ge=0)
@@ -49,6 +51,7 @@ class TrainConfig(Config):
     rows: PositiveInt | None = None
     click_rate: float | None = Field(None, gt=0, lt=1)
     row_updates: bool = False
+    shard_items: bool = False
     shares: PositiveInt = 1
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

@@ -1,11 +1,11 @@
 """Adam that touches only the rows of a batch, and the average of the weights it visits."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from mmctr import parallel
@@ -20,12 +20,38 @@ class Adam(PlainAdam):
     row_updates: of such a table only these rows change, their moments and L2 term too, so that a
     step costs what its batch names, however large the table (the rule of torch.optim.SparseAdam).
     Otherwise all rows change, as by a dense gradient, which is zero elsewhere and kept so.
+    sharded: tables of which each process has other rows.
     """
 
-    def __init__(self, groups: list[dict], *, row_updates: bool = False, **parameters: Any) -> None:
+    def __init__(
+        self,
+        groups: list[dict],
+        *,
+        row_updates: bool = False,
+        sharded: Sequence[Tensor] = (),
+        **parameters: Any,
+    ) -> None:
         super().__init__(groups, **parameters)
-        self.row_updates = row_updates
+        self.row_updates, self.sharded = row_updates, list(sharded)
         self.gradients: dict[Tensor, Tensor] = {}  # dense, of tables whose gradients are sparse
+
+    @torch.no_grad()
+    def clip(self, parameters: Iterable[Tensor], max_norm: float) -> None:
+        """Scale the gradients of all parameters to a joint norm of at most max_norm.
+
+        Every row of a table counts once, whichever process has it.
+        """
+        parameters = list(parameters)
+        if not self.sharded:
+            nn.utils.clip_grad_norm_(parameters, max_norm)
+            return
+        for table in self.sharded:  # several processes may have named a row
+            table.grad = table.grad.coalesce()
+        own = nn.utils.get_total_norm([table.grad for table in self.sharded])
+        others = set(parameters) - set(self.sharded)
+        rest = [one.grad for one in parameters if one in others and one.grad is not None]
+        norm = (nn.utils.get_total_norm(rest) ** 2 + parallel.total(own**2)).sqrt()
+        nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -116,14 +142,16 @@ def make_optimizer(model: DIN, config: TrainConfig) -> Adam:
     """Adam with an L2 term for the embedding tables and one for the network."""
     # On a GPU the number of rows would have to be waited for, and processes exchange dense ones.
     alone_on_cpu = model.device.type == "cpu" and parallel.share()[1] == 1
-    model.embedding.sparse_gradients(config.row_updates or alone_on_cpu)
-    tables, network = [], []
+    model.embedding.sparse_gradients(config.row_updates or alone_on_cpu or bool(model.sharded))
+    tables, network, sharded = [], [], []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
+            sharded += [parameter] if name in model.sharded else []
             is_table = name.startswith("embedding.") and "projection" not in name
             (tables if is_table else network).append(parameter)
     groups = [
         {"params": tables, "weight_decay": config.embedding_l2},
         {"params": network, "weight_decay": config.network_l2},
     ]
-    return Adam(groups, row_updates=config.row_updates, lr=config.learning_rate, fused=True)
+    kind = {"row_updates": config.row_updates, "sharded": sharded}
+    return Adam(groups, **kind, lr=config.learning_rate, fused=True)

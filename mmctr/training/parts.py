@@ -39,6 +39,7 @@ def predict_in_parts(
             found = predict(model, rows.select(slice(part * ROWS, (part + 1) * ROWS)))
             with atomic_path(paths[part]) as temporary, temporary.open("wb") as file:
                 np.save(file, found)
+    model.embedding.answer_others()
     parallel.wait_for_all()
     if number > 0:
         return None

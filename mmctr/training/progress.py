@@ -27,10 +27,10 @@ class Checkpoint(Protocol):
     folder: Path
 
     def saved(self) -> State | None:
-        """The last state, if there is one."""
+        """The last state, if there is one; all processes call it."""
 
     def save(self, state: State) -> None:
-        """Put this state in its place."""
+        """Put this state in its place; all processes call it."""
 
 
 class Stopwatch:

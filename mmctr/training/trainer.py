@@ -58,8 +58,8 @@ def fit(
     average = WeightAverage(model, config.averaging, config.row_updates)
     progress = Progress(plateau, average, Stopwatch(model.device))
     generator = torch.Generator().manual_seed(config.seed)
-    together = parallel.distribute(model)
-    state = None if unfinished is None else parallel.of_first(unfinished.saved)
+    together = parallel.distribute(model, own=model.sharded)
+    state = None if unfinished is None else unfinished.saved()
     if state is not None:
         try:
             progress.restore(model, state)
@@ -112,9 +112,7 @@ def fit(
                     model.load_state_dict(progress.best_weights, strict=False)
                     return progress
                 if unfinished is not None:
-                    state = progress.state(model)
-                    if number == 0:
-                        unfinished.save(state)
+                    unfinished.save(progress.state(model))
                     progress.stopwatch.lap("validation")
     model.load_state_dict(progress.best_weights, strict=False)
     return progress
@@ -125,6 +123,7 @@ def predict_together(model: DIN, rows: Impressions, precision: str) -> np.ndarra
     number, processes = parallel.share()
     first, stop = len(rows) * number // processes, len(rows) * (number + 1) // processes
     part = predict(model, rows.select(slice(first, stop)), precision=precision)
+    model.embedding.answer_others()
     return np.concatenate(parallel.gathered(part))
 
 
@@ -146,7 +145,7 @@ def update(
     lap("forward")
     loss.backward()
     lap("backward")
-    nn.utils.clip_grad_norm_(model.parameters(), config.max_gradient_norm)
+    optimizer.clip(model.parameters(), config.max_gradient_norm)
     optimizer.step()
     lap("optimizer")
     return loss.detach()

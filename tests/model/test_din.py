@@ -425,12 +425,12 @@ def test_training_hides_the_identity_of_a_share_of_the_targets_but_not_of_clicks
         batch = replace(batch, levels=levels.repeat(200, 1))
     with torch.no_grad():
         table = model.embedding(batch.items)
-        shown = model._items(batch)[0]
+        shown = model._items(batch, model.embedding.look_up(batch.items))[0]
         model.train()
         torch.manual_seed(0)
-        found, clicked = model._items(batch)
+        found, clicked = model._items(batch, model.embedding.look_up(batch.items))
         model.embedding.known[:] = False
-        unknown = model.eval()._items(batch)[0]
+        unknown = model.eval()._items(batch, model.embedding.look_up(batch.items))[0]
     close(clicked, table)
     hidden = (found != shown).any(dim=1)
     assert abs(float(hidden.float().mean()) - 0.3) < 4 * (0.3 * 0.7 / len(batch)) ** 0.5
@@ -442,9 +442,9 @@ def test_training_hides_the_identity_of_a_share_of_the_targets_but_not_of_clicks
 def test_prediction_hides_the_identity_of_unknown_targets_alone():
     model, batch = make_model(identity_dropout=0.3).eval(), make_batch(ROWS)
     with torch.no_grad():
-        all_known = model._items(batch)[0]
+        all_known = model._items(batch, model.embedding.look_up(batch.items))[0]
         model.embedding.known[3] = False
-        found = model._items(batch)[0]
+        found = model._items(batch, model.embedding.look_up(batch.items))[0]
     differs = (found != all_known).any(dim=1).tolist()
     assert differs == [target == 3 for target, _ in ROWS]
     assert not found[differs.index(True), :DIM].any(), "an id that says nothing"

@@ -341,3 +341,35 @@ def test_what_was_begun_otherwise_or_is_damaged_is_left_alone(monkeypatch, tiny,
         assert UnfinishedRun.begin(tmp_path, tiny, config) != begun
     (begun.folder / CHECKPOINT).write_bytes(b"damaged")
     assert UnfinishedRun.begin(tmp_path, tiny, config) != begun
+
+
+def test_shares_go_on_from_the_last_state_that_all_processes_have(monkeypatch, tiny, tmp_path):
+    config = {"strategy": "v1", "model": {}, "processes": 2}
+    config["training"] = {"seed": 1, "shard_items": True}
+    begun = UnfinishedRun.begin(tmp_path, tiny, config)
+    of_others = []
+    monkeypatch.setattr("mmctr.parallel.gathered", lambda own: [own, of_others])
+
+    def save(samples):
+        begun.save(({"weights": {"a": torch.full((1,), samples)}}, {"samples": samples}))
+
+    assert begun.saved() is None
+    save(100)
+    with monkeypatch.context() as patch:
+        patch.setattr("mmctr.parallel.wait_for_all", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save(200)
+    for others, wanted in (([], None), ([100], 100), ([100, 200], 200), ([200], 200)):
+        of_others[:] = others
+        state = begun.saved()
+        assert wanted == (state and state[1]["samples"])
+        assert state is None or state[0]["weights"]["a"].tolist() == [wanted]
+    save(300)
+    of_others[:] = [300]
+    assert begun.saved()[1]["samples"] == 300
+    assert len(list(begun.folder.glob("checkpoint*"))) == 1, "of those before none is needed"
+
+
+def killed():
+    """What a process does that is killed."""
+    raise KeyboardInterrupt
