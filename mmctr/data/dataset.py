@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mmctr.data import cache, names, parquet, schema
+from mmctr.data.address import Address
 from mmctr.data.catalog import Catalog, catalog_of, item_arrays, load_catalog
 from mmctr.data.erroneous import Exclusion
 from mmctr.data.fields import Field, load_fields, owner_codes, require_fields
@@ -56,7 +57,7 @@ class Dataset:
         dataset = cls(folder, catalog, _with_truth(folder, splits), row_fields)
         # Files that changed while they were read must not be remembered by what they were before,
         # and the cache holds codes of the folder's own vocabularies.
-        pays = not cached and fields == own and (not fingerprint or cache.pays(parts))
+        pays = not cached and fields == own and (_is_elsewhere(folder) or cache.pays(parts))
         now = file_hashes(folder) if pays or not fingerprint else hashes
         if not fingerprint:
             hashes = {name: before or now[name] for name, before in hashes.items()}
@@ -290,6 +291,12 @@ def check(folder: Path | str) -> tuple[Dataset | None, list[str]]:
     if not errors:
         attempt(names.user_ids, folder, True)
     return None if errors else dataset, errors
+
+
+def _is_elsewhere(folder: Path) -> bool:
+    """Whether a split must be brought over to be read."""
+    places = (schema.find_file(folder, f"{name}.parquet") for name in schema.SPLITS)
+    return any(isinstance(place, Address) for place in places)
 
 
 def _read_parts(folder: Path, fields: tuple[Field, ...]) -> cache.Parts:

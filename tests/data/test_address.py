@@ -140,6 +140,14 @@ def test_each_part_comes_over_once_and_is_known_then(tmp_path, fetched, monkeypa
     assert len(fetched) == 4
 
 
+def test_what_came_over_to_be_checked_is_cached_too(tmp_path, fetched):
+    folder = moved(tmp_path)
+    assert check(folder)[1] == []
+    before = len(fetched)
+    Dataset.load(folder)
+    assert len(fetched) == before
+
+
 def test_a_new_part_and_a_changed_one_are_noticed(tmp_path, fetched):
     folder = moved(tmp_path)
     first = Dataset.load(folder)
