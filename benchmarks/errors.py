@@ -356,17 +356,16 @@ def scale(n_items: int, out: Path) -> None:
     Measures of covers are drawn, and their reading is timed on READ of them. Seconds are those of
     the processor, of all cores together, so that other work on the machine does not count.
     """
-    rng, folder = np.random.default_rng(0), out / "covers"
+    folder = out / "covers"
     shutil.rmtree(folder, ignore_errors=True)
-    dataset = _large(n_items, rng)
-    paths = _photographs(folder, rng)
-    some = replace(dataset.catalog, tags=dataset.catalog.tags[: READ + 1], covers=paths)
+    items, users = evidence_of(n_items)
+    catalog = items.dataset.catalog
+    paths = _photographs(folder, np.random.default_rng(0))
+    some = replace(catalog, tags=catalog.tags[: READ + 1], covers=paths)
     written = time.process_time()
     cover_facts(some, folder)
     each = (time.process_time() - written) / READ
     print(f"covers: {1000 * each:.1f} ms each to read and measure, {READ:,} of them")
-    items, users = Evidence(dataset), ClickLog(dataset)
-    vars(items)["covers"] = _drawn(n_items, rng)
     begun = time.process_time()
     for kind in KINDS:
         before = time.process_time()
@@ -377,6 +376,15 @@ def scale(n_items: int, out: Path) -> None:
     features = 4 * n_items * (768 + 1024) / 2**20
     print(f"{n_items:,} items: {time.process_time() - begun:.0f} s beyond reading covers, at most")
     print(f"{peak:,.0f} MB, of which features are {features:,.0f} MB")
+
+
+def evidence_of(n_items: int) -> tuple[Evidence, ClickLog]:
+    """A catalog of so many items and its users, to be looked at; measures of covers are drawn."""
+    rng = np.random.default_rng(0)
+    dataset = _large(n_items, rng)
+    items = Evidence(dataset)
+    vars(items)["covers"] = _drawn(n_items, rng)
+    return items, ClickLog(dataset)
 
 
 def _photographs(folder: Path, rng: np.random.Generator) -> dict[int, Path]:

@@ -9,6 +9,8 @@ that was resident, libraries included; the processors' time hardly minds what el
 
 import argparse
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -40,20 +42,34 @@ def write_log(path: Path, clicks: int) -> None:
             file.write_table(pa.table(columns, schema=form))
 
 
-def imported(tree: Path, log: Path, items: Path, words: list[str]) -> tuple[float, float, float]:
-    """Seconds, seconds of all processors together, and peak GB of an import by a checkout."""
-    code = "import sys; from mmctr.cli import main; sys.argv[0] = 'mmctr'; main()"
-    with tempfile.TemporaryDirectory(dir=log.parent) as place:
-        command = [sys.executable, "-c", code, "data", "import", "--interactions", str(log)]
-        command += ["--items", str(items), "--out", f"{place}/dataset", *words]
-        environment = os.environ | {"PYTHONPATH": str(tree), "TQDM_DISABLE": "1"}
-        started = time.perf_counter()
-        process = subprocess.Popen(command, env=environment, cwd=tree, stdout=subprocess.DEVNULL)
-        _, status, used = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - started
-    if status:
-        raise SystemExit(f"{tree} ended with {os.waitstatus_to_exitcode(status)}")
-    return seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e9
+def write_items(path: Path) -> None:
+    """The items of such a log, with titles and tags."""
+    ids = np.arange(1, ITEMS + 1)
+    texts = {"title": [f"Title {n}" for n in ids], "tags": [f"tag {n % 50}" for n in ids]}
+    pq.write_table(pa.table({"item_id": ids} | texts), path)
+
+
+def imported(
+    tree: Path, log: Path, items: Path, out: Path, words: list[str]
+) -> tuple[float, float, float]:
+    """Seconds of all processors together, seconds, and peak GB of an import by a checkout."""
+    # What wait4 tells of memory starts from the peak of this process, which may hold PyTorch.
+    status = out.with_suffix(".status")
+    code = (
+        "import atexit, shutil, sys; from mmctr.cli import main; sys.argv[0] = 'mmctr'; "
+        f"atexit.register(shutil.copy, '/proc/self/status', {str(status)!r}); main()"
+    )
+    command = [sys.executable, "-c", code, "data", "import", "--interactions", str(log)]
+    command += ["--items", str(items), "--out", str(out), *words]
+    environment = os.environ | {"PYTHONPATH": str(tree), "TQDM_DISABLE": "1"}
+    started = time.perf_counter()
+    process = subprocess.Popen(command, env=environment, cwd=tree, stdout=subprocess.DEVNULL)
+    _, ended, used = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - started
+    if ended:
+        raise SystemExit(f"{tree} ended with {os.waitstatus_to_exitcode(ended)}")
+    peak = int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1])
+    return used.ru_utime + used.ru_stime, seconds, peak * 1024 / 1e9
 
 
 def main() -> None:
@@ -68,16 +84,15 @@ def main() -> None:
     words = [word for pair in asked.p for word in ("-p", pair)]
     trees = {"before": asked.before.resolve()} if asked.before else {}
     with tempfile.TemporaryDirectory() as place:
-        items = Path(place) / "items.parquet"
-        ids = np.arange(1, ITEMS + 1)
-        texts = {"title": [f"Title {n}" for n in ids], "tags": [f"tag {n % 50}" for n in ids]}
-        pq.write_table(pa.table({"item_id": ids} | texts), items)
+        items, out = Path(place) / "items.parquet", Path(place) / "dataset"
+        write_items(items)
         for million in asked.millions:
             log = Path(place) / f"log.{'csv' if asked.csv else 'parquet'}"
             write_log(log, int(million * 1e6))
             for _ in range(asked.times):
                 for name, tree in (trees | {"now": HERE}).items():
-                    seconds, processor, memory = imported(tree, log, items, words)
+                    processor, seconds, memory = imported(tree, log, items, out, words)
+                    shutil.rmtree(out)
                     told = f"{million:>6g} million clicks, {name:<6} {seconds:>7.1f} s,"
                     print(f"{told} {processor:>6.1f} of processors, {memory:.2f} GB", flush=True)
 

@@ -1,8 +1,10 @@
 """How the cost of training grows with rows, clicks and items: generated data, default model, CPU.
 
-Usage: python -m benchmarks.scaling [--quick]. Prints a table in Markdown and draws
-benchmarks/scaling.svg (--quick: a tenth of the sizes, drawn in the folder for temporary files).
-Every point has a process of its own, so that its peak memory is its own; one works at a time.
+Usage: python -m benchmarks.scaling [--steps] [--large] [--quick]. Prints a table in Markdown and
+draws benchmarks/scaling.svg; --steps: of every step of the way, benchmarks/steps.svg, --large with
+it up to 100 million clicks and a million items, for hours (--quick: a tenth of the sizes, drawn in
+the folder for temporary files). Every point has a process of its own, so that its peak memory is
+its own; one works at a time.
 """
 
 import argparse
@@ -10,19 +12,21 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import islice, product
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
 from benchmarks import microlens_shape as shape
+from benchmarks import steps
 from mmctr.devices import peak_memory_mb, tuned
 from mmctr.errors import MMCTRError
 from mmctr.files import atomic_path
@@ -34,15 +38,23 @@ from mmctr.training.config import TrainConfig
 from mmctr.training.optimizer import make_optimizer
 from mmctr.training.trainer import update
 
-FIGURE = Path(__file__).with_name("scaling.svg")
+FIGURE, STEPS_FIGURE = (Path(__file__).with_name(name) for name in ("scaling.svg", "steps.svg"))
 WARM_UP, REPETITIONS = 2, 3
 BYTES_PER_ITEM = 1400  # 950 for its embedding, id vector and Adam's moments, and some to spare
 GREY, BLUE, ORANGE = "#7a7a7a", "#4477aa", "#ee7733"  # readable on light and on dark
+COLOURS = (BLUE, ORANGE, "#228833", "#aa4499", "#999933", "#2299aa")
 PANEL, HEIGHT, LEFT, TOP, SIDE = 320, 320, 62, 36, 234  # pixels; the plots are square
+LEGEND = 210
 AXES = {  # what cost is drawn against, by panel, and the cost
     "Rows": ("rows", "seconds an epoch"),
     "Clicks": ("clicks read of a history, on average", "milliseconds a step"),
     "Items": ("items in the catalog", "milliseconds a step"),
+}
+Axes = dict[str, tuple[str, str]]
+Result = TypeVar("Result")
+STEPS_AXES = {
+    "Seconds of processors": ("clicks, rows or items", "seconds"),
+    "Peak memory": ("clicks, rows or items", "GB"),
 }
 
 
@@ -65,7 +77,7 @@ class Series:
     panel: str
     name: str
     colour: str
-    points: list[Point]
+    points: list[Point] = field(default_factory=list)
     sizes: list[float] = field(default_factory=list)
     costs: list[float] = field(default_factory=list)
     memory_mb: list[float] = field(default_factory=list)
@@ -136,17 +148,22 @@ def endless(batches: Batches, size: int) -> Iterator[Batch]:
         yield from batches.shuffled(size, generator)
 
 
+def alone(function: Callable[..., Result], argument: object) -> Result:
+    """What a function gives in a new process; MMCTRError if that dies."""
+    try:
+        with ProcessPoolExecutor(1, get_context("spawn")) as process:
+            return process.submit(function, argument).result()
+    except BrokenProcessPool as error:
+        raise MMCTRError(
+            f"The process of {argument} ended early, most likely for want of memory: use a "
+            "machine with more of it, or --quick."
+        ) from error
+
+
 def measure_all(measured: list[Series]) -> None:
-    """Fill in the series, a new process for each point; MMCTRError if one dies."""
+    """Fill in the series, a new process for each point."""
     for series, point in tqdm([(each, point) for each in measured for point in each.points]):
-        try:
-            with ProcessPoolExecutor(1, get_context("spawn")) as process:
-                size, cost, memory = process.submit(measure, point).result()
-        except BrokenProcessPool as error:
-            raise MMCTRError(
-                f"The process of {point} ended early, most likely for want of memory: use a "
-                "machine with more of it, or --quick."
-            ) from error
+        size, cost, memory = alone(measure, point)
         series.sizes.append(size)
         series.costs.append(cost)
         series.memory_mb.append(memory)
@@ -204,31 +221,39 @@ class Axis:
                 yield self.pixel(value), f"{value / 1e3:g}k" if 1e4 <= value < 1e6 else label
 
 
-def draw(panel: str, measured: list[Series], left: float) -> Iterator[str]:
-    """A panel's SVG elements; its axes have equally many decades, so that slope 1 is diagonal."""
+def slope(series: Series) -> str:
+    """A series by name and slope, in its colour."""
+    text = f"{series.name} {series.line()[0]:.2f}".strip()
+    return f'<tspan fill="{series.colour}">{text}</tspan>'
+
+
+def draw(
+    panel: str, measured: list[Series], left: float, axes: Axes, legend: bool
+) -> Iterator[str]:
+    """A panel's SVG elements; its axes have equally many decades, so that slope 1 is diagonal.
+
+    legend: slopes are told beside the panels, and not in the title.
+    """
     right, bottom, middle = left + SIDE, TOP + SIDE, left + SIDE / 2
     sizes = np.log10([size for series in measured for size in series.sizes])
     costs = np.log10([cost for series in measured for cost in series.costs])
     decades = 1.15 * max(np.ptp(sizes), np.ptp(costs))
     across = Axis.around(sizes, decades, left, right)
     up = Axis.around(costs, decades, bottom, TOP)
-    slopes = ", ".join(
-        f'<tspan fill="{series.colour}">{f"{series.name} {series.line()[0]:.2f}".strip()}</tspan>'
-        for series in measured
-    )
-    yield f'<text x="{middle}" y="{TOP - 14}" class="title">{panel}: slope {slopes}</text>'
+    told = panel if legend else f"{panel}: slope {', '.join(map(slope, measured))}"
+    yield f'<text x="{middle}" y="{TOP - 14}" class="title">{told}</text>'
     for x, label in across.ticks():
         yield f'<path d="M{x} {TOP}V{bottom}"/><text x="{x}" y="{bottom + 16}">{label}</text>'
     for y, label in up.ticks():
         yield f'<path d="M{left} {y}H{right}"/>'
         yield f'<text x="{left - 6}" y="{y + 4}" class="left">{label}</text>'
     turn = f"translate({left - 44} {TOP + SIDE / 2}) rotate(-90)"
-    yield f'<text x="{middle}" y="{bottom + 38}">{AXES[panel][0]}</text>'
-    yield f'<text transform="{turn}">{AXES[panel][1]}</text>'
+    yield f'<text x="{middle}" y="{bottom + 38}">{axes[panel][0]}</text>'
+    yield f'<text transform="{turn}">{axes[panel][1]}</text>'
     for series in measured:
-        slope, intercept = series.line()
+        power, intercept = series.line()
         (x1, y1), (x2, y2) = (
-            (across.pixel(size), up.pixel(10**intercept * size**slope))
+            (across.pixel(size), up.pixel(10**intercept * size**power))
             for size in (series.sizes[0], series.sizes[-1])
         )
         yield f'<path d="M{x1} {y1}L{x2} {y2}" style="stroke:{series.colour};opacity:1"/>'
@@ -237,36 +262,79 @@ def draw(panel: str, measured: list[Series], left: float) -> Iterator[str]:
             yield f'<circle {place} r="4" fill="{series.colour}"/>'
 
 
-def figure(measured: list[Series]) -> str:
-    """The panels side by side, as SVG."""
-    size = f'width="{PANEL * len(AXES)}" height="{HEIGHT}"'
+def figure(measured: list[Series], axes: Axes = AXES, legend: bool = False) -> str:
+    """The panels side by side, as SVG; legend: the first one's series and slopes beside them."""
+    across = PANEL * len(axes)
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">',
-        "<title>Cost of training against rows, clicks and items</title>",
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{across + LEGEND * legend}" '
+        f'height="{HEIGHT}" role="img">',
+        f"<title>Cost of {'each step' if legend else 'training'} against its size</title>",
         f"<style>text{{font:12px sans-serif;fill:{GREY};text-anchor:middle}}"
-        ".title{font-weight:bold}.left{text-anchor:end}"
+        ".title{font-weight:bold}.left{text-anchor:end}.name{text-anchor:start}"
         f"path{{stroke:{GREY};opacity:.3}}</style>",
     ]
-    for place, panel in enumerate(AXES):
+    for place, panel in enumerate(axes):
         drawn = [series for series in measured if series.panel == panel]
-        lines += draw(panel, drawn, place * PANEL + LEFT)
+        lines += draw(panel, drawn, place * PANEL + LEFT, axes, legend)
+        if legend and not place:
+            told = ["Slopes of seconds:", *map(slope, drawn)]
+            for line, text in enumerate(told):
+                y = TOP + 24 * (line + 1)
+                lines.append(f'<text x="{across + 8}" y="{y}" class="name">{text}</text>')
     return "\n".join([*lines, "</svg>\n"])
+
+
+def of_steps(part: int, large: bool) -> tuple[str, str]:
+    """The table of every step of the way, each line printed once it is known, and the figure."""
+    found: dict[str, list[steps.Cost]] = {name: [] for name in steps.NAMES}
+    for name, cost in steps.measured(alone, part, large):
+        found[name].append(cost)
+        each = 1e6 * cost.seconds / cost.size
+        print(
+            f"{name:<24} {cost.size:>12,} {cost.seconds:>9.1f} s of processors, {each:>8.2f} a "
+            f"million, {cost.clock:>8.1f} by the clock, {cost.memory_gb:>5.2f} GB",
+            flush=True,
+        )
+    drawn, lines = [], ["| step | sizes | seconds of processors a million | slope | peak GB |"]
+    lines.append("|---|---|---|---:|---|")
+    for (name, costs), colour in zip(found.items(), COLOURS, strict=True):
+        series = Series("Seconds of processors", name, colour)
+        series.sizes = [cost.size for cost in costs]
+        series.costs = [cost.seconds for cost in costs]
+        memory = Series("Peak memory", name, colour, sizes=series.sizes)
+        memory.costs = [cost.memory_gb for cost in costs]
+        drawn += [series, memory]
+        cells = [
+            name,
+            ", ".join(f"{size:,}" for size in series.sizes),
+            ", ".join(f"{1e6 * cost.seconds / cost.size:,.2f}" for cost in costs),
+            f"{series.line()[0]:.2f}",
+            ", ".join(f"{gigabytes:.2f}" for gigabytes in memory.costs),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines), figure(drawn, STEPS_AXES, legend=True)
 
 
 def main() -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", action="store_true", help="of every step, not of training")
+    parser.add_argument("--large", action="store_true", help="of --steps: up to 100 million clicks")
     parser.add_argument("--quick", action="store_true", help="a tenth of the sizes, for trying out")
-    quick = parser.parse_args().quick
-    path = Path(tempfile.gettempdir(), FIGURE.name) if quick else FIGURE
-    measured = all_series(part=10 if quick else 1)
+    asked = parser.parse_args()
+    part, path = 10 if asked.quick else 1, STEPS_FIGURE if asked.steps else FIGURE
+    path = Path(tempfile.gettempdir(), path.name) if asked.quick else path
     try:
-        measure_all(measured)
+        if asked.steps:
+            told, drawn = of_steps(part, asked.large)
+        else:
+            measure_all(measured := all_series(part))
+            told, drawn = report(measured), figure(measured)
         with atomic_path(path) as temporary:
-            temporary.write_text(figure(measured), encoding="utf-8")
+            temporary.write_text(drawn, encoding="utf-8")
     except MMCTRError as error:
         sys.exit(str(error))
-    print(f"{report(measured)}\n\nDrawn: {path}")
+    print(f"{told}\n\nDrawn: {path}")
 
 
 if __name__ == "__main__":

@@ -35,9 +35,9 @@ def measure(items: int, steps: int) -> list[str]:
     model = DIN.of_sizes(DINConfig(), **sizes, shard=Shard.here(items))
     optimizer = make_optimizer(model, config)
     together = parallel.distribute(model, own=model.sharded)
-    batches = Batches(shape.impressions(ROWS, items), model)
+    batches = Batches(shape.impressions(ROWS, items), model, parallel.share())
     generator = torch.Generator().manual_seed(1)
-    stream = batches.shuffled(config.batch_size, generator, share=parallel.share())
+    stream = batches.shuffled(config.batch_size, generator)
     seconds = []
     with tuned(model.device):
         for _ in range(WARM_UP + steps):

@@ -131,6 +131,7 @@ def train_command(
     from mmctr.data.dataset import Dataset
     from mmctr.data.erroneous import excluding
     from mmctr.runs import tracking, train
+    from mmctr.runs.provenance import find_dataset
     from mmctr.runs.unfinished import UnfinishedRun
 
     if track:
@@ -150,7 +151,7 @@ def train_command(
             )
         else:
             begun = parallel.of_first(lambda: UnfinishedRun.load(find(resume)))
-            folder = folder or find(begun.config["dataset"]["folder"])
+            folder = folder or find_dataset(begun.config["dataset"], begun.folder)
             dataset = parallel.in_turn(lambda: Dataset.load(folder, begun.fields))
             run = train.resume(begun.folder, dataset)
     if run is None:

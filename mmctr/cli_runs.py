@@ -37,7 +37,7 @@ def runs_command(
 ) -> None:
     """List the finished runs below runs/; those below one heading are comparable."""
     folder = None if data is None else existing_folder(find(data))
-    from mmctr.data.dataset import files_fingerprint
+    from mmctr.data.fingerprint import files_fingerprint
     from mmctr.evaluation.listing import listing, runs_below
 
     runs, passed_over = runs_below(home() / "runs")
@@ -275,15 +275,16 @@ def run_with_data(folder: Path, data: Path | None) -> "tuple[Run, Dataset]":
     """A finished run, and a dataset: the one given or else the run's own, read by its fields."""
     folder = require_folders(folder, data)
     from mmctr.data.dataset import Dataset
+    from mmctr.runs.provenance import find_dataset
     from mmctr.runs.run import Run
 
     run = Run.load(folder)
-    own = run.summary["dataset"]["folder"]
-    if not data and not find(own).is_dir():
+    place = find(data) if data else find_dataset(run.summary["dataset"], run.folder)
+    if not data and not place.is_dir():
         raise RunError(
-            f"{own}, on which {run.name} was trained, is not there: name its folder with --data."
+            f"{place}, on which {run.name} was trained, is not there: name its folder with --data."
         )
-    return run, Dataset.load(find(data or own), run.fields)
+    return run, Dataset.load(place, run.fields)
 
 
 def print_references(auc: dict[str, float]) -> None:

@@ -39,7 +39,7 @@ def joined(backend: str | None = None, timeout: timedelta | None = None) -> Iter
             raise
         raise MMCTRError(
             f"Process {os.environ['RANK']} has lost another one: see what that one said, then "
-            "start all again; training goes on from its last validation."
+            "start all again; they go on from what was kept."
         ) from error
     finally:
         dist.destroy_process_group()

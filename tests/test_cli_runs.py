@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -120,6 +121,26 @@ def test_train_from_a_run_then_verify_predict_and_rerun(command, days, trained, 
 )
 def test_the_model_of_a_run_stays_as_it_is(command, trained, words, sentence):
     assert sentence in command("train", "--from", trained, *words)
+
+
+def test_a_run_that_was_moved_with_its_data_finds_them_again(command, days, home):
+    """Below its new home at the old place or by its name, but never other files of that name."""
+    old, small = home / "old", ["-p", "epochs=1", "-p", "embedding_dim=4", "-p", "hidden=[8]"]
+    data = Path(shutil.copytree(days[0], old / "data" / "shop"))
+    out = command("train", "--data", data, "--strategy", "v1", *small)
+    run = Path(out.splitlines()[-1])
+    shutil.move(run, old / "runs" / run.name)
+    new = Path(shutil.move(old, home / "new"))
+    moved = new / "runs" / run.name
+    assert "are as it says" in command("verify", moved)
+    assert "AUC" in command("predict", moved, "--out", home / "p.csv")
+    shutil.move(new / "data" / "shop", new / "shop")
+    assert "are as it says" in command("verify", moved)
+    shutil.rmtree(new / "shop")
+    shutil.copytree(days[1], new / "data" / "shop")
+    sentence = f"{data}, on which {run.name} was trained, is not there: name its folder with --data"
+    assert sentence in command("verify", moved)
+    assert "are as it says" in command("verify", moved, "--data", days[0])
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])

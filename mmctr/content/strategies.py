@@ -37,7 +37,7 @@ def v3(text: slice, image: slice, dim: int) -> TransformerMixin:
 
 
 def v4(text: slice, image: slice, dim: int) -> TransformerMixin:
-    """Separate: half the width from a PCA of BERT, half from a PCA of CLIP (the paper's best)."""
+    """Separate: half the width from a PCA of text, half from one of image (the paper's best)."""
     half = dim // 2
     return blocks(("text", _reduced(half), text), ("image", _reduced(dim - half), image))
 
@@ -63,7 +63,10 @@ def v5(text: slice, image: slice, dim: int) -> TransformerMixin:
 
 
 def v6(text: slice, image: slice, dim: int) -> TransformerMixin:
-    """Quantized: semantic ids of v5, int32 [n, levels], of which the model embeds each."""
+    """Quantized: v5 as semantic ids, each of which the model embeds.
+
+    It gives int32 [n, levels].
+    """
     from sklearn.pipeline import make_pipeline
 
     from mmctr.content.quantization import ResidualQuantizer
@@ -93,6 +96,15 @@ def require_known(strategy: str) -> None:
     # YAML and papermill make a number of a name that looks like one.
     if strategy not in (*STRATEGIES, IDS) and not str(strategy).startswith(PROVIDED):
         raise ConfigError(f"Strategy {strategy!r} is unknown: choose one of {choices()}.")
+
+
+def in_words(strategy: str) -> str:
+    """What a strategy makes of text and image: for those of the registry, as its function says."""
+    if strategy in STRATEGIES:
+        said = (STRATEGIES[strategy].__doc__ or "").strip().splitlines()[0]
+        return said[:1].lower() + said[1:].removesuffix(".")
+    named = strategy.removeprefix(PROVIDED)
+    return "without text and image" if strategy == IDS else f"the ready-made embedding {named}"
 
 
 def blocks(*parts: tuple[str, TransformerMixin, slice]) -> TransformerMixin:

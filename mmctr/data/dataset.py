@@ -1,9 +1,7 @@
 """Dataset = Catalog + Impressions (train, valid, test), loaded from the challenge's files."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,13 +11,15 @@ import numpy as np
 import pandas as pd
 
 from mmctr.data import cache, names, parquet, schema
+from mmctr.data.address import Address
 from mmctr.data.catalog import Catalog, catalog_of, item_arrays, load_catalog
 from mmctr.data.erroneous import Exclusion
 from mmctr.data.fields import Field, load_fields, owner_codes, require_fields
+from mmctr.data.fingerprint import combined, file_hashes, files_fingerprint
 from mmctr.data.impressions import Impressions, history_hashes, load_impressions
 from mmctr.data.popularity import Popularity
 from mmctr.data.wording import Wording, wording_of
-from mmctr.errors import DataError, first_line
+from mmctr.errors import DataError
 from mmctr.files import existing_folder
 
 
@@ -45,10 +45,11 @@ class Dataset:
         Large arrays are memory-mapped from the folder's cache once their files were read.
         """
         folder = existing_folder(folder)
-        fingerprint, own = files_fingerprint(folder), load_fields(folder)
+        hashes, own = file_hashes(folder), load_fields(folder)
         fields = own if fields is None else fields
         require_fields(fields, own, folder)
-        cached = cache.read(folder, fingerprint) if fields == own else None
+        fingerprint = combined(hashes)
+        cached = cache.read(folder, fingerprint) if fingerprint and fields == own else None
         parts = cached or _read_parts(folder, fields)
         catalog = catalog_of(folder, parts["catalog"], fields)
         splits = {name: Impressions(**parts[name]) for name in schema.SPLITS if name in parts}
@@ -56,8 +57,17 @@ class Dataset:
         dataset = cls(folder, catalog, _with_truth(folder, splits), row_fields)
         # Files that changed while they were read must not be remembered by what they were before,
         # and the cache holds codes of the folder's own vocabularies.
-        pays = not cached and fields == own and cache.pays(parts)
-        if pays and files_fingerprint(folder) == fingerprint:
+        pays = not cached and fields == own and (_is_elsewhere(folder) or cache.pays(parts))
+        now = file_hashes(folder) if pays or not fingerprint else hashes
+        if not fingerprint:
+            hashes = {name: before or now[name] for name, before in hashes.items()}
+            fingerprint = combined(hashes)
+        if not fingerprint:
+            raise DataError(
+                f"{folder} has a split that changed while it was read: load it again once it is "
+                "complete."
+            )
+        if pays and now == hashes:
             cache.write(folder, fingerprint, parts)
         # That of what was loaded, whatever the files hold when somebody asks for it.
         vars(dataset)["fingerprint"] = fingerprint
@@ -126,10 +136,7 @@ class Dataset:
         otherwise = "shown" if self.simulated else "unknown"
         if not path.is_file():
             return otherwise
-        try:
-            said = dict(json.loads(path.read_text(encoding="utf-8"))).get("negatives")
-        except (OSError, ValueError, TypeError, RecursionError) as error:
-            raise DataError(f"{path} is damaged ({first_line(error)}): import it again.") from error
+        said = schema.about(self.folder).get("negatives")
         if said is None:
             return "sampled" if self.negative_sampling else otherwise
         known = get_args(schema.NegativesFrom)
@@ -286,14 +293,10 @@ def check(folder: Path | str) -> tuple[Dataset | None, list[str]]:
     return None if errors else dataset, errors
 
 
-def files_fingerprint(folder: Path) -> str:
-    """SHA-256 over the contents of a dataset's parquet files, its first 16 digits."""
-    found = {name: path for name in schema.FILES if (path := schema.find_file(folder, name))}
-    digest = hashlib.sha256()
-    with ThreadPoolExecutor() as threads:  # hashing does not hold the interpreter's lock
-        for name, content in zip(found, threads.map(parquet.digest, found.values()), strict=True):
-            digest.update(name.encode() + content)
-    return digest.hexdigest()[:16]
+def _is_elsewhere(folder: Path) -> bool:
+    """Whether a split must be brought over to be read."""
+    places = (schema.find_file(folder, f"{name}.parquet") for name in schema.SPLITS)
+    return any(isinstance(place, Address) for place in places)
 
 
 def _read_parts(folder: Path, fields: tuple[Field, ...]) -> cache.Parts:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from mmctr.bars import bar_if_long
 from mmctr.data import parquet, schema
+from mmctr.data.address import Address
 from mmctr.data.fields import Field, column_of
 from mmctr.errors import DataError
 
@@ -71,7 +72,7 @@ class Impressions:
 
 
 def load_impressions(
-    path: Path, n_items: int, labelled: bool, context: Sequence[Field] = ()
+    path: Path | Address, n_items: int, labelled: bool, context: Sequence[Field] = ()
 ) -> Impressions:
     """Read one split; without `labelled` a missing or constant label column becomes None.
 

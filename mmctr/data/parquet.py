@@ -3,8 +3,9 @@
 Every check raises DataError with file, column and row (counted from 0).
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 
 from mmctr.bars import bar_if_long
 from mmctr.data import schema
+from mmctr.data.address import Address
 from mmctr.errors import DataError, first_line
 
 BATCH = 1 << 16  # rows of a file that are decoded at once
@@ -43,17 +45,20 @@ def refuse(
         raise unfit(path, column, first_row + row, values[row], expected)
 
 
-def open_parquet(path: Path) -> pq.ParquetFile:
+def open_parquet(path: Path | Address) -> pq.ParquetFile:
     """Open a parquet file; DataError if it is not one."""
-    try:
-        file = pq.ParquetFile(path, memory_map=True)
-        _ = file.schema_arrow.names  # names that are no text fail here
-        return file
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise unreadable(path, first_line(error)) from error
+    elsewhere = isinstance(path, Address)
+    source = path.open() if elsewhere else path
+    with path.reaching() if elsewhere else nullcontext():
+        try:
+            file = pq.ParquetFile(source, memory_map=True)
+            _ = file.schema_arrow.names  # names that are no text fail here
+            return file
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise unreadable(path, first_line(error)) from error
 
 
-def parts(path: Path) -> list[Path]:
+def parts(path: Path | Address) -> list[Path] | list[Address]:
     """The files of a table, in the order of their names: itself, or those that a folder holds.
 
     Raises DataError for a folder without any, or with one that was not finished.
@@ -61,7 +66,8 @@ def parts(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     # What begins with a dot or an underscore is a writer's own, such as Spark's _SUCCESS.
-    found = sorted(file for file in path.iterdir() if file.name[0] not in "._")
+    inside = (file for file in path.iterdir() if file.name[0] not in "._")
+    found = sorted(inside, key=attrgetter("name"))
     for file in found:
         if file.suffix != ".parquet":
             raise DataError(f"{file} is no parquet file: keep nothing but the parts in {path}.")
@@ -70,27 +76,15 @@ def parts(path: Path) -> list[Path]:
     return found
 
 
-def table_schema(path: Path) -> pa.Schema:
+def table_schema(path: Path | Address) -> pa.Schema:
     """The columns and metadata of a table; of one in parts those of the first."""
     return open_parquet(parts(path)[0]).schema_arrow
 
 
-def metadata(path: Path | None, key: bytes, default: bytes = b"") -> bytes:
+def metadata(path: Path | Address | None, key: bytes, default: bytes = b"") -> bytes:
     """What a parquet file says of itself under a key; the default if it is silent or absent."""
     found = table_schema(path).metadata if path else None
     return (found or {}).get(key, default)
-
-
-def digest(path: Path) -> bytes:
-    """SHA-256 of a file's content; of a folder's, of the names and hashes of its parts."""
-    if path.is_dir():
-        named = [part.name.encode() + digest(part) for part in parts(path)]
-        return hashlib.sha256(b"".join(named)).digest()
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError as error:
-        raise unreadable(path, error.strerror or str(error)) from error
 
 
 def read_columns(
@@ -110,7 +104,7 @@ def read_columns(
 
 
 def iterate_columns(
-    path: Path,
+    path: Path | Address,
     required: list[str],
     optional: Sequence[str] = (),
     kinds: Mapping[str, str] = schema.KINDS,
@@ -123,6 +117,14 @@ def iterate_columns(
     if path.is_dir():
         yield from _of_parts(path, required, optional, kinds)
         return
+    with path.brought() if isinstance(path, Address) else nullcontext(path) as here:
+        yield from _of_file(here, required, optional, kinds)
+
+
+def _of_file(
+    path: Path | Address, required: list[str], optional: Sequence[str], kinds: Mapping[str, str]
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The batches of one file, which is on this machine."""
     file, first_row = open_parquet(path), 0
     columns = _present_columns(path, file.schema_arrow, required, optional, kinds)
     try:
@@ -142,7 +144,7 @@ def iterate_columns(
 
 
 def _of_parts(
-    path: Path, required: list[str], optional: Sequence[str], kinds: Mapping[str, str]
+    path: Path | Address, required: list[str], optional: Sequence[str], kinds: Mapping[str, str]
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     """The batches of all parts of a folder; DataError if some lack a column that others have."""
     first_row, names = 0, None
@@ -318,7 +320,7 @@ def _damaged_column(path: Path, columns: list[str]) -> str:
     """The first of the columns that cannot be read by itself, as ", column NAME"."""
     for column in columns:
         try:
-            pq.read_table(path, columns=[column])
+            open_parquet(path).read(columns=[column])
         except (pa.ArrowException, OSError):
             return f", column {column},"
     return ""

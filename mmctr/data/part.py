@@ -19,7 +19,8 @@ def part_of_train(dataset: "Dataset", rows: int | None) -> "Dataset":
     same for every strategy and seed of training, and a smaller part lies in a larger one. Valid
     and test stay whole, and popularity levels are those of all of train, as rows and items have
     them.
-    Raises ConfigError for as many rows as train has, and for fewer than the first user has.
+    Raises ConfigError for as many rows as train has, and for fewer than the first users drawn have
+    until there are both clicks and non-clicks.
     """
     if rows is None:
         return dataset
@@ -31,14 +32,17 @@ def part_of_train(dataset: "Dataset", rows: int | None) -> "Dataset":
         )
     users, user, counts = np.unique(train.user, return_inverse=True, return_counts=True)
     order = np.random.default_rng(0).permutation(len(users))
-    drawn = np.searchsorted(np.cumsum(counts[order]), rows, side="right")
-    if drawn == 0:
+    drawn = np.cumsum(counts[order])
+    clicks = np.cumsum(np.bincount(user, train.label)[order])
+    # Where train itself has one kind only, that is told of train, not of `rows`.
+    least = drawn[np.argmax((clicks > 0) & (clicks < drawn))]
+    if rows < least:
         raise ConfigError(
-            f"Parameter 'rows' is {rows}, expected at least {counts[order[0]]:,}, the train rows "
-            "of the first user that is drawn: users are taken whole."
+            f"Parameter 'rows' is {rows}, expected at least {least:,}: users are taken whole, and "
+            "those drawn first have so many train rows until there are clicks and non-clicks."
         )
     taken = np.zeros(len(users), dtype=bool)
-    taken[order[:drawn]] = True
+    taken[order[: np.searchsorted(drawn, rows, side="right")]] = True
     part = train.select(np.flatnonzero(taken[user]))
     found = replace(dataset, splits=dataset.splits | {"train": part})
     vars(found)["fingerprint"] = dataset.fingerprint  # that of the files, which are the same

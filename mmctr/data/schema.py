@@ -4,8 +4,12 @@ The files are those of the MMCTR Challenge (MicroLens_1M_x1), nested as publishe
 folder.
 """
 
+import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from mmctr.data.address import Address
+from mmctr.errors import DataError, first_line
 
 NESTED_FOLDER = "MicroLens_1M_x1"
 SPLITS = ("train", "valid", "test")
@@ -35,7 +39,7 @@ NEGATIVES = b"mmctr.negatives"  # metadata key of a split whose negatives were d
 Sampling = Literal["uniform", "popularity"]  # as likely as any other item, or as train clicks
 # Where negatives come from: shown and not clicked, tried and not liked, drawn by the import.
 NegativesFrom = Literal["shown", "outcome", "sampled", "unknown"]
-ABOUT = "dataset.json"  # of an import or extraction: what a dataset was made of
+ABOUT = "dataset.json"  # what a dataset was made of, and where splits are that lie elsewhere
 ENCODERS = b"mmctr.encoders"  # metadata key of item_feature.parquet: JSON, facts by column
 ITEM_IDS, USER_IDS = "item_ids.parquet", "user_ids.parquet"  # of an import: number, original_id
 TAG_NAMES = "tags.parquet"  # of an import: tag, name
@@ -91,12 +95,36 @@ KINDS |= (
 )  # every column that has a name of its own, in whatever file
 
 
-def find_file(folder: Path, name: str) -> Path | None:
-    """The path of a dataset's file, nested as published or directly in the folder.
+def find_file(folder: Path, name: str) -> Path | Address | None:
+    """Where a dataset's file is, nested as published or directly in the folder.
 
-    A split may also be a folder of that name, with its rows in parts.
+    A split may also be a folder of that name, with its rows in parts, or where dataset.json says:
+    {"train": "s3://bucket/train"}.
     """
     candidates = (folder / NESTED_FOLDER / name, folder / name)
-    in_parts = name.removesuffix(".parquet") in SPLITS
+    split = name.removesuffix(".parquet")
+    in_parts = split in SPLITS
     found = (path for path in candidates if path.is_file() or (in_parts and path.is_dir()))
-    return next(found, None)
+    return next(found, None) or (_elsewhere(folder, split) if in_parts else None)
+
+
+def about(folder: Path) -> dict[str, Any]:
+    """What dataset.json says; nothing without one, DataError if it is damaged."""
+    path = folder / ABOUT
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise DataError(f"{path} is damaged ({first_line(error)}): import it again.") from error
+
+
+def _elsewhere(folder: Path, split: str) -> Path | Address | None:
+    """Where dataset.json says that a split is; None if it does not."""
+    said = about(folder).get(split)
+    if isinstance(said, str) and "://" in said:
+        return Address(said, folder)
+    if said is None or (isinstance(said, str) and (path := folder / said).exists()):
+        return said and path
+    raise DataError(
+        f"{folder / ABOUT} has {split} {said!r}, expected where that split is, such as "
+        f"s3://bucket/{split}: correct it."
+    )

@@ -17,6 +17,7 @@ from mmctr.model.batch import Batch
 from mmctr.model.din import DIN
 from mmctr.model.layers import CONTEXT, ITEM_FIELDS, USER_FIELDS
 from mmctr.training.batches import Batches
+from mmctr.training.metrics import bootstrap_mean, interval
 
 SLOTS = {"item": ITEM_FIELDS, "user": USER_FIELDS, "context": CONTEXT}  # by owner of a field
 
@@ -285,12 +286,8 @@ def mean_interval(
     """
     if not len(values):
         return dict.fromkeys(("mean", "low", "high"), float("nan"))
-    _, number = np.unique(user, return_inverse=True)
-    sums, counts = np.bincount(number, weights=values), np.bincount(number)
-    rng = np.random.default_rng(seed)
-    copies = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=resamples)
-    low, high = np.quantile((copies @ sums) / (copies @ counts), [0.025, 0.975])
-    return {"mean": float(np.mean(values)), "low": float(low), "high": float(high)}
+    low, high = interval(bootstrap_mean(user, values, resamples=resamples, seed=seed))
+    return {"mean": float(np.mean(values)), "low": low, "high": high}
 
 
 def without_click(rows: Impressions, age: np.ndarray) -> Impressions:

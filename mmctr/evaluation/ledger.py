@@ -99,20 +99,22 @@ class Ledger:
     def words(self) -> str:
         """Popularity beside the model, what shows, and what the difference at hand would take."""
         model = next(one for one in (self.better, self.other) if one[0] != POPULARITY)
-        latest = " at the latest" if self.at_most else ""
+        less = ", maybe by less" if self.at_most else ""
         said = (
             f"Popularity alone ranks these rows with an AUC of {self.popularity:.4f}, {model[0]} "
-            f"with {model[1]:.4f}. With these {self.users:,} users a difference of AUC shows at "
-            f"95% from about {self.by_users:.4f} on{latest}, other seeds not counted"
+            f"with {model[1]:.4f}. These {self.users:,} users can tell two AUCs apart, at 95%, "
+            f"that differ by about {self.by_users:.4f} or more{less}"
         )
-        if not math.isnan(self.by_seeds):
-            said += f" (with them from {self.smallest:.4f} on)"
-        said += f": the {self.difference:.4f} between {self.better[0]} and {self.other[0]} "
+        if math.isnan(self.by_seeds):
+            said += " (other seeds not counted)"
+        else:
+            said += f" ({self.smallest:.4f} if other seeds are to say the same)"
+        said += f": the {self.difference:.4f} between {self.better[0]} and {self.other[0]} is "
         if self.difference > self.smallest:
-            return f"{said}shows."
+            return f"{said}enough."
         if self.difference > self.by_users:
-            return f"{said}shows with these seeds; with others it would take {self._takes()}."
-        return f"{said}would take {self._takes()}."
+            return f"{said}enough with these seeds; with others it would take {self._takes()}."
+        return f"{said}too little: it would take {self._takes()}."
 
     def _takes(self) -> str:
         users, seeds = self.users_needed, self.seeds_needed

@@ -10,6 +10,7 @@ from mmctr.errors import MMCTRError, RunError
 from mmctr.evaluation import backtest, compare, study
 from mmctr.model.pretrained import CONFIG, WEIGHTS
 from mmctr.runs.forms import HISTORY, PREDICTIONS, SUMMARY
+from mmctr.runs.provenance import in_utc
 from mmctr.runs.run import Run
 
 OF_A_RUN = (CONFIG, SUMMARY, WEIGHTS, HISTORY, PREDICTIONS)
@@ -139,7 +140,7 @@ def _lines(runs: list[Run]) -> str:
         "seed": table["seed"],
         "valid AUC": table["auc"].map("{:.4f}".format),
         "95% interval": _interval(table, "{:.4f}"),
-        "date": [run.summary.get("date", "")[:16].replace("T", " ") for run in runs],
+        "date (UTC)": [in_utc(run.summary.get("date", "")) for run in runs],
     }
     return as_text(pd.DataFrame(shown).loc[table["auc"].sort_values(ascending=False).index])
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mmctr.content import strategies
 from mmctr.data.wording import stated
 from mmctr.evaluation.compare import (
     LEVEL,
@@ -17,6 +18,8 @@ from mmctr.evaluation.compare import (
     systems_of,
 )
 from mmctr.runs.run import Run
+
+REFERENCES = {"popularity": "popularity", "oracle": "the oracle, which no model can beat,"}
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,10 @@ def verdict(runs: list[Run], more: str = "", table: pd.DataFrame | None = None) 
             f"{-next_best['difference']:+z.4f} AUC over {name} (95% interval "
             f"{-next_best['high']:+z.4f} to {-next_best['low']:+z.4f}): {chance}"
         )
+    strategy, references = systems[best][0].strategy, runs[0].summary["reference_auc"]
+    facts["strategy"] = f"{strategy}, {strategies.in_words(strategy)}"
+    beside = [f"{REFERENCES.get(name, name)} {auc:.4f}" for name, auc in references.items()]
+    facts["beside it"] = f"AUC of {listed(['guessing 0.5', *beside])}"
     facts["cost"] = cost_in_words(systems[best])
     seeds = sorted({run.seed for run in runs})
     words = stated(data)
@@ -77,7 +84,7 @@ def verdict(runs: list[Run], more: str = "", table: pd.DataFrame | None = None) 
     if looks := first_looks(runs):
         facts["trained on"] = "; ".join(looks)
     facts["negatives"] = words.negatives.removeprefix("Negatives: ").rstrip(".")
-    told = in_words(means, differences, data, runs[0].summary["reference_auc"])
+    told = in_words(means, differences, data, references)
     return Verdict(headline, clear, [*facts.items()], f"{told} {more}".strip())
 
 
@@ -93,7 +100,7 @@ def epochs_in_words(runs: list[Run]) -> str:
     seconds = np.array([run.summary["seconds"]["training"] for run in runs]) / epochs
     spread = f" ({seconds.min():,.3g} to {seconds.max():,.3g})" if len(runs) > 1 else ""
     several = "" if epochs.mean() == 1 else "s"
-    return f"{epochs.mean():.3g} epoch{several} x {seconds.mean():,.3g} s{spread}"
+    return f"{epochs.mean():.3g} epoch{several} of {seconds.mean():,.3g} s{spread}"
 
 
 def in_words(

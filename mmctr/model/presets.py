@@ -92,9 +92,7 @@ PRESETS: dict[str, dict[str, object]] = {
     },
     "vq": {
         "embedding_dim": 64,
-        "attention": "mlp",
-        "heads": 1,
-        "attention_hidden": (512, 256),
+        **ORIGINAL_ATTENTION,
         "attention_dropout": 0.4,
         **NO_PRODUCTS,
         "hidden": (1024, 512, 256),

@@ -32,7 +32,7 @@ from mmctr.report.pages import ANSWER, CAPTION, FIGURE, LEDGER, LIBRARY, RECORD,
 from mmctr.report.reports import Report, latest_report
 from mmctr.report.widgets import panel
 from mmctr.runs.card import commit
-from mmctr.runs.provenance import describe, require_same
+from mmctr.runs.provenance import describe, find_dataset, require_same
 from mmctr.runs.run import Run, find_run, readable_runs
 from mmctr.runs.train import train
 from mmctr.training.config import NOTHING, configs
@@ -121,7 +121,8 @@ def open_run(run: Given, dataset: Dataset) -> Run:
 def data_of(runs: Given | list[Given]) -> str | None:
     """The dataset's folder of the first of some named runs; None if none is named."""
     names = by_comma(runs)
-    return find_run(names[0]).summary["dataset"]["folder"] if names else None
+    first = find_run(names[0]) if names else None
+    return str(find_dataset(first.summary["dataset"], first.folder)) if first else None
 
 
 def open_runs(report: Given, dataset: Dataset, runs: Given | list[Given] = None) -> list[Run]:

@@ -10,6 +10,7 @@ from typing import Any
 from mmctr.files import atomic_path
 from mmctr.report.export import linked_library_html, script_json
 from mmctr.report.reports import Page, Report
+from mmctr.runs.provenance import in_utc
 
 RECORD = "application/vnd.mmctr.record+json"
 ANSWER = "application/vnd.mmctr.answer+json"  # what a page begins with: words, or a verdict
@@ -111,7 +112,9 @@ def template(name: str) -> Any:
     from jinja2 import Environment, PackageLoader
 
     options = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
-    return Environment(loader=PackageLoader("mmctr.report"), **options).get_template(name)
+    environment = Environment(loader=PackageLoader("mmctr.report"), **options)
+    environment.filters["in_utc"] = in_utc
+    return environment.get_template(name)
 
 
 def _write(path: Path, text: str) -> None:

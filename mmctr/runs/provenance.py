@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -13,8 +14,9 @@ import torch
 import mmctr
 from mmctr.data.catalog import Catalog
 from mmctr.data.dataset import Dataset
+from mmctr.data.fingerprint import files_fingerprint
 from mmctr.errors import RunError
-from mmctr.files import SOURCE
+from mmctr.files import SOURCE, find
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
@@ -36,6 +38,38 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "negatives": dataset.negatives_from,
         **{name: value for name, value in known.items() if value is not None},
     }
+
+
+def in_utc(date: str) -> str:
+    """A date with its zone, as results have it, by one clock for all machines.
+
+    What is no date stays as it is.
+    """
+    try:
+        return f"{datetime.fromisoformat(date).astimezone(UTC):%Y-%m-%d %H:%M}"
+    except (TypeError, ValueError, OverflowError):
+        return str(date)
+
+
+def find_dataset(stated: dict[str, Any], run: Path) -> Path:
+    """The folder of the dataset that `describe` stated for a run: where it was, or where it is now.
+
+    Whoever moves both, as parts of one folder, finds them together: below each folder that holds
+    the run the dataset's path is tried, its whole first and its name last, and only the very files
+    that were stated are taken. Where there are none, the folder that was stated.
+    """
+    folder = find(stated["folder"])
+    if folder.is_dir():
+        return folder
+    names = Path(stated["folder"]).parts[1:]
+    ends = [Path(*names[start:]) for start in range(len(names))]
+    moved = (above / end for above in run.resolve().parents for end in ends)
+    there = (
+        place
+        for place in moved
+        if place.is_dir() and files_fingerprint(place) == stated["fingerprint"]
+    )
+    return next(there, folder)
 
 
 def has_other_ids(stated: dict[str, Any], catalog: Catalog) -> bool:

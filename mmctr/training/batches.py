@@ -1,6 +1,8 @@
 """Batches cut from impressions by index, in terms of their distinct items."""
 
 from collections.abc import Iterator
+from functools import partial
+from itertools import islice, pairwise
 
 import numpy as np
 import torch
@@ -20,25 +22,42 @@ class Batches:
     Only the latest `max_history` clicks of a row are read. Every distinct item of a batch is named
     once, however many rows have it as target or in their history. On the CPU nothing is copied
     but the rows of a batch, so that memory-mapped impressions may be larger than memory.
+
+    process: (number, of how many), whose part of every shuffled batch is wanted. shares: into so
+    many runs the rows are cut, a multiple of the processes, each of which takes its part from its
+    own and reads no others; if 1, from all rows.
     """
 
-    def __init__(self, rows: Impressions, model: DIN) -> None:
+    def __init__(
+        self, rows: Impressions, model: DIN, process: tuple[int, int] = (0, 1), shares: int = 1
+    ) -> None:
         self.device = model.device
         self.max_history = model.config.max_history
-        self.target = self._tensor(rows.target)
-        self.start, self.end = self._tensor(rows.history_start), self._tensor(rows.history_end)
-        self.history_items = self._tensor(rows.history_items)
-        self.label = None if rows.label is None else self._tensor(rows.label)
-        self.levels = None if rows.levels is None else self._tensor(rows.levels)
-        self.fields = None if rows.fields is None else self._tensor(rows.fields)
+        self.rows, self.process = len(rows), process
+        number, processes = process
+        every = [len(rows) * share // shares for share in range(shares + 1)]
+        of_each, apart = shares // processes, shares > 1
+        self.borders = every[of_each * number : of_each * (number + 1) + 1] if apart else every
+        self.own, self.first_share = slice(self.borders[0], self.borders[-1]), of_each * number
+        self.shares = shares
+        start, end = rows.history_start[self.own], rows.history_end[self.own]
+        items, self.clicks_before = rows.history_items, 0
+        if apart and processes > 1:
+            self.clicks_before = int(start.min(initial=len(items)))
+            items = items[self.clicks_before : int(end.max(initial=0))]
+        self.start, self.end = self._tensor(start), self._tensor(end)
+        self.history_items = self._tensor(items)
+        self.label = None if rows.label is None else self._tensor(rows.label[self.own])
+        self.fields = None if rows.fields is None else self._tensor(rows.fields[self.own])
+        self.show(rows.target, rows.levels)
 
     def __len__(self) -> int:
-        return len(self.target)
+        return self.rows
 
     def show(self, target: np.ndarray, levels: np.ndarray | None) -> None:
-        """From now on the rows have other targets, int32 [n], and their levels, int8 [n, 2]."""
-        self.target = self._tensor(target)
-        self.levels = None if levels is None else self._tensor(levels)
+        """From now on the rows have these targets, int32 [n], and their levels, int8 [n, 2]."""
+        self.target = self._tensor(target[self.own])
+        self.levels = None if levels is None else self._tensor(levels[self.own])
 
     def of(self, index: Tensor, clicks: int | None = None, *, one_history: bool = False) -> Batch:
         """The batch of the given rows, int64 [n].
@@ -52,6 +71,7 @@ class Batches:
         start = torch.maximum(self.start[index_of_history], end - self.max_history)
         length = end - start
         rows = torch.repeat_interleave(length, output_size=clicks)
+        start -= self.clicks_before
         first_click = length.cumsum(0) - length
         within = torch.arange(len(rows), device=self.device) - first_click[rows]
         click_items = self.history_items[start[rows] + within].long()
@@ -76,39 +96,53 @@ class Batches:
             index = torch.arange(start, min(start + size, len(self)), device=self.device)
             yield self.of(index, one_history=one_history)
 
-    def shuffled(
-        self, size: int, generator: torch.Generator, share: tuple[int, int] = (0, 1), first: int = 0
-    ) -> Iterator[Batch]:
+    def shuffled(self, size: int, generator: torch.Generator, first: int = 0) -> Iterator[Batch]:
         """All rows once, in random order, in batches that are equally large but for one row.
 
-        No batch is too small for batch normalisation. share: (number, of how many), the part of
-        every batch that is wanted. first: batches before this one are left out.
+        No batch is too small for batch normalisation. first: batches before this one are left out.
+        Of several shares every batch has equally many rows, but for one of each; however many
+        processes there are, the batches are the same.
 
         Blocks of neighbouring rows are drawn at random and the rows of many blocks mixed: data on
-        a disk are read in pieces, once, and up to 524,288 rows are mixed completely.
+        a disk are read in pieces, once, and up to 524,288 rows of a share are mixed completely.
         """
-        number, parts = share
-        batches = self.count(size)
-        smaller, larger = divmod(len(self), batches)
-        waiting, cut = torch.empty(0, dtype=torch.int64), 0
-        for blocks in torch.randperm(-(-len(self) // BLOCK), generator=generator).split(WINDOW):
-            rows = (blocks[:, None] * BLOCK + torch.arange(BLOCK)).flatten()
-            rows = rows[rows < len(self)]
-            waiting = torch.cat([waiting, rows[torch.randperm(len(rows), generator=generator)]])
-            indices, used = [], 0
-            while cut < batches and used + smaller + (cut < larger) <= len(waiting):
-                length = smaller + (cut < larger)
-                if cut >= first:
-                    index = waiting[used : used + length].tensor_split(parts)[number]
-                    indices.append(index.to(self.device))
-                used, cut = used + length, cut + 1
+        number, processes = self.process
+        if self.shares == 1:
+            whole = self._order(self.rows, size, generator)
+            indices = (index.tensor_split(processes)[number] for index in whole)
+        else:
+            seeds = torch.randint(2**62, (self.shares,), generator=generator).tolist()
+            indices = map(torch.cat, zip(*self._orders(size, seeds), strict=True))
+        indices = islice(indices, first, None)
+        while group := [index.to(self.device) for index in islice(indices, WINDOW)]:
             # All at once: the host waits for a GPU once, not at every batch.
             clicks = [
                 (self.end[index] - self.start[index]).clamp(max=self.max_history).sum()
-                for index in indices
+                for index in group
             ]
-            counts = torch.stack(clicks).tolist() if clicks else []
-            yield from map(self.of, indices, counts)
+            yield from map(self.of, group, torch.stack(clicks).tolist())
+
+    def _orders(self, size: int, seeds: list[int]) -> Iterator[Iterator[Tensor]]:
+        """`_order` of each of this process's shares, as positions in what it holds."""
+        for share, (start, stop) in enumerate(pairwise(self.borders), start=self.first_share):
+            generator = torch.Generator().manual_seed(seeds[share])
+            order = self._order(stop - start, size, generator)
+            yield map(partial(torch.add, start - self.own.start), order)
+
+    def _order(self, rows: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """For each batch of all rows the positions, int64 [n], of those of so many in a run."""
+        batches = self.count(size)
+        smaller, larger = divmod(rows, batches)
+        waiting, cut = torch.empty(0, dtype=torch.int64), 0
+        for blocks in torch.randperm(-(-rows // BLOCK), generator=generator).split(WINDOW):
+            found = (blocks[:, None] * BLOCK + torch.arange(BLOCK)).flatten()
+            found = found[found < rows]
+            waiting = torch.cat([waiting, found[torch.randperm(len(found), generator=generator)]])
+            used = 0
+            while cut < batches and used + smaller + (cut < larger) <= len(waiting):
+                length = smaller + (cut < larger)
+                yield waiting[used : used + length]
+                used, cut = used + length, cut + 1
             waiting = waiting[used:]
 
     def _tensor(self, array: np.ndarray) -> Tensor:

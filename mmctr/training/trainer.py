@@ -40,7 +40,13 @@ def fit(
     Progress.records has an entry for each validation: epoch, train_loss, auc, logloss,
     learning_rate, seconds; on_validation is called with each as soon as it is known.
     """
-    batches = Batches(dataset.train, model)
+    number, processes = parallel.share()
+    if config.shares > 1 and config.shares % processes:
+        raise ConfigError(
+            f"Parameter 'shares' is {config.shares}, expected 1 or a multiple of the {processes} "
+            "processes, of which each reads its own: choose another."
+        )
+    batches = Batches(dataset.train, model, (number, processes), config.shares)
     draws = config.fresh_negatives and dataset.negative_sampling is not None
     fresh = FreshNegatives(dataset) if draws and config.epochs > 1 else None
     steps = batches.count(config.batch_size)
@@ -52,7 +58,6 @@ def fit(
     average = WeightAverage(model, config.averaging, config.row_updates)
     progress = Progress(plateau, average, Stopwatch(model.device))
     generator = torch.Generator().manual_seed(config.seed)
-    number, processes = parallel.share()
     together = parallel.distribute(model, own=model.sharded)
     state = None if unfinished is None else unfinished.saved()
     if state is not None:
@@ -79,7 +84,7 @@ def fit(
                 batches.show(target, fresh.levels(target))
             first = progress.step if epoch == progress.epoch else 0
             progress.epoch, progress.shuffling = epoch, generator.get_state()
-            shuffled = batches.shuffled(config.batch_size, generator, (number, processes), first)
+            shuffled = batches.shuffled(config.batch_size, generator, first)
             for step, batch in enumerate(shuffled, start=first + 1):
                 progress.step = step
                 progress.stopwatch.lap("data")

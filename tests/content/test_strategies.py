@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from mmctr.content.fusion import available_strategies, embed, vectors
-from mmctr.content.strategies import IDS, PROVIDED, STRATEGIES, choices, require_known
+from mmctr.content.strategies import (
+    IDS,
+    PROVIDED,
+    STRATEGIES,
+    choices,
+    in_words,
+    require_known,
+)
 from mmctr.errors import ConfigError
 from mmctr.evaluation.similarity import nearest
 from tests.checkerboard import KIND, checkerboard
@@ -89,3 +96,10 @@ def test_an_unknown_name_is_one_sentence_with_all_that_there_are(name):
         f"Strategy {name!r} is unknown: choose one of v1, v2, v3, v4, v5, v6, ids or "
         "provided:COLUMN."
     )
+
+
+@pytest.mark.parametrize("name", [*STRATEGIES, IDS, f"{PROVIDED}mine"])
+def test_what_a_strategy_is_can_be_said_in_one_line(name):
+    words = in_words(name)
+    assert 10 < len(words) < 90 and "\n" not in words and not words.endswith(".")
+    assert name != f"{PROVIDED}mine" or words.endswith(" mine")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mmctr.data import cache, dataset, impressions
 from mmctr.data.dataset import Dataset, check
+from mmctr.data.fingerprint import files_fingerprint
 from mmctr.errors import DataError
 
 ITEMS = 3
@@ -305,7 +306,7 @@ def test_check_reads_the_files_and_not_the_cache(folder, monkeypatch):
 
 def test_the_fingerprint_is_that_of_what_was_loaded(folder):
     loaded = Dataset.load(folder)
-    expected = dataset.files_fingerprint(folder)
+    expected = files_fingerprint(folder)
     write(folder, train=ROWS | {"item_id": [3, 3, 3]})
     assert loaded.fingerprint == expected
 

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmctr.data import cache, schema
-from mmctr.data import dataset as dataset_module
 from mmctr.data.dataset import Dataset, check
 from mmctr.data.fields import Field
 from mmctr.data.schema import SPLITS
@@ -195,17 +194,6 @@ def test_unreadable_files_are_named(tmp_path, file, content):
         Dataset.load(tmp_path)
 
 
-def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
-    def deny(*_):
-        raise PermissionError(13, "Permission denied")
-
-    write_folder(tmp_path)
-    monkeypatch.setattr(dataset_module.hashlib, "file_digest", deny)
-    match = r"train\.parquet is not a readable parquet file \(Permission denied\)"
-    with pytest.raises(DataError, match=match):
-        Dataset.load(tmp_path)
-
-
 @pytest.mark.parametrize("file", ["train", "test", "item_info", "item_feature"])
 def test_files_without_rows_are_named(tmp_path, file):
     write_folder(tmp_path, {"item_info": None} if file == "item_feature" else {}, nested=False)
@@ -249,14 +237,6 @@ def test_summary_and_train_clicks(tmp_path):
     assert table.loc["train", ["mean history", "longest history"]].tolist() == [1, 2]
     assert np.isnan(table.loc["test", "share of clicks"])
     assert data.train_clicks().tolist() == [0, 1, 0, 1, 0]
-
-
-def test_fingerprint_changes_with_the_contents_alone(tmp_path):
-    first = Dataset.load(write_folder(tmp_path / "a"))
-    shutil.copytree(tmp_path / "a", tmp_path / "b")
-    assert Dataset.load(tmp_path / "b").fingerprint == first.fingerprint
-    changed = load_changed(tmp_path / "c", replaced("train", "label", 0, 1))
-    assert changed.fingerprint != first.fingerprint
 
 
 def test_repeated_rows_count_equal_user_target_and_history(tmp_path):

@@ -1,6 +1,8 @@
 """A part of train: whole users, the same for everyone, and nothing else changed."""
 
+import re
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -37,6 +39,20 @@ def test_a_part_that_is_none_is_refused_in_one_sentence(tiny, rows):
     expected = f"fewer than the {count:,} rows" if rows > 1 else "at least "
     with pytest.raises(ConfigError, match=f"^Parameter 'rows' is {rows}, expected {expected}"):
         part_of_train(tiny, rows)
+
+
+@pytest.mark.parametrize("common", [0, 1])
+def test_a_part_holds_clicks_and_non_clicks_or_says_how_many_rows_do(tiny, common):
+    train = tiny.train
+    label = np.full_like(train.label, common)
+    label[train.user == train.user[len(train) // 2]] = 1 - common
+    uneven = replace(tiny, splits=tiny.splits | {"train": replace(train, label=label)})
+    with pytest.raises(ConfigError, match=r"^Parameter 'rows' is 1, expected at least ") as refused:
+        part_of_train(uneven, 1)
+    least = int(re.search(r"at least ([\d,]+)", str(refused.value))[1].replace(",", ""))
+    assert set(part_of_train(uneven, least).train.label) == {0, 1}
+    with pytest.raises(ConfigError, match=f"'rows' is {least - 1}, expected at least {least:,}:"):
+        part_of_train(uneven, least - 1)
 
 
 def test_one_row_less_than_all_is_a_part(tiny):

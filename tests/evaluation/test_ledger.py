@@ -32,9 +32,9 @@ def test_by_hand():
     # Of 0.0001 users leave 0.000036 to seeds, which take 2 * 0.00014641 / 0.000036 = 8.1.
     assert HAND.seeds_needed == 9
     assert HAND.words == (
-        "Popularity alone ranks these rows with an AUC of 0.6000, v4 with 0.7100. With these 400 "
-        "users a difference of AUC shows at 95% from about 0.0080 on, other seeds not counted "
-        "(with them from 0.0145 on): the 0.0100 between v4 and v1 shows with these "
+        "Popularity alone ranks these rows with an AUC of 0.6000, v4 with 0.7100. These 400 "
+        "users can tell two AUCs apart, at 95%, that differ by about 0.0080 or more (0.0145 if "
+        "other seeds are to say the same): the 0.0100 between v4 and v1 is enough with these "
         "seeds; with others it would take 9 seeds."
     )
 
@@ -45,9 +45,9 @@ def test_users_scale_by_the_square():
     assert one.smallest == 0.0201
     assert one.users_needed == 1617  # 400 * 4.0401 = 1616.04
     assert one.seeds_needed is None
-    assert (
-        "other seeds not counted: the 0.0100 between v4 and v1 would take about 1,700 users."
-        in (one.words)
+    assert one.words.endswith(
+        "or more (other seeds not counted): the 0.0100 between v4 and v1 is too little: it would "
+        "take about 1,700 users."
     )
     # At the number that is needed the difference is just as large as what shows.
     again = replace(one, by_users=0.0201 * math.sqrt(400 / 1617), users=1617)
@@ -62,7 +62,7 @@ def test_both_may_be_too_few_and_none_may_be_needed():
     same = replace(HAND, other=("v1", 0.71))
     assert (same.users_needed, same.seeds_needed) == (None, None)
     clear = replace(HAND, other=("v1", 0.6))
-    assert clear.words.endswith("(with them from 0.0145 on): the 0.1100 between v4 and v1 shows.")
+    assert clear.words.endswith("say the same): the 0.1100 between v4 and v1 is enough.")
     either = replace(HAND, by_users=0.009, by_seeds=0.009)
     assert either.words.endswith("with others it would take about 1,800 users or 9 seeds.")
 
@@ -101,4 +101,4 @@ def test_of_one_run_it_is_an_upper_bound_from_its_interval(rows, tmp_path, popul
     assert (found.better[0] == "popularity") == (popularity > auc)
     assert math.isnan(found.by_seeds)
     assert f"AUC of {popularity:.4f}, v4 with {auc:.4f}" in found.words
-    assert "from about 0.1414 on at the latest" in found.words
+    assert "differ by about 0.1414 or more, maybe by less (other seeds not" in found.words

@@ -83,7 +83,18 @@ def test_a_listing_says_of_each_run_what_it_is(place, tiny_run):
     assert columns.split()[:2] == ["run", "strategy"]
     assert [line.split()[0] for line in lines] == ["second", "first"], "the best first"
     assert "heads=8" in lines[0] and "0.9876  0.9000 to 0.9900" in lines[0]
-    assert "heads=2" in lines[1] and tiny_run.summary["date"][:10] in lines[1]
+    assert "heads=2" in lines[1]
+
+
+def test_dates_of_runs_are_by_one_clock(place):
+    """Whatever the zone of the machine that trained; what is no date is shown as it is."""
+    given = ["2026-03-01T01:30:00+02:00", "2026-02-28T18:30:00-05:00", "yesterday"]
+    runs = [place(f"run{n}", summary={"date": date}) for n, date in enumerate(given)]
+    _, columns, *lines = listing.listing(runs).splitlines()
+    assert columns.endswith("date (UTC)")
+    found = {line.split()[0]: line for line in lines}
+    assert [found[f"run{n}"].endswith("2026-02-28 23:30") for n in (0, 1)] == [True, True]
+    assert found["run2"].endswith("yesterday")
 
 
 def test_a_table_is_aligned_and_holds_nothing_that_a_terminal_obeys():

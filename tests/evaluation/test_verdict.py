@@ -55,6 +55,8 @@ def test_a_clear_lead_is_claimed_with_its_interval(made, rows):
     )
     assert dict(found.facts)["negatives"] == "impressions that were not clicked"
     assert "better by more than chance than v1" in found.details
+    assert dict(found.facts)["strategy"].startswith("v4, separate: half the width")
+    assert dict(found.facts)["beside it"] == "AUC of guessing 0.5 and popularity 0.5500"
 
 
 def test_a_lead_that_could_be_chance_is_no_victory(made):
@@ -76,12 +78,12 @@ def test_one_system_alone_leads_nobody(made):
 
 def test_cost_is_epochs_seconds_an_epoch_and_their_spread(made):
     runs = made({"v4": 1.0})  # 3 and 4 s of training, two epochs each
-    assert cost_in_words(runs) == "2 epochs x 1.75 s (1.5 to 2), 1,500 rows a second"
-    assert cost_in_words(runs[:1]) == "2 epochs x 1.5 s, 1,000 rows a second"
+    assert cost_in_words(runs) == "2 epochs of 1.75 s (1.5 to 2), 1,500 rows a second"
+    assert cost_in_words(runs[:1]) == "2 epochs of 1.5 s, 1,000 rows a second"
     del runs[0].summary["cost"]
-    assert cost_in_words(runs[:1]) == "2 epochs x 1.5 s"
+    assert cost_in_words(runs[:1]) == "2 epochs of 1.5 s"
     runs[0].__dict__["history"] = pd.DataFrame({"epoch": [1.0]})
-    assert cost_in_words(runs[:1]) == "1 epoch x 3 s"
+    assert cost_in_words(runs[:1]) == "1 epoch of 3 s"
 
 
 def test_a_terminal_has_a_line_a_fact():

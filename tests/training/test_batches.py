@@ -115,18 +115,59 @@ def test_ranks_share_each_batch_of_the_same_order(monkeypatch, count, size, part
     monkeypatch.setattr(batches_module, "WINDOW", 3)
     rows = impressions([[1]] * count)
     rows = Impressions(**(vars(rows) | {"label": np.arange(count, dtype=np.float32)}))
-    batches = Batches(rows, model(4))
 
-    def labels(share):
-        generator = torch.Generator().manual_seed(0)
-        return [part.label.tolist() for part in batches.shuffled(size, generator, share)]
+    def labels(process):
+        batches, generator = Batches(rows, model(4), process), torch.Generator().manual_seed(0)
+        return [part.label.tolist() for part in batches.shuffled(size, generator)]
 
     whole = labels((0, 1))
     shares = [labels((number, parts)) for number in range(parts)]
     assert [list(chain(*batch)) for batch in zip(*shares, strict=True)] == whole
     assert sorted(chain(*whole)) == list(range(count))
-    assert len(whole) == batches.count(size)
+    assert len(whole) == -(-count // size)
     assert max(map(len, whole)) - min(map(len, whole)) <= 1
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(1, 80), st.integers(1, 20), st.sampled_from([1, 2, 3]), st.integers(1, 3))
+def test_a_process_holds_its_shares_and_batches_are_the_same(
+    monkeypatch, count, size, processes, of_each
+):
+    monkeypatch.setattr(batches_module, "BLOCK", 4)
+    monkeypatch.setattr(batches_module, "WINDOW", 3)
+    shares = max(2, processes * of_each) if processes == 1 else processes * of_each
+    random = np.random.default_rng(count)
+    clicks = [random.integers(1, N_ITEMS + 1, length) for length in random.integers(0, 4, count)]
+    rows = impressions(clicks)
+    rows = Impressions(**(vars(rows) | {"label": np.arange(count, dtype=np.float32)}))
+
+    def cut(process, first=0):
+        batches, generator = Batches(rows, model(2), process, shares), torch.Generator()
+        found = list(batches.shuffled(size, generator.manual_seed(0), first))
+        for batch in found:  # what a row says goes with it
+            numbers = batch.label.long().tolist()
+            assert batch.items[batch.target].tolist() == rows.target[numbers].tolist()
+            read = batch.items[batch.histories.items].tolist()
+            assert read == [item for number in numbers for item in clicks[number][-2:]]
+        return batches, [batch.label.tolist() for batch in found]
+
+    whole = cut((0, 1))[1]
+    every = [cut((number, processes)) for number in range(processes)]
+    assert [list(chain(*batch)) for batch in zip(*(own for _, own in every), strict=True)] == whole
+    assert sorted(chain(*whole)) == list(range(count))
+    assert cut((0, 1), first=2)[1] == whole[2:]
+    borders = [count * share // shares for share in range(shares + 1)]
+    for batch in whole:
+        held = np.histogram(batch, bins=np.array(borders) - 0.5)[0] if count >= shares else [0]
+        wanted = np.diff(borders) / len(whole)
+        assert count < shares or (np.abs(held - wanted) < 1).all()
+    # Each holds its own rows and, of the flat histories, what they name.
+    for number, (batches, own) in enumerate(every):
+        mine = range(borders[number * of_each], borders[(number + 1) * of_each])
+        if processes > 1:
+            assert sorted(chain(*own)) == list(mine)
+            assert len(batches.target) == len(mine)
+            assert len(batches.history_items) == sum(len(clicks[row]) for row in mine)
 
 
 def test_shuffling_mixes_rows_of_distant_blocks(monkeypatch):

@@ -4,6 +4,7 @@ Each step turns a table into another one, in SQL.
 """
 
 from dataclasses import replace
+from difflib import get_close_matches
 
 from mmctr.data.importing.engine import literal
 from mmctr.data.importing.recipe import Recipe
@@ -14,6 +15,7 @@ YES = ["1", "true", "t", "yes", "y"]
 NO = ["0", "false", "f", "no", "n"]
 # Names that no column of a log has.
 ROW, PAIR, LABEL = "row of the log", "pair of shown", "label of shown"
+WORDS = 1000  # values of a column among which the one nearest to a word is looked for
 
 
 def filtered(source: Source, where: str | None) -> tuple[Source, int]:
@@ -95,40 +97,55 @@ def unnested(source: Source, recipe: Recipe) -> tuple[Source, Recipe, int]:
     return rows, recipe.model_copy(update={"label_column": LABEL}), empty
 
 
-def label(source: Source, recipe: Recipe) -> str:
-    """SQL of a row's label: 1 for a click, 0 for none, NULL if it is missing.
+def label(source: Source, recipe: Recipe) -> tuple[str, list[str]]:
+    """SQL of a label: 1 for a click, 0 for none, NULL if it is missing; and what is said of it.
 
     Raises DataError for values that say neither, ConfigError for a click that no row has.
     """
     column = recipe.label_column
+    if column is None:
+        return "1", []
     source.require(column)
     if recipe.min_rating is not None:
         rating = number(source, column)
         # NaN, which careless exports have for nothing, counts as the largest number in SQL.
-        return (
-            f"CASE WHEN NOT isnan({rating}) THEN ({rating} >= {recipe.min_rating!r})::INTEGER END"
-        )
+        liked = f"({rating} >= {recipe.min_rating!r})::INTEGER"
+        return f"CASE WHEN NOT isnan({rating}) THEN {liked} END", []
     # A careless export has 1.0 for 1, and a decimal 1.00.
     value = f"regexp_replace(lower(trim({text(source, column)})), '^([0-9]+)\\.0+$', '\\1')"
     value = f"nullif({value}, '')"
     if source.kind(column) in FRACTIONS:
         value = f"CASE WHEN NOT isnan({quoted(column)}) THEN {value} END"
     if recipe.click is not None:
-        names = [name.strip().lower().removesuffix(".0") for name in str(recipe.click).split(",")]
-        if not source.first("1", _among(value, names)):
-            found = ", ".join(map(str, source.distinct(value, 9)))
-            raise ConfigError(
-                f"Parameter 'click' is {recipe.click!r}, but column {column} of {source.name} has "
-                f"only {found}: choose one or more of these."
-            )
-        return f"CASE WHEN {value} IS NOT NULL THEN ({_among(value, names)})::INTEGER END"
+        named = [name.strip().lower().removesuffix(".0") for name in str(recipe.click).split(",")]
+        said = _never_there(source, recipe, value, [name for name in named if name])
+        return f"CASE WHEN {value} IS NOT NULL THEN ({_among(value, named)})::INTEGER END", said
     strange = f"NOT {_among(value, YES + NO)}"
     if found := source.first(value, strange):
         raise DataError(
             f"{source.name}, column {column}: found {found!r}, expected 1 and 0 or yes and "
             "no: set --min-rating to the lowest that is a click, or name what is with -p click=..."
         )
-    return f"CASE WHEN {_among(value, YES)} THEN 1 WHEN {_among(value, NO)} THEN 0 END"
+    return f"CASE WHEN {_among(value, YES)} THEN 1 WHEN {_among(value, NO)} THEN 0 END", []
+
+
+def _never_there(source: Source, recipe: Recipe, value: str, named: list[str]) -> list[str]:
+    """A warning for each word of `click` that no row has; ConfigError if no row has any."""
+    column = f"column {recipe.label_column} of {source.name}"
+    there = source.distinct(f"CASE WHEN {_among(value, named)} THEN {value} END", len(named))
+    if not there:
+        found = ", ".join(map(str, source.distinct(value, 9)))
+        raise ConfigError(
+            f"Parameter 'click' is {recipe.click!r}, but {column} has only {found}: choose one or "
+            "more of these."
+        )
+    values = source.distinct(value, WORDS) if len(there) < len(set(named)) else []
+    return [
+        f"Warning: parameter 'click' names {word}, which {column} never has: the nearest that it "
+        f"has is {get_close_matches(word, values, 1, 0)[0]}."
+        for word in dict.fromkeys(named)
+        if word not in there
+    ]
 
 
 def impression(source: Source, recipe: Recipe) -> str:

@@ -55,13 +55,15 @@ def read_log(source: Source, recipe: Recipe, workplace: Path, sorter: Sorter) ->
             )
     context = asked(source, recipe.context_fields, {recipe.time_column: time})
     item_id, form = id_key(source, recipe.item_column)
+    clicked, warnings = label(source, recipe)
+    said += warnings
     columns = {
         # Text: groups of many numbers outgrow DuckDB's part of memory, which those of text spill.
         "user_id": id_text(source, recipe.user_column),
         "item_id": item_id,
         "time": time,
         "place": text(source, recipe.order_by) if recipe.order_by else "NULL",
-        "label": label(source, recipe) if recipe.label_column else "1",
+        "label": clicked,
         "impression": impression(source, recipe),
         "low": too_low(source, recipe),
     }

@@ -180,6 +180,25 @@ def test_labels_of_any_writer_are_understood(tmp_path, values, options, form):
     assert facts["negatives"] == ("outcome" if "min_rating" in options else "shown")
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_a_word_for_a_click_that_no_row_has_is_told_with_the_nearest(tmp_path, form):
+    log, said = frame_of(LOG), []
+    events = ["Purchase" if label else "view" for label in log["clicked"]]
+    log["clicked"] = ["cart", *events[1:]]
+    options = {"label_column": "clicked", "form": form, "say": said.append}
+    _, facts = imported(tmp_path, log, click="purchase,Purchases, vieuw,", **options)
+    assert facts["counts"]["clicks"] == log["clicked"].eq("Purchase").sum()
+    file = tmp_path / f"log.{form}"
+    assert [line for line in said if line.startswith("Warning: parameter")] == [
+        f"Warning: parameter 'click' names {word}, which column clicked of {file} never has: the "
+        f"nearest that it has is {nearest}."
+        for word, nearest in (("purchases", "purchase"), ("vieuw", "view"))
+    ]
+    said.clear()
+    imported(tmp_path, log, click="purchase,cart", out="other", **options)
+    assert not [line for line in said if line.startswith("Warning: parameter")]
+
+
 def test_a_missing_label_is_counted_as_unreadable(tmp_path):
     log = frame_of(LOG)
     log["clicked"] = log["clicked"].astype(object)
