@@ -4,6 +4,7 @@ Each is forked from one that has imported it and done nothing else.
 """
 
 import multiprocessing
+import os
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
@@ -13,3 +14,32 @@ PROCESSES.set_forkserver_preload(
         "torch._dynamo",
     ]
 )
+
+
+def together(work, *arguments, processes=3):
+    """Have processes of one group do some work: work(number, *arguments)."""
+    from torch.distributed import TCPStore
+
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    ranks = [
+        PROCESSES.Process(target=be_rank, args=(number, processes, store.port, work, arguments))
+        for number in range(processes)
+    ]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join()
+    assert [rank.exitcode for rank in ranks] == [0] * processes
+
+
+def be_rank(number, processes, port, work, arguments):
+    """Be one of the processes."""
+    import torch
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    store = dist.TCPStore("localhost", port, is_master=False)
+    dist.init_process_group("gloo", rank=number, world_size=processes, store=store)
+    work(number, *arguments)
+    dist.barrier()
+    os._exit(0)

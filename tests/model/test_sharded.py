@@ -1,13 +1,10 @@
 """Tables that processes share against whole ones: what is drawn, looked up, learned and kept."""
 
-import os
-
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
-from torch.distributed import TCPStore
 
 from mmctr.model import sharded
 from mmctr.model.config import DINConfig
@@ -15,7 +12,7 @@ from mmctr.model.din import DIN
 from mmctr.model.items import ItemEmbedding
 from mmctr.model.pretrained import WEIGHTS
 from mmctr.model.sharded import Shard, own_rows
-from tests.forks import PROCESSES
+from tests.forks import together
 
 N_ITEMS, DIM = 157, 3
 # What three processes look up, one after another: more or less, none, padding, items twice.
@@ -24,31 +21,6 @@ ASKED = [
     [[], [], [1, 2, 3, 4, 5, 6, 7, 8]],
     [[9, 18, 27, 9]],
 ]
-
-
-def together(work, *arguments, processes=3):
-    """Have processes of one group do some work: work(number, *arguments)."""
-    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-    ranks = [
-        PROCESSES.Process(target=be_rank, args=(number, processes, store.port, work, arguments))
-        for number in range(processes)
-    ]
-    for rank in ranks:
-        rank.start()
-    for rank in ranks:
-        rank.join()
-    assert [rank.exitcode for rank in ranks] == [0] * processes
-
-
-def be_rank(number, processes, port, work, arguments):
-    """Be one of the processes."""
-    torch.set_num_threads(1)
-    sharded.BLOCK = 32  # so that the tables have several
-    store = TCPStore("localhost", port, is_master=False)
-    dist.init_process_group("gloo", rank=number, world_size=processes, store=store)
-    work(number, *arguments)
-    dist.barrier()
-    os._exit(0)
 
 
 def make_tables():
@@ -193,6 +165,7 @@ def small_model(shard=None):
 
 def write_and_read(number, folder):
     """Write a shared model, read it again, and compare."""
+    sharded.BLOCK = 32  # so that the tables have several
     model = small_model(Shard.here(N_ITEMS))
     model.save_weights(folder / WEIGHTS if number == 0 else None)
     dist.barrier()

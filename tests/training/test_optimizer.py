@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from mmctr.model.config import DINConfig
 from mmctr.model.din import DIN
 from mmctr.training.optimizer import Adam, WeightAverage
+from tests.forks import together
 
 
 def stepped(make, *, sparse, l2=0.0, steps=6):
@@ -93,6 +94,28 @@ def test_gradients_of_a_repeated_row_are_summed(repeated):
     optimizer.step()
     moment = optimizer.state[table]["exp_avg"].flatten().numpy()
     np.testing.assert_allclose(moment, 0.1 * np.bincount(repeated, minlength=4), rtol=1e-6)
+
+
+def clipped(number, folder):
+    """What becomes of the gradients of a process's own rows, and of a weight that all have."""
+    table, common = (torch.nn.Parameter(torch.zeros(4, 2)) for _ in range(2))
+    rows = torch.tensor([[1, 3, 1], [2, 2, 2]][number])  # some of several processes
+    table.grad = torch.sparse_coo_tensor(rows[None], torch.ones(3, 2) * (number + 1), (4, 2))
+    common.grad = torch.full((4, 2), 0.5)
+    optimizer = Adam([{"params": [table, common]}], sharded=[table], lr=0.1)
+    optimizer.clip([table, common], 2.0)
+    torch.save((table.grad.to_dense(), common.grad), folder / f"{number}.pt")
+
+
+def test_of_shared_tables_every_row_counts_once_in_the_norm(tmp_path):
+    together(clipped, tmp_path, processes=2)
+    of_tables = [[[0, 0], [2, 2], [0, 0], [1, 1]], [[0, 0], [0, 0], [6, 6], [0, 0]]]
+    of_tables = torch.tensor(of_tables, dtype=torch.float32)
+    norm = (of_tables.square().sum() + 8 * 0.25).sqrt()
+    for number in range(2):
+        table, common = torch.load(tmp_path / f"{number}.pt")
+        torch.testing.assert_close(table, of_tables[number] * 2 / norm)
+        torch.testing.assert_close(common, torch.full((4, 2), 0.5) * 2 / norm)
 
 
 def averaged_model(*, sparse):
