@@ -104,7 +104,7 @@ def be_rank(rank, port, home, words):
     [
         (by_torchrun, {}),
         (forked, {"row_updates": True, "batch_norm": False}),
-        (forked, {"shares": 4, "batch_norm": False}),
+        (forked, {"row_shards": 4, "batch_norm": False}),
         # Gradients are clipped: of rows that are elsewhere the norm counts too.
         (forked, SHARED | {"row_updates": True}),
         (forked, SHARED | {"content": "finetuned", "similarity": True, "semantic_ids": True}),

@@ -11,6 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BUILD = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
+DEMO = "from pathlib import Path; from mmctr.data.demo import write_demo; "
+DEMO += "write_demo(Path('data/demo'), seed=1, items=200, users=64)"
 SAY = "import mmctr; from mmctr.files import home; print(mmctr.__file__, home(), sep='\\n')"
 
 
@@ -76,3 +78,17 @@ def test_the_notebooks_of_a_wheel_are_found_and_data_and_runs_go_to_the_current_
     assert copies == {path.name: path.read_bytes() for path in own}
     assert python("-m", "mmctr", "lab", "--version").strip()[0].isdigit()
     assert len(list((tmp_path / "notebooks").iterdir())) == len(copies)
+
+
+def test_a_wheel_trains_tracks_and_exports(python, tmp_path):
+    for extra in ("onnx", "onnxscript", "onnxruntime", "tensorboard"):
+        pytest.importorskip(extra)
+    python("-c", DEMO)
+    small = ["-p", "epochs=1", "-p", "embedding_dim=4", "-p", "heads=1", "-p", "hidden=[8]"]
+    run = Path(python("-m", "mmctr", "train", "--track", *small).splitlines()[-1])
+    assert run.parent == tmp_path / "runs"
+    assert len(list(run.glob("events.out.tfevents.*"))) == 1
+    assert "are as it says" in python("-m", "mmctr", "verify", f"runs/{run.name}")
+    python("-m", "mmctr", "export", f"runs/{run.name}", "--onnx")
+    written = {path.name for path in (tmp_path / "exports" / run.name).iterdir()}
+    assert written == {"scorer.onnx", "items.parquet", "scorer.json"}

@@ -214,8 +214,8 @@ def challenge_verdict(table: pd.DataFrame, dataset: Dataset, split: str) -> str:
     words += f"; the default has {own['AUC']:.4f}." if best["system"] != own["system"] else "."
     clear = others["p_holm"] < LEVEL
     for part, text in (
-        (others[clear & (others["difference"] < 0)], "The default is ahead by more than chance of"),
-        (others[clear & (others["difference"] > 0)], "It is behind by more than chance of"),
+        (others[clear & (others["difference"] < 0)], "By more than chance the default is ahead of"),
+        (others[clear & (others["difference"] > 0)], "By more than chance it is behind"),
         (others[~clear], "It could be chance that it differs from"),
     ):
         each = [f"{line.system} ({-line.difference:+.4f})" for line in part.itertuples()]

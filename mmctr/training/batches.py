@@ -23,23 +23,23 @@ class Batches:
     once, however many rows have it as target or in their history. On the CPU nothing is copied
     but the rows of a batch, so that memory-mapped impressions may be larger than memory.
 
-    process: (number, of how many), whose part of every shuffled batch is wanted. shares: into so
+    process: (number, of how many), whose part of every shuffled batch is wanted. shards: into so
     many runs the rows are cut, a multiple of the processes, each of which takes its part from its
     own and reads no others; if 1, from all rows.
     """
 
     def __init__(
-        self, rows: Impressions, model: DIN, process: tuple[int, int] = (0, 1), shares: int = 1
+        self, rows: Impressions, model: DIN, process: tuple[int, int] = (0, 1), shards: int = 1
     ) -> None:
         self.device = model.device
         self.max_history = model.config.max_history
         self.rows, self.process = len(rows), process
         number, processes = process
-        every = [len(rows) * share // shares for share in range(shares + 1)]
-        of_each, apart = shares // processes, shares > 1
+        every = [len(rows) * shard // shards for shard in range(shards + 1)]
+        of_each, apart = shards // processes, shards > 1
         self.borders = every[of_each * number : of_each * (number + 1) + 1] if apart else every
-        self.own, self.first_share = slice(self.borders[0], self.borders[-1]), of_each * number
-        self.shares = shares
+        self.own, self.first_shard = slice(self.borders[0], self.borders[-1]), of_each * number
+        self.shards = shards
         start, end = rows.history_start[self.own], rows.history_end[self.own]
         items, self.clicks_before = rows.history_items, 0
         if apart and processes > 1:
@@ -100,18 +100,18 @@ class Batches:
         """All rows once, in random order, in batches that are equally large but for one row.
 
         No batch is too small for batch normalisation. first: batches before this one are left out.
-        Of several shares every batch has equally many rows, but for one of each; however many
+        Of several shards every batch has equally many rows, but for one of each; however many
         processes there are, the batches are the same.
 
         Blocks of neighbouring rows are drawn at random and the rows of many blocks mixed: data on
-        a disk are read in pieces, once, and up to 524,288 rows of a share are mixed completely.
+        a disk are read in pieces, once, and up to 524,288 rows of a shard are mixed completely.
         """
         number, processes = self.process
-        if self.shares == 1:
+        if self.shards == 1:
             whole = self._order(self.rows, size, generator)
             indices = (index.tensor_split(processes)[number] for index in whole)
         else:
-            seeds = torch.randint(2**62, (self.shares,), generator=generator).tolist()
+            seeds = torch.randint(2**62, (self.shards,), generator=generator).tolist()
             indices = map(torch.cat, zip(*self._orders(size, seeds), strict=True))
         indices = islice(indices, first, None)
         while group := [index.to(self.device) for index in islice(indices, WINDOW)]:
@@ -123,9 +123,9 @@ class Batches:
             yield from map(self.of, group, torch.stack(clicks).tolist())
 
     def _orders(self, size: int, seeds: list[int]) -> Iterator[Iterator[Tensor]]:
-        """`_order` of each of this process's shares, as positions in what it holds."""
-        for share, (start, stop) in enumerate(pairwise(self.borders), start=self.first_share):
-            generator = torch.Generator().manual_seed(seeds[share])
+        """`_order` of each of this process's shards, as positions in what it holds."""
+        for shard, (start, stop) in enumerate(pairwise(self.borders), start=self.first_shard):
+            generator = torch.Generator().manual_seed(seeds[shard])
             order = self._order(stop - start, size, generator)
             yield map(partial(torch.add, start - self.own.start), order)
 

@@ -29,9 +29,9 @@ class TrainConfig(Config):
     for it. row_updates: the tables of ids and of finetuned content change only in the rows that a
     batch names, which catalogs of millions of items need. shard_items: under torchrun each process
     holds a share of the items' tables and of Adam's moments of them, and looks up the rest; alone
-    it holds them all, as without. shares: train is cut into so many runs of rows, and every batch
-    takes equally many from each; of torchrun's processes each then reads its own runs alone, and
-    the result is that of one process with as many shares. precision: of matrix products; "auto" is
+    it holds them all, as without. row_shards: train is cut into so many runs of rows, and every
+    batch takes equally many from each; of torchrun's processes each then reads its own runs alone,
+    and the result is that of one process with as many. precision: of matrix products; "auto" is
     "bfloat16" on CUDA and "float32" elsewhere.
     """
 
@@ -52,7 +52,7 @@ class TrainConfig(Config):
     click_rate: float | None = Field(None, gt=0, lt=1)
     row_updates: bool = False
     shard_items: bool = False
-    shares: PositiveInt = 1
+    row_shards: PositiveInt = 1
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 

@@ -41,12 +41,12 @@ def fit(
     learning_rate, seconds; on_validation is called with each as soon as it is known.
     """
     number, processes = parallel.share()
-    if config.shares > 1 and config.shares % processes:
+    if config.row_shards > 1 and config.row_shards % processes:
         raise ConfigError(
-            f"Parameter 'shares' is {config.shares}, expected 1 or a multiple of the {processes} "
-            "processes, of which each reads its own: choose another."
+            f"Parameter 'row_shards' is {config.row_shards}, expected 1 or a multiple of the "
+            f"{processes} processes, of which each reads its own: choose another."
         )
-    batches = Batches(dataset.train, model, (number, processes), config.shares)
+    batches = Batches(dataset.train, model, (number, processes), config.row_shards)
     draws = config.fresh_negatives and dataset.negative_sampling is not None
     fresh = FreshNegatives(dataset) if draws and config.epochs > 1 else None
     steps = batches.count(config.batch_size)

@@ -19,6 +19,15 @@ ARTIFACTS = Path(__file__).parents[1] / "artifacts"
 CHROMIUM = shutil.which("chromium")
 MARKS = ".scatterlayer path, .barlayer path, .boxlayer path, .heatmaplayer image"
 WIDTHS = {"wide": 1280, "narrow": 400}
+# Titles and words of figures that are cut off at a side.
+CUT_OFF = """[...document.querySelectorAll(".plotly-figure")].flatMap((figure) => {
+    const { left, right } = figure.getBoundingClientRect();
+    const isCut = (box) => box.width > 0 && (box.left < left - 1 || box.right > right + 1);
+    const words = [...figure.querySelectorAll(".infolayer text")];
+    return words.filter((text) => isCut(text.getBoundingClientRect())).map((t) => t.textContent);
+})"""
+INTERVALS = "[...document.querySelectorAll('.barlayer .errorbar path')]"
+INTERVALS += ".map((line) => getComputedStyle(line).stroke)"
 
 
 if CHROMIUM is None and os.environ.get("CI"):
@@ -93,6 +102,9 @@ def test_pages(tiny_report, browser, width, scheme):
         )
         overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert overflow <= 0, f"{name} is {overflow} px too wide at {width}"
+        assert page.evaluate(CUT_OFF) == [], f"{name}: words of a figure are cut off"
+        ink = page.evaluate("getComputedStyle(document.body).color")
+        assert set(page.evaluate(INTERVALS)) <= {ink}, "intervals of bars stand out in any theme"
         ARTIFACTS.mkdir(exist_ok=True)
         page.screenshot(path=ARTIFACTS / f"{name}-{width}-{scheme}.png", full_page=True)
         assert not errors, f"{name}: {errors}"

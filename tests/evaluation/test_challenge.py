@@ -78,7 +78,7 @@ def test_the_verdict_says_who_is_ahead(rows, found):
     table = challenge.challenge_table(found, scores, rows, CLICKS)
     words = challenge.challenge_verdict(table, SimpleNamespace(name="x", simulated=False), "test")
     assert words.startswith("On test of x (real) ")
-    assert "The default is ahead by more than chance of din (+0." in words
+    assert "By more than chance the default is ahead of din (+0." in words
     assert "It could be chance that it differs from momo (" in words
 
 

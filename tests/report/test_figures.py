@@ -208,6 +208,19 @@ def test_strategies_have_fixed_colours_of_their_own():
     assert figures.style.strategy_color("provided:x") not in colors
 
 
+@pytest.mark.parametrize("ground", ["#ffffff", "#14171c"])  # of pages, light and dark
+def test_colours_of_strategies_stand_out_from_either_ground(ground):
+    def luminance(color):
+        """As WCAG 2.2 has it."""
+        parts = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return float(np.dot([0.2126, 0.7152, 0.0722], linear))
+
+    for name in STRATEGIES:
+        pair = sorted([luminance(figures.style.strategy_color(name)), luminance(ground)])
+        assert (pair[1] + 0.05) / (pair[0] + 0.05) > 2, name
+
+
 def test_colours_of_strategies_are_nothing_elses():
     """One palette, one meaning: what is no strategy has no strategy's colour, on any page."""
     of_strategies = {figures.style.strategy_color(name) for name in STRATEGIES}

@@ -243,9 +243,9 @@ def test_bfloat16_trains_as_well_as_float32(easy, attention):
 def test_shares_are_a_multiple_of_the_processes(tiny, monkeypatch):
     model = DIN.for_catalog(configs()[0], tiny.catalog, None)
     monkeypatch.setattr(trainer.parallel, "share", lambda: (0, 2))
-    match = "'shares' is 3, expected 1 or a multiple of the 2 processes"
+    match = "'row_shards' is 3, expected 1 or a multiple of the 2 processes"
     with pytest.raises(ConfigError, match=match):
-        fit(model, tiny, configs(shares=3)[1])
+        fit(model, tiny, configs(row_shards=3)[1])
 
 
 def test_row_updates_learn_and_leave_unused_ids_alone(easy):

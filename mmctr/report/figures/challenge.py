@@ -26,6 +26,10 @@ def quality_against_cost(table: pd.DataFrame) -> go.Figure:
         name="what no other beats in both",
         hoverinfo="skip",
     )
+    # Names at the sides stand within the plot, whose border would cut them.
+    along = np.log(table["seconds to its best"].astype(float).clip(lower=1e-3))
+    along = (along - along.min()) / max(np.ptp(along), 1e-9)
+    sides = pd.cut(along, [-1, 0.33, 0.67, 1], labels=["middle right", "top center", "middle left"])
     share = np.sqrt(table["parameters"] / table["parameters"].max())
     clear = table["p_holm"].fillna(0) < 0.05
     figure.add_scatter(
@@ -33,7 +37,7 @@ def quality_against_cost(table: pd.DataFrame) -> go.Figure:
         y=table["AUC"],
         mode="markers+text",
         text=table["system"].map(as_text),
-        textposition="top center",
+        textposition=sides.astype(str),
         marker={
             "size": SMALLEST + (LARGEST - SMALLEST) * share,
             "color": [MAIN, *[SECOND] * (len(table) - 1)],

@@ -132,4 +132,5 @@ def semantic_ids(table: pd.DataFrame) -> go.Figure:
             name=f"level {level}",
             line={"color": PALETTE[level - 1]},
         )
-    return figure.update_xaxes(type="log").update_yaxes(type="log")
+    # Ticks at 1, 2 and 5 of each power of ten: the axes span few of them.
+    return figure.update_xaxes(type="log", dtick="D2").update_yaxes(type="log", dtick="D2")

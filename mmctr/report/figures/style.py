@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 import plotly.io as pio
 
 PALETTE = ("#4477AA", "#CCBB44", "#228833", "#EE6677", "#AA3377", "#66CCEE", "#8C8C8C")
-OF_STRATEGIES = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#332288")
+OF_STRATEGIES = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#6655CC")
 SYMBOLS = ("circle", "diamond", "square", "cross", "triangle-up", "x")  # of equal colours
 STRATEGIES = ("v1", "v2", "v3", "v4", "ids", "v5", "v6")
 STRATEGY_COLORS = dict(zip(STRATEGIES, OF_STRATEGIES, strict=True))

@@ -88,8 +88,10 @@ def auc_by_group(table: pd.DataFrame, group_title: str) -> go.Figure:
     rows, system."""
     figure = make_subplots(1, 1)
     rows = table.groupby("group", sort=False)["rows"].first()
-    add_groups(figure, table, [f"{group}<br>{count:,} rows" for group, count in rows.items()])
-    figure.update_xaxes(title_text=group_title).update_yaxes(title_text="AUC (0.5 is chance)")
+    add_groups(figure, table, [f"{group}<br>{count:,}" for group, count in rows.items()])
+    # Two lines, as the labels have.
+    figure.update_xaxes(title_text=f"{group_title}<br>Rows")
+    figure.update_yaxes(title_text="AUC (0.5 is chance)")
     return figure.update_layout(template="mmctr")
 
 

@@ -3,10 +3,15 @@ const root = document.documentElement;
 const PRINTED_WIDTH = 660; // pixels: fits A4 and Letter
 const PRINTED_HEIGHT = 720; // a page, less heading and caption
 const PROSE = 40; // characters from which on a cell holds sentences
+const NARROW = 520; // pixels
+const TITLE = 26; // characters of an axis title that a narrow figure has room for
+
+const color = (name) => getComputedStyle(root).getPropertyValue(name).trim();
+const axesOf = (layout) =>
+  Object.keys({ xaxis: 0, yaxis: 0, ...layout }).filter((k) => /^[xy]axis\d*$/.test(k));
 
 function themed(layout) {
-  const color = (name) => getComputedStyle(root).getPropertyValue(name).trim();
-  const axes = Object.keys({ xaxis: 0, yaxis: 0, ...layout }).filter((k) => /^[xy]axis\d*$/.test(k));
+  const axes = axesOf(layout);
   const lines = { gridcolor: color("--line"), zerolinecolor: color("--line") };
   const themedAxes = axes.map((name) => [name, { ...layout[name], ...lines }]);
   return {
@@ -17,6 +22,43 @@ function themed(layout) {
     modebar: { bgcolor: "rgba(0, 0, 0, 0)", color: color("--quiet"), activecolor: color("--accent") },
     hoverlabel: { ...layout.hoverlabel, bgcolor: color("--raised"), font: { color: color("--ink") } },
   };
+}
+
+// Intervals of bars, which plotly draws dark grey on any ground.
+function themedBars(data) {
+  const inked = (trace, bars) => (trace[bars] ? { [bars]: { ...trace[bars], color: color("--ink") } } : {});
+  return data.map((trace) =>
+    trace.type === "bar" ? { ...trace, ...inked(trace, "error_x"), ...inked(trace, "error_y") } : trace,
+  );
+}
+
+// What a phone has room for: titles in short lines, and all of it in smaller letters.
+function narrowed(layout) {
+  const axes = axesOf(layout).map((name) => {
+    const { text = "", ...title } = layout[name]?.title ?? {};
+    const lines = text.split("<br>").map((line) => inLines(line, TITLE));
+    const font = { ...title.font, size: 13 };
+    return [name, { ...layout[name], title: { ...title, text: lines.join("<br>"), font } }];
+  });
+  const notes = layout.annotations?.map((note) => ({ ...note, font: { ...note.font, size: 12 } }));
+  return {
+    ...layout,
+    ...Object.fromEntries(axes),
+    ...(notes && { annotations: notes }),
+    margin: { l: 45, r: 10, ...layout.margin },
+  };
+}
+
+// A text in lines of about the same length, at most so many characters where spaces allow it.
+function inLines(text, most) {
+  const even = Math.ceil(text.length / Math.ceil(text.length / most)) + 3;
+  const lines = [];
+  for (const word of text.split(" ")) {
+    const longer = `${lines.at(-1) ?? ""} ${word}`.trim();
+    if (lines.length && longer.length <= even) lines.splice(-1, 1, longer);
+    else lines.push(word);
+  }
+  return lines.join("<br>");
 }
 
 const fileName = document.title.split(" · ")[0].replace(/[^\w.-]+/g, "-");
@@ -31,7 +73,7 @@ function download(format) {
 
 function draw(figure, printed = false) {
   const { data, layout } = JSON.parse(figure.querySelector("script").textContent);
-  const narrow = figure.clientWidth < 520 ? { margin: { l: 45, r: 10, ...layout.margin } } : {};
+  const fitting = figure.clientWidth < NARROW && !printed ? narrowed(layout) : layout;
   const config = {
     responsive: !printed, // or else the printer's page would resize it again
     displaylogo: false,
@@ -40,8 +82,8 @@ function draw(figure, printed = false) {
   };
   const height = Math.min(layout.height ?? 330, PRINTED_HEIGHT);
   const paper = { autosize: false, width: PRINTED_WIDTH, height };
-  const drawn = { ...themed(layout), ...narrow, ...(printed ? paper : {}) };
-  return Plotly.react(figure.querySelector("div"), data, drawn, config);
+  const drawn = { ...themed(fitting), ...(printed ? paper : {}) };
+  return Plotly.react(figure.querySelector("div"), themedBars(data), drawn, config);
 }
 
 // A tile of the error atlas names the place on the page that holds its worst predictions.
