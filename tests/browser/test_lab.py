@@ -278,7 +278,31 @@ def test_item_explorer(lab):
         found = [int(line.get_attribute("data-value")) for line in lines.all()]
         assert found == near.tolist()
     page.screenshot(path=ARTIFACTS / "lab-02_embeddings.png")
+
     explorer.get_by_label("Map of").focus()  # from here on the keyboard alone
+    points = explorer.locator(".js-plotly-plot").evaluate(
+        """(plot) => plot.data.filter((trace) => trace.customdata).flatMap(
+            ({ x, y, customdata: items }) => Array.from(x, (at, n) => [+items[n], at, y[n]]))"""
+    )
+    for key, name, axis, sign in (("←", "Left", 1, -1), ("→", "Right", 1, 1), ("↓", "Down", 2, -1)):
+        here = next(point for point in points if point[0] == item)
+        ahead = []
+        for point in points:
+            along = sign * (point[axis] - here[axis])
+            across = abs(point[3 - axis] - here[3 - axis])
+            if along > 0 and along >= across:
+                ahead.append((along**2 + across**2, point[0]))
+        step = explorer.locator(f"button[data-key='{key}']")
+        expect(step).to_have_count(1 if ahead else 0)
+        if ahead:
+            item = min(ahead)[1]
+            title = HOSTILE[item % 2].format(f"no {item}.")
+            assert step.get_attribute("aria-label").startswith(f"{name} on the map: {title}")
+            tab_to(page, step)
+            page.keyboard.press("Enter")
+            expect(explorer.locator("h4")).to_have_text(title)
+            live = explorer.locator("[aria-live=polite]:has(h4)")
+            expect(live).to_contain_text("Its nearest neighbours")  # what screen readers say
     tab_to(page, columns.nth(0).locator("button").first)
     page.keyboard.press("Enter")
     follow = columns.nth(0).locator("button").first

@@ -381,7 +381,7 @@ def every_html(tiny, tiny_run, embeddings):
     attention.search.value = "<script>alert(2)</script> that nobody has"
     yield attention.found.html
     items = item_explorer(tiny, embeddings)
-    yield from (items.panel.html, items.view.page())
+    yield from (items.panel.html, items.steps.html, items.view.page())
     items.search.value = "a"
     yield items.found.html
     items.search.value = '"><img src=y onerror=alert(1)>'
@@ -492,6 +492,46 @@ def test_short_histories_can_be_explored(tiny, tiny_run, longest):
     assert explorer.view.cases == {}
     assert "nothing to choose between" in explorer.view.page()
     assert len(explorer.history) == longest
+
+
+def test_the_map_is_walked_on_by_its_arrows(tiny, embeddings):
+    """To the nearest item in each direction, as a loop over all of them finds it."""
+    rng, items = np.random.default_rng(2), np.arange(1, 61)
+    maps = {
+        name: pd.DataFrame(rng.integers(0, 9, (60, 2)) / 8, columns=["x", "y"]).assign(
+            item=items, tag=None, title=tiny.catalog.titles[items]
+        )
+        for name in embeddings
+    }
+    explorer = ItemExplorer(ItemView(tiny, embeddings, maps))
+    seen = {explorer.item}
+    for key in "→↑←↓→→↑" * 2:
+        table = maps[explorer.strategy.value].set_index("item")
+        here, nearest = table.loc[explorer.item], {}
+        for item, other in table.iterrows():
+            dx, dy = other["x"] - here["x"], other["y"] - here["y"]
+            if dx == dy == 0:
+                continue
+            for sign, along in (("→", dx), ("←", -dx), ("↑", dy), ("↓", -dy)):
+                if along == max(abs(dx), abs(dy)):
+                    distance = (dx**2 + dy**2) ** 0.5
+                    nearest[sign] = min(nearest.get(sign, (9, 0)), (distance, item))
+        buttons = {found["data-key"]: found for found in Elements(explorer.steps.html).of("button")}
+        found = {sign: int(button["data-value"]) for sign, button in buttons.items()}
+        assert found == {sign: item for sign, (_, item) in nearest.items()}
+        for sign, name in (("←", "Left"), ("→", "Right"), ("↑", "Up"), ("↓", "Down")):
+            if sign in found:
+                title = tiny.catalog.titles[found[sign]]
+                assert buttons[sign]["aria-label"].startswith(f"{name} on the map: {title}")
+        if key in found:
+            press(explorer.steps, "show", found[key])
+            assert explorer.item == found[key]
+            seen.add(explorer.item)
+    assert len(seen) > 5
+    explorer.strategy.value = "v1"
+    assert explorer.steps.html == explorer.view.steps(explorer.item, "v1")
+    explorer.show(100)
+    assert not explorer.steps.html, "nothing is beside what is not on the map"
 
 
 def test_a_point_of_the_map_shows_its_item(tiny, embeddings):

@@ -14,6 +14,8 @@ from mmctr.report.figures import embeddings, style
 from mmctr.report.widgets import panel
 
 NEIGHBOURS = 6
+DIRECTIONS = {"←": (-1, 0), "→": (1, 0), "↑": (0, 1), "↓": (0, -1)}  # x and y
+NAMES = dict(zip(DIRECTIONS, ("Left", "Right", "Up", "Down"), strict=True))
 
 
 def explore_items(
@@ -48,6 +50,38 @@ class ItemView:
         """The most clicked items with their neighbours, without buttons."""
         return "".join(self.neighbours(item) for item in self.popular)
 
+    def beside(self, item: int, strategy: str) -> dict[str, int]:
+        """The nearest item of a map in each direction, within 45 degrees of it, where one is."""
+        table = self.maps[strategy]
+        items, places = table["item"].to_numpy(), table[["x", "y"]].to_numpy()
+        away = places - places[items == item]
+        found = {}
+        for sign, direction in DIRECTIONS.items():
+            along, across = away @ direction, np.abs(away @ direction[::-1])
+            there = np.flatnonzero((along > 0) & (across <= along))
+            if len(there):
+                found[sign] = int(items[there[np.argmin(np.hypot(*away[there].T))]])
+        return found
+
+    def steps(self, item: int, strategy: str) -> str:
+        """Buttons that lead from an item to those beside it on a map; empty if it is not on it."""
+        if item not in self.drawn:
+            return ""
+        buttons = [
+            panel.button_html(
+                f"{sign} {escape(panel.title_of(self.catalog, other))}",
+                "show",
+                other,
+                {
+                    "data-key": sign,
+                    "class": "step",
+                    "aria-label": f"{NAMES[sign]} on the map: {panel.tooltip(self.catalog, other)}",
+                },
+            )
+            for sign, other in self.beside(item, strategy).items()
+        ]
+        return f'<div class="steps">{"".join(buttons)}</div>'
+
     def neighbours(self, item: int, *, buttons: bool = False) -> str:
         """An item and its nearest neighbours, a column a strategy."""
         columns = []
@@ -77,7 +111,8 @@ class ItemView:
 
 
 class ItemExplorer(ipywidgets.VBox):
-    """A map of items to click on, and the neighbours of the chosen one by every strategy."""
+    """A map of items to click on, or to walk on by its buttons, and the neighbours of the chosen
+    one by every strategy."""
 
     def __init__(self, view: ItemView) -> None:
         self.view, self.item, names = view, 0, list(view.maps)
@@ -88,9 +123,10 @@ class ItemExplorer(ipywidgets.VBox):
         for trace in self.map.data[:-1]:
             trace.on_click(self._click)
         self.found = panel.Panel(self._press, label="Items found", live=True)
+        self.steps = panel.Panel(self._press, label="Beside it on the map")
         self.panel = panel.Panel(self._press, label="The item and its neighbours", live=True)
         controls = panel.one_line(self.strategy, self.search)
-        super().__init__([controls, self.found, self.map, self.panel])
+        super().__init__([controls, self.found, self.map, self.steps, self.panel])
         self.strategy.observe(lambda _: self._redraw(), "value")
         self.search.observe(lambda change: self._find(change["new"].strip()), "value")
         self.show(view.first)
@@ -124,6 +160,7 @@ class ItemExplorer(ipywidgets.VBox):
         here = table[table["item"] == self.item]
         with self.map.batch_update():
             self.map.data[-1].x, self.map.data[-1].y = here["x"].tolist(), here["y"].tolist()
+        self.steps.html = self.view.steps(self.item, self.strategy.value)
 
     def _click(self, trace: go.Scatter, points: object, _state: object) -> None:
         if points.point_inds:
