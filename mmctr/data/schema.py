@@ -5,6 +5,7 @@ folder.
 """
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -122,9 +123,13 @@ def _elsewhere(folder: Path, split: str) -> Path | Address | None:
     said = about(folder).get(split)
     if isinstance(said, str) and "://" in said:
         return Address(said, folder)
-    if said is None or (isinstance(said, str) and (path := folder / said).exists()):
-        return said and path
+    if said in (None, ""):
+        return None
+    # What cannot be a path, or may not be asked for, is as one that is not there.
+    with suppress(OSError, ValueError, TypeError, RuntimeError):
+        if (path := folder / Path(said).expanduser()).exists():
+            return path
     raise DataError(
-        f"{folder / ABOUT} has {split} {said!r}, expected where that split is, such as "
-        f"s3://bucket/{split}: correct it."
+        f"{folder / ABOUT} has {split} {said!r:.300}, expected a path that is there or an address "
+        f"such as s3://bucket/{split}: correct it."
     )

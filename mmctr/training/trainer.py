@@ -50,6 +50,11 @@ def fit(
     draws = config.fresh_negatives and dataset.negative_sampling is not None
     fresh = FreshNegatives(dataset) if draws and config.epochs > 1 else None
     steps = batches.count(config.batch_size)
+    if config.row_shards > max(most := len(batches) // steps, 1):
+        raise ConfigError(
+            f"Parameter 'row_shards' is {config.row_shards}, expected at most {most}, so that "
+            f"each has a row for every one of {steps} batches: choose fewer."
+        )
     parts = range(1, config.validations + 1)
     validate_after = {round(steps * part / config.validations) for part in parts}
     optimizer = make_optimizer(model, config)

@@ -115,6 +115,15 @@ def test_training_on_a_split_elsewhere_gives_the_same_model(tiny_folder, tmp_pat
     assert one.summary["metrics"] == other.summary["metrics"]
 
 
+def test_a_split_may_be_below_the_own_home(tmp_path, monkeypatch):
+    folder = write_folder(tmp_path / "data", nested=False)
+    expected = Dataset.load(folder)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (folder / "train.parquet").rename(tmp_path / "clicks.parquet")
+    say(folder, train="~/clicks.parquet")
+    require_equal(Dataset.load(folder), expected)
+
+
 def test_every_split_may_be_elsewhere(tmp_path):
     write_folder(tmp_path / "here", nested=False)
     away = shutil.copytree(tmp_path / "here", tmp_path / "away")
@@ -269,8 +278,9 @@ def unpacked(folder):
         ),
         (
             lambda folder: say(moved(folder), train="nowhere"),
-            r"dataset\.json has train 'nowhere', expected where that split is",
+            r"dataset\.json has train 'nowhere', expected a path that is there or an address",
         ),
+        (lambda folder: say(moved(folder), train="a" * 5000), "has train 'a+, expected a path"),
         (lambda folder: say(moved(folder), train=7), r"dataset\.json has train 7, expected"),
         (
             lambda folder: refusing(folder, PermissionError("403 Forbidden")),

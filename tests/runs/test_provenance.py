@@ -6,9 +6,16 @@ import subprocess
 from datetime import datetime
 from importlib.metadata import version
 
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
 from mmctr.content.fusion import embedding_hash, item_embeddings
+from mmctr.data.fingerprint import files_fingerprint
 from mmctr.runs import provenance
+from mmctr.runs.provenance import find_dataset
 from mmctr.training.config import configs
+from tests.data.folders import write_folder
 
 
 def test_the_summary_says_what_a_result_rests_on(tiny, tiny_run):
@@ -41,6 +48,20 @@ def test_the_summary_says_what_a_result_rests_on(tiny, tiny_run):
     assert config["training"]["seed"] == 1
     assert config["model"]["hidden"] == [16]
     assert configs(**config["model"], **config["training"])
+
+
+def test_a_folder_of_the_same_name_is_passed_over_without_reading_a_store(tmp_path, monkeypatch):
+    run = tmp_path / "new" / "inner" / "runs" / "run"
+    strange, own = run.parents[1] / "data", tmp_path / "new" / "data"
+    write_folder(own, nested=False)
+    stated = {"folder": "/was/data", "fingerprint": files_fingerprint(own)}
+    with fsspec.open("memory://strange/train.parquet", "wb") as file:
+        file.write((own / "train.parquet").read_bytes())
+    write_folder(strange, {"train": None}, nested=False)
+    monkeypatch.setattr(MemoryFileSystem, "get_file", lambda *_: pytest.fail("it was brought over"))
+    for said in ('{"train": "memory://strange/train.parquet"}', '{"train": "gone://strange"}', "?"):
+        (strange / "dataset.json").write_text(said)
+        assert find_dataset(stated, run) == own
 
 
 def test_the_commit_is_that_of_the_source_tree(tmp_path, monkeypatch):

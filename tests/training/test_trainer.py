@@ -248,6 +248,16 @@ def test_shares_are_a_multiple_of_the_processes(tiny, monkeypatch):
         fit(model, tiny, configs(row_shards=3)[1])
 
 
+def test_every_share_has_a_row_for_every_batch(easy):
+    rows = len(easy.train)
+    most = rows // 4
+    model, _ = model_for(easy)
+    sizes = {"batch_size": -(-rows // 4), "epochs": 1}
+    with pytest.raises(ConfigError, match=f"'row_shards' is {most + 1}, expected at most {most},"):
+        fit(model, easy, configs(row_shards=most + 1, **sizes)[1])
+    assert len(fit(model, easy, configs(row_shards=most, **sizes)[1]).records) > 0
+
+
 def test_row_updates_learn_and_leave_unused_ids_alone(easy):
     content = np.zeros((90, 4), dtype=np.float32)  # 29 items that no row names
     content[:61] = easy.catalog.text_features
