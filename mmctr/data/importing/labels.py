@@ -16,6 +16,7 @@ NO = ["0", "false", "f", "no", "n"]
 # Names that no column of a log has.
 ROW, PAIR, LABEL = "row of the log", "pair of shown", "label of shown"
 WORDS = 1000  # values of a column among which the one nearest to a word is looked for
+TOLD = 9  # words or values that are told, where there are many
 
 
 def filtered(source: Source, where: str | None) -> tuple[Source, int]:
@@ -100,7 +101,7 @@ def unnested(source: Source, recipe: Recipe) -> tuple[Source, Recipe, int]:
 def label(source: Source, recipe: Recipe) -> tuple[str, list[str]]:
     """SQL of a label: 1 for a click, 0 for none, NULL if it is missing; and what is said of it.
 
-    Raises DataError for values that say neither, ConfigError for a click that no row has.
+    Raises DataError for values that say neither or none, ConfigError for a click that no row has.
     """
     column = recipe.label_column
     if column is None:
@@ -130,22 +131,31 @@ def label(source: Source, recipe: Recipe) -> tuple[str, list[str]]:
 
 
 def _never_there(source: Source, recipe: Recipe, value: str, named: list[str]) -> list[str]:
-    """A warning for each word of `click` that no row has; ConfigError if no row has any."""
+    """Warnings of words of `click` that no row has; an error if no row has any."""
     column = f"column {recipe.label_column} of {source.name}"
     there = source.distinct(f"CASE WHEN {_among(value, named)} THEN {value} END", len(named))
     if not there:
-        found = ", ".join(map(str, source.distinct(value, 9)))
+        if not (found := source.distinct(value, TOLD)):
+            raise DataError(
+                f"{source.name}, column {recipe.label_column}: found no value, expected "
+                f"{recipe.click!r}: name the column that says which rows are clicks."
+            )
         raise ConfigError(
-            f"Parameter 'click' is {recipe.click!r}, but {column} has only {found}: choose one or "
-            "more of these."
+            f"Parameter 'click' is {recipe.click!r}, but {column} has only "
+            f"{', '.join(map(str, found))}: choose one or more of these."
         )
-    values = source.distinct(value, WORDS) if len(there) < len(set(named)) else []
-    return [
+    missing = [word for word in dict.fromkeys(named) if word not in there]
+    values = source.distinct(value, WORDS) if missing else []
+    said = [
         f"Warning: parameter 'click' names {word}, which {column} never has: the nearest that it "
         f"has is {get_close_matches(word, values, 1, 0)[0]}."
-        for word in dict.fromkeys(named)
-        if word not in there
+        for word in missing[:TOLD]
     ]
+    if more := len(missing[TOLD:]):
+        said.append(
+            f"Warning: parameter 'click' names {more:,} more words that {column} never has."
+        )
+    return said
 
 
 def impression(source: Source, recipe: Recipe) -> str:

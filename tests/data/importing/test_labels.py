@@ -199,6 +199,26 @@ def test_a_word_for_a_click_that_no_row_has_is_told_with_the_nearest(tmp_path, f
     assert not [line for line in said if line.startswith("Warning: parameter")]
 
 
+def test_of_many_words_that_no_row_has_few_are_told_and_the_others_counted(tmp_path):
+    said, words = [], ",".join(f"word{number}" for number in range(12))
+    options = {"label_column": "clicked", "say": said.append}
+    imported(tmp_path, frame_of(LOG), click=f"1,{words}", **options)
+    told = [line for line in said if line.startswith("Warning: parameter")]
+    assert all(f" names word{number}, which" in told[number] for number in range(9))
+    assert told[-1] == (
+        "Warning: parameter 'click' names 3 more words that column clicked of "
+        f"{tmp_path / 'log.csv'} never has."
+    )
+    assert len(told) == 10
+
+
+@pytest.mark.parametrize("nothing", [None, " "])
+def test_words_for_clicks_of_an_empty_column_are_one_sentence(tmp_path, nothing):
+    log = frame_of(LOG).assign(clicked=nothing)
+    with pytest.raises(DataError, match=r"column clicked: found no value, expected 'buy'"):
+        imported(tmp_path, log, label_column="clicked", click="buy")
+
+
 def test_a_missing_label_is_counted_as_unreadable(tmp_path):
     log = frame_of(LOG)
     log["clicked"] = log["clicked"].astype(object)
