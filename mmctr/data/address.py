@@ -23,7 +23,7 @@ HASHES = Path(".cache/mmctr-hashes.json")  # of a dataset's folder: by address a
 VERSIONS = ("etag", "contentmd5", "md5hash", "generation", "mtime", "modificationtime")
 VERSIONS += ("lastmodified", "modified", "modify", "updated", "created")
 
-_hashes: dict[str, str] = {}  # of what this process has read
+_hashes: dict[str, bytes] = {}  # of what this process has read
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Address:
             with self.reaching():
                 system.get_file(path, str(copy))
                 with copy.open("rb") as file:
-                    _hashes[version] = hashlib.file_digest(file, "sha256").hexdigest()
+                    _hashes[version] = hashlib.file_digest(file, "sha256").digest()
             yield replace(self, copy=copy)
 
     @property
@@ -159,8 +159,9 @@ def known(files: Sequence[Address]) -> list[bytes | None]:
     The files are as a new listing has them. What this process has read is remembered.
     """
     path, stored = files[0].folder / HASHES, {}
-    with suppress(OSError, ValueError, TypeError, RecursionError):
-        stored = dict(json.loads(path.read_text(encoding="utf-8")))
+    with suppress(OSError, ValueError, TypeError, AttributeError, RecursionError):
+        told = json.loads(path.read_text(encoding="utf-8"))
+        stored = {version: bytes.fromhex(content) for version, content in told.items()}
     every = stored | _hashes
     if not every:
         return [None] * len(files)  # and no store is asked for each
@@ -168,5 +169,5 @@ def known(files: Sequence[Address]) -> list[bytes | None]:
     found = {version: every[version] for version in versions if version in every}
     if not found.items() <= stored.items():
         with suppress(MMCTRError):  # it saves time and nothing else
-            write_json(path, stored | found)
-    return [bytes.fromhex(found[one]) if one in found else None for one in versions]
+            write_json(path, {name: content.hex() for name, content in (stored | found).items()})
+    return list(map(found.get, versions))

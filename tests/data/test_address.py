@@ -143,10 +143,14 @@ def test_each_part_comes_over_once_and_is_known_then(tmp_path, fetched, monkeypa
         assert files_fingerprint(folder) == first.fingerprint
         monkeypatch.setattr(address, "_hashes", {})
     assert len(fetched) == 2
-    # Without the file of hashes they are read again.
-    (folder / address.HASHES).write_text("[")
-    assert files_fingerprint(folder) == first.fingerprint
-    assert len(fetched) == 4
+    # Without a sound file of hashes they are read again.
+    sound = json.loads((folder / address.HASHES).read_text())
+    damaged = ["[", "[]", *(json.dumps(sound | dict.fromkeys(sound, one)) for one in ("zz", 5))]
+    for number, text in enumerate(damaged, start=2):
+        (folder / address.HASHES).write_text(text)
+        monkeypatch.setattr(address, "_hashes", {})
+        assert files_fingerprint(folder) == first.fingerprint
+        assert len(fetched) == 2 * number
 
 
 def test_what_came_over_to_be_checked_is_cached_too(tmp_path, fetched):

@@ -1,5 +1,6 @@
 """What a result rests on."""
 
+import json
 import os
 import platform
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from mmctr.content.fusion import embedding_hash, item_embeddings
+from mmctr.data import address
 from mmctr.data.fingerprint import files_fingerprint
 from mmctr.runs import provenance
 from mmctr.runs.provenance import find_dataset
@@ -62,6 +64,18 @@ def test_a_folder_of_the_same_name_is_passed_over_without_reading_a_store(tmp_pa
     for said in ('{"train": "memory://strange/train.parquet"}', '{"train": "gone://strange"}', "?"):
         (strange / "dataset.json").write_text(said)
         assert find_dataset(stated, run) == own
+
+
+def test_moved_data_whose_split_is_elsewhere_are_found_by_the_hashes_that_they_keep(
+    tmp_path, monkeypatch
+):
+    was, run = write_folder(tmp_path / "old" / "data", nested=False), tmp_path / "new" / "run"
+    (was / "train.parquet").rename(tmp_path / "clicks.parquet")
+    (was / "dataset.json").write_text(json.dumps({"train": f"file://{tmp_path}/clicks.parquet"}))
+    stated = {"folder": str(was), "fingerprint": files_fingerprint(was)}
+    (tmp_path / "old").rename(tmp_path / "new")
+    monkeypatch.setattr(address, "_hashes", {})  # as in another process
+    assert find_dataset(stated, run) == tmp_path / "new" / "data"
 
 
 def test_the_commit_is_that_of_the_source_tree(tmp_path, monkeypatch):
