@@ -1,6 +1,7 @@
 """A dataset of four items in its files, made by hand, to be changed by the tests."""
 
 import json
+from itertools import pairwise
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -131,3 +132,16 @@ NAMES = {
     "tags": {"tag": [1, 2, 3], "name": ["Drama", "Sci-Fi & more", "Noir"]},
 }
 NAN, INFINITY = float("nan"), float("inf")
+
+
+def in_parts(folder, name, cuts, ending="parquet"):
+    """Put a folder of parts in place of a split's file, as engines write them."""
+    path = schema.find_file(folder, f"{name}.parquet")
+    table = pq.read_table(path)
+    path.unlink()
+    path.mkdir()
+    (path / "_SUCCESS").touch()
+    (path / ".part-0.parquet.crc").touch()
+    for number, (start, stop) in enumerate(pairwise([0, *cuts, len(table)])):
+        pq.write_table(table.slice(start, stop - start), path / f"part-{number:05}.{ending}")
+    return path

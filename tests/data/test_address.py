@@ -3,12 +3,10 @@
 import json
 import shutil
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 
 import fsspec
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -19,7 +17,7 @@ from mmctr.errors import DataError
 from mmctr.model.config import DINConfig
 from mmctr.runs.train import train
 from mmctr.training.config import TrainConfig
-from tests.data.folders import write_folder
+from tests.data.folders import in_parts, write_folder
 
 
 @pytest.fixture(autouse=True)
@@ -41,18 +39,6 @@ def fetched(monkeypatch):
 
     monkeypatch.setattr(MemoryFileSystem, "get_file", counted)
     return names
-
-
-def in_parts(folder, name, cuts):
-    """Put a folder of parts in place of a split's file."""
-    path = schema.find_file(folder, f"{name}.parquet")
-    table = pq.read_table(path)
-    path.unlink()
-    path.mkdir()
-    (path / "_SUCCESS").touch()
-    for number, (start, stop) in enumerate(pairwise([0, *cuts, len(table)])):
-        pq.write_table(table.slice(start, stop - start), path / f"part-{number:05}.parquet")
-    return path
 
 
 def say(folder, **where):

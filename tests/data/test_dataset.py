@@ -3,14 +3,13 @@
 import json
 import shutil
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmctr.data import cache, schema
+from mmctr.data import cache
 from mmctr.data.dataset import Dataset, check
 from mmctr.data.fields import Field
 from mmctr.data.schema import SPLITS
@@ -22,6 +21,7 @@ from tests.data.folders import (
     NAN,
     TRUTH,
     histories,
+    in_parts,
     load_changed,
     load_with_fields,
     replaced,
@@ -402,23 +402,13 @@ def write_table(path, columns):
     pq.write_table(pa.table(columns), path)
 
 
-def in_parts(folder, name, cuts):
-    """Put a folder of parts in place of a split's file, as engines write them."""
-    path = schema.find_file(folder, f"{name}.parquet")
-    table = pq.read_table(path)
-    path.unlink()
-    path.mkdir()
-    (path / "_SUCCESS").touch()
-    (path / ".part-0.parquet.crc").touch()
-    for number, (start, stop) in enumerate(pairwise([0, *cuts, len(table)])):
-        pq.write_table(table.slice(start, stop - start), path / f"part-{number:05}.snappy.parquet")
-    return path
+SNAPPY = "snappy.parquet"  # as engines end the names of parts
 
 
 def test_a_split_in_parts_is_the_split(tiny, tiny_folder, tmp_path):
     folder = shutil.copytree(tiny_folder, tmp_path / "parts")
-    in_parts(folder, "train", [700, 700, 1801])  # one of them without a row
-    path = in_parts(folder, "test", [])
+    in_parts(folder, "train", [700, 700, 1801], SNAPPY)  # one of them without a row
+    path = in_parts(folder, "test", [], SNAPPY)
     found = Dataset.load(folder)
     for name, rows in tiny.splits.items():
         for field, values in vars(rows).items():
@@ -449,7 +439,7 @@ def test_a_split_in_parts_is_the_split(tiny, tiny_folder, tmp_path):
     ],
 )
 def test_a_spoilt_part_is_one_sentence(tmp_path, spoil, sentence):
-    path = in_parts(write_folder(tmp_path), "train", [2])
+    path = in_parts(write_folder(tmp_path), "train", [2], SNAPPY)
     spoil(path)
     with pytest.raises(DataError, match=sentence):
         Dataset.load(tmp_path)
