@@ -13,10 +13,16 @@ import pandas as pd
 from mmctr.data import cache, names, parquet, schema
 from mmctr.data.address import Address
 from mmctr.data.catalog import Catalog, catalog_of, item_arrays, load_catalog
+from mmctr.data.columns import Column
 from mmctr.data.erroneous import Exclusion
 from mmctr.data.fields import Field, load_fields, owner_codes, require_fields
 from mmctr.data.fingerprint import combined, file_hashes, files_fingerprint
-from mmctr.data.impressions import Impressions, history_hashes, load_impressions
+from mmctr.data.impressions import (
+    Impressions,
+    history_hashes,
+    load_impressions,
+    row_blocks,
+)
 from mmctr.data.popularity import Popularity
 from mmctr.data.wording import Wording, wording_of
 from mmctr.errors import DataError
@@ -51,10 +57,7 @@ class Dataset:
         fingerprint = combined(hashes)
         cached = cache.read(folder, fingerprint) if fingerprint and fields == own else None
         parts = cached or _read_parts(folder, fields)
-        catalog = catalog_of(folder, parts["catalog"], fields)
-        splits = {name: Impressions(**parts[name]) for name in schema.SPLITS if name in parts}
-        row_fields = tuple(field for field in fields if field.owner != "item")
-        dataset = cls(folder, catalog, _with_truth(folder, splits), row_fields)
+        dataset = cls._of(folder, parts, fields)
         # Files that changed while they were read must not be remembered by what they were before,
         # and the cache holds codes of the folder's own vocabularies.
         pays = not cached and fields == own and (_is_elsewhere(folder) or cache.pays(parts))
@@ -69,9 +72,19 @@ class Dataset:
             )
         if pays and now == hashes:
             cache.write(folder, fingerprint, parts)
+            # What lies in files without a name need not lie on the disk twice from now on.
+            dataset = cls._of(folder, cache.read(folder, fingerprint) or parts, fields)
         # That of what was loaded, whatever the files hold when somebody asks for it.
         vars(dataset)["fingerprint"] = fingerprint
         return dataset
+
+    @classmethod
+    def _of(cls, folder: Path, parts: cache.Parts, fields: tuple[Field, ...]) -> "Dataset":
+        """A dataset by its arrays."""
+        catalog = catalog_of(folder, parts["catalog"], fields)
+        splits = {name: Impressions(**parts[name]) for name in schema.SPLITS if name in parts}
+        row_fields = tuple(field for field in fields if field.owner != "item")
+        return cls(folder, catalog, _with_truth(folder, splits), row_fields)
 
     @property
     def name(self) -> str:
@@ -312,7 +325,10 @@ def _read_parts(folder: Path, fields: tuple[Field, ...]) -> cache.Parts:
             # Levels that rows tell are the catalog's.
             told = schema.LEVEL_COLUMNS[0] in parquet.table_schema(path).names
             if popularity and rows.time is not None and not told:
-                rows = replace(rows, levels=popularity.levels(rows.target, rows.time))
+                levels = Column(folder)
+                for part in row_blocks(len(rows)):
+                    levels.append(popularity.levels(rows.target[part], rows.time[part]))
+                rows = replace(rows, levels=levels.whole())
             parts[name] = vars(rows)
         elif name != "test":
             raise DataError(
@@ -329,10 +345,14 @@ def _load_split(folder: Path, name: str, n_items: int, fields: tuple[Field, ...]
     rows = load_impressions(path, n_items, labelled=name != "test", context=context)
     users = [field for field in fields if field.owner == "user"]
     if users:
-        numbers, row = np.unique(rows.user, return_inverse=True)
+        parts, coded = list(row_blocks(len(rows))), Column(folder)
+        numbers = np.unique(np.concatenate([np.unique(rows.user[part]) for part in parts]))
         table = schema.find_file(folder, schema.USER_FIELDS)
-        codes = owner_codes(table, "user_id", users, numbers)[row]
-        rows = replace(rows, fields=np.hstack([codes, *([rows.fields] if context else [])]))
+        codes = owner_codes(table, "user_id", users, numbers)
+        for part in parts:
+            own = codes[np.searchsorted(numbers, rows.user[part])]
+            coded.append(np.hstack([own, *([rows.fields[part]] if context else [])]))
+        rows = replace(rows, fields=coded.whole())
     return rows
 
 

@@ -3,8 +3,10 @@
 Histories are slices of one flat array, stored once however many rows share them.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,10 +16,11 @@ import pandas as pd
 from mmctr.bars import bar_if_long
 from mmctr.data import parquet, schema
 from mmctr.data.address import Address
+from mmctr.data.columns import Column, room
 from mmctr.data.fields import Field, column_of
 from mmctr.errors import DataError
 
-BLOCK = 1 << 22  # clicks that are hashed or compared at once
+BLOCK = 1 << 22  # rows, or clicks, that are hashed or compared at once
 
 
 @dataclass(frozen=True)
@@ -76,54 +79,69 @@ def load_impressions(
 ) -> Impressions:
     """Read one split; without `labelled` a missing or constant label column becomes None.
 
-    context: fields whose columns the split has; users' fields are not among them.
+    context: fields whose columns the split has; users' fields are not among them. Large arrays are
+    mapped from files without a name, so that a split need not fit in memory.
+    """
+    folder = path.folder if isinstance(path, Address) else path.parent
+    found = _read(path, n_items, labelled, context, folder)
+    label = found.setdefault("label", None)
+    if not labelled and label is not None:
+        found["label"] = label.astype(np.float32) if set(np.unique(label)) == {0.0, 1.0} else None
+    items, lengths, history = (found.pop(name) for name in ("items", "lengths", "history"))
+    number, flat, lengths = distinct_histories(items, lengths, folder)
+    ends, start, end = room(len(lengths), folder), Column(folder), Column(folder)
+    np.cumsum(lengths, out=ends)
+    for rows in row_blocks(len(history)):
+        distinct = number[history[rows]]
+        start.append(ends[distinct] - lengths[distinct])
+        end.append(ends[distinct])
+    return Impressions(
+        history_start=start.whole(), history_end=end.whole(), history_items=flat, **found
+    )
+
+
+def _read(
+    path: Path | Address, n_items: int, labelled: bool, context: Sequence[Field], folder: Path
+) -> dict[str, np.ndarray]:
+    """The columns of a split by field; the number of each row's history, their items and lengths.
+
+    Histories that stand together are shared; those that are far from one another not yet.
     """
     kinds = {column_of(field.name): field.kind for field in context}
     required = ["user_id", "item_seq", "item_id", *(["label"] if labelled else []), *kinds]
     optional = [*([] if labelled else ["label"]), "time", "impression_id"]
-    # Arrays grow with what is read: the number of rows that a file claims to have may be a lie.
-    user, target, label, history, items, lengths = [], [], [], [], [], []
-    time, impression, fields = [], [], []
+    # Columns grow with what is read: the number of rows that a file claims to have may be a lie.
+    columns: dict[str, Column] = defaultdict(partial(Column, folder))
     n_histories = 0
     for first_row, batch in parquet.iterate_columns(path, required, optional, schema.KINDS | kinds):
         at = {"first_row": first_row}
-        user.append(parquet.integers(batch["user_id"], path, "user_id", **at))
+        part = {"user": parquet.integers(batch["user_id"], path, "user_id", **at)}
         shown = parquet.integers(batch["item_id"], path, "item_id", low=1, high=n_items, **at)
-        target.append(shown.astype(np.int32))
+        part["target"] = shown.astype(np.int32)
         flat, width = parquet.integer_lists(batch["item_seq"], path, "item_seq", high=n_items, **at)
         clicks = np.flatnonzero(flat)
         length = np.diff(np.searchsorted(clicks, np.append(0, np.cumsum(width))))
-        # Rows that share a history mostly stand together, so that few histories are left to join.
-        number, flat, length = distinct_histories(flat[clicks].astype(np.int32), length)
-        history.append(number + n_histories)
-        items.append(flat)
-        lengths.append(length)
+        number, part["items"], part["lengths"] = distinct_histories(
+            flat[clicks].astype(np.int32), length, folder
+        )
+        part["history"] = number + n_histories
+        n_histories += len(part["lengths"])
         if labelled:
-            label.append(parquet.labels(batch["label"], path, **at))
+            part["label"] = parquet.labels(batch["label"], path, **at)
         elif "label" in batch.schema.names:
-            label.append(batch["label"].to_numpy(zero_copy_only=False))
-        for name, parts in (("time", time), ("impression_id", impression)):
+            # Of another type where values are missing: a column has one.
+            part["label"] = batch["label"].to_numpy(zero_copy_only=False).astype(np.float64)
+        for field, name in (("time", "time"), ("impression", "impression_id")):
             if name in batch.schema.names:
-                parts.append(parquet.integers(batch[name], path, name, **at))
-        codes = [field.codes(batch[column_of(field.name)]) for field in context]
-        fields += [np.stack(codes, axis=1)] if codes else []
-        n_histories += len(length)
-    # The parts are let go one column after another.
-    user, target = np.concatenate(user), np.concatenate(target)
-    if not len(user):
+                part[field] = parquet.integers(batch[name], path, name, **at)
+        if context:
+            codes = [field.codes(batch[column_of(field.name)]) for field in context]
+            part["fields"] = np.stack(codes, axis=1)
+        for field, values in part.items():
+            columns[field].append(values)
+    if not first_row + batch.num_rows:
         raise DataError(f"{path} has no rows: a split needs at least one impression.")
-    label = np.concatenate(label) if label else None
-    if not labelled and label is not None:
-        label = label.astype(np.float32) if set(np.unique(label)) == {0.0, 1.0} else None
-    items, lengths = np.concatenate(items), np.concatenate(lengths)
-    number, flat, length = distinct_histories(items, lengths)
-    history = number[np.concatenate(history)]
-    end = np.cumsum(length)[history]
-    further = {"time": time, "impression": impression, "fields": fields}
-    return Impressions(
-        *(user, target, label, end - length[history], end, flat),
-        **{name: np.concatenate(parts) for name, parts in further.items() if parts},
-    )
+    return {field: column.whole() for field, column in columns.items()}
 
 
 def joined(parts: Sequence[Impressions]) -> Impressions:
@@ -145,29 +163,63 @@ def joined(parts: Sequence[Impressions]) -> Impressions:
 
 
 def distinct_histories(
-    items: np.ndarray, lengths: np.ndarray
+    items: np.ndarray, lengths: np.ndarray, folder: Path
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Each row's number in the distinct histories, int64 [n], and their items and lengths.
 
-    items: int32 [total], the rows' histories one after another; lengths: int64 [n].
+    items: int32 [total], the rows' histories one after another; lengths: int64 [n]. folder: whose
+    disk takes what is large.
     """
-    ends, rows = np.cumsum(lengths), np.arange(len(lengths))
-    starts = ends - lengths
-    hashes = _hash_slices(items, starts, ends)
-    _, first, group = np.unique(hashes, return_index=True, return_inverse=True)
-    alike = first[group]
-    # Two different histories may have one hash: such rows keep their own copy.
-    alike = np.where(lengths == lengths[alike], alike, rows)
-    later = np.flatnonzero(alike < rows)
-    for block in blocks(lengths[later]):
-        own, width = later[block], lengths[later[block]]
-        other = slice_positions(starts[alike[own]], width)
-        differs = items[slice_positions(starts[own], width)] != items[other]
-        unlike = np.repeat(own, width)[differs]
-        alike[unlike] = unlike
-    kept = alike == rows
-    number = (np.cumsum(kept) - 1)[alike]
-    return number, items[np.repeat(kept, lengths)], lengths[kept]
+    starts, hashes = room(len(lengths), folder), room(len(lengths), folder, np.uint64)
+    np.cumsum(lengths, out=starts)
+    starts -= lengths
+    for block in blocks(lengths):
+        hashes[block] = _hash_slices(items, starts[block], starts[block] + lengths[block])
+    alike = _first_alike(hashes, folder)
+    number, kept = room(len(lengths), folder), 0
+    flat, widths = Column(folder), Column(folder)
+    flat.append(items[:0])
+    widths.append(lengths[:0])
+    for block in blocks(lengths):
+        _part_unlike(alike, block, items, starts, lengths)
+        first = alike[block] == np.arange(block.start, block.stop)
+        number[block] = kept - 1 + np.cumsum(first)
+        number[block] = number[alike[block]]
+        kept += np.count_nonzero(first)
+        clicks = slice(starts[block.start], starts[block.start] + lengths[block].sum())
+        flat.append(items[clicks][np.repeat(first, lengths[block])])
+        widths.append(lengths[block][first])
+    return number, flat.whole(), widths.whole()
+
+
+def _part_unlike(
+    alike: np.ndarray, block: slice, items: np.ndarray, starts: np.ndarray, lengths: np.ndarray
+) -> None:
+    """Let rows of a block have their own copy of a history that has another one's hash."""
+    own = np.arange(block.start, block.stop)
+    own = own[alike[block] < own]
+    unlike = lengths[own] != lengths[alike[own]]
+    alike[own[unlike]] = own[unlike]
+    own = own[~unlike]
+    width = lengths[own]
+    mine, other = (items[slice_positions(starts[rows], width)] for rows in (own, alike[own]))
+    unlike = np.repeat(own, width)[mine != other]
+    alike[unlike] = unlike
+
+
+def _first_alike(hashes: np.ndarray, folder: Path) -> np.ndarray:
+    """The first row with each row's hash, int64 [n]; of few hashes at once, to sort no more."""
+    alike, parts = room(len(hashes), folder), -(-len(hashes) // BLOCK)
+    for part in range(parts):
+        rows = np.concatenate(
+            [
+                block.start + np.flatnonzero(hashes[block] % np.uint64(parts) == part)
+                for block in row_blocks(len(hashes))
+            ]
+        )
+        _, first, group = np.unique(hashes[rows], return_index=True, return_inverse=True)
+        alike[rows] = rows[first][group]
+    return alike
 
 
 def history_hashes(rows: Impressions) -> np.ndarray:
@@ -213,7 +265,14 @@ def _hash_slices(items: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.
 
 def blocks(lengths: np.ndarray, clicks: int | None = None) -> Iterator[slice]:
     """Cut rows into slices of about so many clicks (BLOCK), so that temporaries stay small."""
-    ends, clicks = np.cumsum(lengths), clicks or BLOCK
-    cuts = np.searchsorted(ends, np.arange(clicks, ends[-1], clicks)) if len(ends) else []
-    for start, stop in pairwise(np.unique([0, *cuts, len(lengths)])):
-        yield slice(start, stop)
+    clicks = clicks or BLOCK
+    for rows in row_blocks(len(lengths)):
+        ends = np.cumsum(lengths[rows])
+        cuts = np.searchsorted(ends, np.arange(clicks, ends[-1], clicks))
+        for start, stop in pairwise(np.unique([0, *cuts, len(ends)]) + rows.start):
+            yield slice(start, stop)
+
+
+def row_blocks(rows: int) -> Iterator[slice]:
+    """Cut so many rows into slices of BLOCK."""
+    return (slice(start, min(start + BLOCK, rows)) for start in range(0, rows, BLOCK))

@@ -5,7 +5,7 @@ A level that counted the very click to be predicted, or later ones, would tell t
 
 import numpy as np
 
-from mmctr.data.impressions import Impressions
+from mmctr.data.impressions import Impressions, row_blocks
 from mmctr.data.schema import LEVELS
 
 MEAN_LEVEL = 5  # views_level of an item that is clicked as often as the mean item
@@ -16,10 +16,14 @@ class Popularity:
 
     def __init__(self, train: Impressions, n_items: int) -> None:
         clicked = train.label == 1
-        time, item = train.time[clicked], train.target[clicked].astype(np.int64)
+        time, self.keys = train.time[clicked], train.target[clicked].astype(np.int64)
         self.times, self.n_items = np.sort(time), n_items
-        # A click's key: its item, then how many clicks of any item came before it.
-        self.keys = np.sort(item * (len(time) + 1) + np.searchsorted(self.times, time))
+        # A click's key: its item, then how many clicks of any item came before it. Of hundreds of
+        # millions of clicks there must not be more arrays than these.
+        self.keys *= len(time) + 1
+        for rows in row_blocks(len(time)):
+            self.keys[rows] += np.searchsorted(self.times, time[rows])
+        self.keys.sort()
         self.first = np.searchsorted(self.keys, np.arange(n_items + 1) * (len(time) + 1))
 
     def clicks(self, item: np.ndarray, time: np.ndarray) -> np.ndarray:

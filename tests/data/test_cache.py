@@ -221,7 +221,9 @@ def cut(path):
 )
 @pytest.mark.parametrize("name", [cache.FORMS, "train.history_items.npy", "catalog.tags.npy"])
 def test_a_damaged_entry_is_read_anew_and_mended(folder, no_reading, name, damage):
-    fresh = Dataset.load(folder)
+    Dataset.load(folder)
+    shutil.copytree(folder, folder.with_name("sound"))
+    fresh = Dataset.load(folder.with_name("sound"))
     damage(entry(folder) / name)
     assert_same(Dataset.load(folder), fresh)
     no_reading()

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmctr.data import impressions, parquet, schema
+from mmctr.data import columns, impressions, parquet, schema
 from mmctr.data.dataset import Dataset
 from mmctr.data.impressions import (
     Impressions,
@@ -86,6 +87,16 @@ def test_test_split_keeps_only_usable_labels(tmp_path, label, expected):
     assert (None if rows.label is None else rows.label.tolist()) == expected
 
 
+def test_labels_of_test_that_are_missing_in_a_later_batch(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "BATCH", 2)
+    monkeypatch.setattr(columns, "LARGE", 1)
+    four = {name: values * 4 for name, values in FILES["test"].items()}
+    for label, expected in (([0, 1, 1, 0], [0, 1, 1, 0]), ([0, 1, None, 1], None)):
+        test = four | {"label": pa.array(label, pa.int8())}
+        rows = load_changed(tmp_path, {"test": test}).split("test")
+        assert (None if rows.label is None else rows.label.tolist()) == expected
+
+
 def test_select_keeps_rows_and_order(tmp_path):
     data = load_changed(tmp_path, {"truth": TRUTH})
     rows = data.train.select(np.array([3, 0, 2]))
@@ -102,7 +113,9 @@ LISTS_OF_CLICKS = st.lists(st.lists(st.integers(1, 4), max_size=5), min_size=1, 
 def share(clicks):
     """Each row's shared history as a list, and the distinct ones in the order they are stored."""
     items = np.concatenate([np.array(row, dtype=np.int32) for row in clicks])
-    number, flat, lengths = distinct_histories(items, np.array([len(row) for row in clicks]))
+    number, flat, lengths = distinct_histories(
+        items, np.array([len(row) for row in clicks]), Path()
+    )
     distinct = [part.tolist() for part in np.split(flat, np.cumsum(lengths)[:-1])]
     return [distinct[i] for i in number], distinct
 
@@ -139,19 +152,25 @@ def test_colliding_histories_keep_their_own_copy(clicks, block):
 
 
 @pytest.mark.parametrize("collide", [False, True])
-@given(clicks=LISTS_OF_CLICKS, batch=st.integers(1, 7), block=st.integers(1, 9))
+@given(
+    clicks=LISTS_OF_CLICKS,
+    batch=st.integers(1, 7),
+    block=st.integers(1, 9),
+    large=st.sampled_from([1, columns.LARGE]),
+)
 def test_histories_are_shared_across_batches_of_a_file(
-    tmp_path_factory, collide, clicks, batch, block
+    tmp_path_factory, collide, clicks, batch, block, large
 ):
-    """Batches of a few rows and blocks of a few clicks give what one of each does."""
+    """Batches of a few rows, blocks of a few clicks and arrays on the disk give what is usual."""
     path = tmp_path_factory.mktemp("rows") / "train.parquet"
     ones = [1] * len(clicks)
     padded = [[0] * (5 - len(row)) + row for row in clicks]
-    columns = {"user_id": ones, "item_seq": padded, "item_id": ones, "label": ones}
-    pq.write_table(pa.table(columns), path)
+    table = {"user_id": ones, "item_seq": padded, "item_id": ones, "label": ones}
+    pq.write_table(pa.table(table), path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parquet, "BATCH", batch)
         patch.setattr(impressions, "BLOCK", block)
+        patch.setattr(columns, "LARGE", large)
         if collide:
             patch.setattr(impressions, "_hash_slices", constant_hash)
         rows = load_impressions(path, n_items=4, labelled=True)
