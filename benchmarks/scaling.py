@@ -2,7 +2,7 @@
 
 Usage: python -m benchmarks.scaling [--steps] [--large] [--quick]. Prints a table in Markdown and
 draws benchmarks/scaling.svg; --steps: of every step of the way, benchmarks/steps.svg, --large with
-it up to 100 million clicks and a million items, for hours (--quick: a tenth of the sizes, drawn in
+it up to 100 million clicks and 300,000 items, for hours (--quick: a tenth of the sizes, drawn in
 the folder for temporary files). Every point has a process of its own, so that its peak memory is
 its own; one works at a time.
 """
@@ -54,7 +54,7 @@ Axes = dict[str, tuple[str, str]]
 Result = TypeVar("Result")
 STEPS_AXES = {
     "Seconds of processors": ("clicks, rows or items", "seconds"),
-    "Peak memory": ("clicks, rows or items", "GB"),
+    "Peak memory of their own": ("clicks, rows or items", "GB"),
 }
 
 
@@ -292,27 +292,34 @@ def of_steps(part: int, large: bool) -> tuple[str, str]:
         each = 1e6 * cost.seconds / cost.size
         print(
             f"{name:<24} {cost.size:>12,} {cost.seconds:>9.1f} s of processors, {each:>8.2f} a "
-            f"million, {cost.clock:>8.1f} by the clock, {cost.memory_gb:>5.2f} GB",
+            f"million, {cost.clock:>8.1f} by the clock, {cost.memory_gb:>5.2f} GB, "
+            f"{own(cost):>5.2f} its own",
             flush=True,
         )
-    drawn, lines = [], ["| step | sizes | seconds of processors a million | slope | peak GB |"]
-    lines.append("|---|---|---|---:|---|")
+    heads = ("step", "sizes", "seconds of processors a million", "slope", "peak GB", "its own")
+    drawn, lines = [], [f"| {' | '.join(heads)} |", "|---|---|---|---:|---|---|"]
     for (name, costs), colour in zip(found.items(), COLOURS, strict=True):
         series = Series("Seconds of processors", name, colour)
         series.sizes = [cost.size for cost in costs]
         series.costs = [cost.seconds for cost in costs]
-        memory = Series("Peak memory", name, colour, sizes=series.sizes)
-        memory.costs = [cost.memory_gb for cost in costs]
+        memory = Series("Peak memory of their own", name, colour, sizes=series.sizes)
+        memory.costs = [own(cost) for cost in costs]
         drawn += [series, memory]
         cells = [
             name,
             ", ".join(f"{size:,}" for size in series.sizes),
             ", ".join(f"{1e6 * cost.seconds / cost.size:,.2f}" for cost in costs),
             f"{series.line()[0]:.2f}",
+            ", ".join(f"{cost.memory_gb:.2f}" for cost in costs),
             ", ".join(f"{gigabytes:.2f}" for gigabytes in memory.costs),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines), figure(drawn, STEPS_AXES, legend=True)
+
+
+def own(cost: steps.Cost) -> float:
+    """The peak memory of a process itself in GB, as far as that is known."""
+    return cost.memory_gb if cost.own_gb is None else cost.own_gb
 
 
 def main() -> None:

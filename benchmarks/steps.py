@@ -8,6 +8,7 @@ machine hardly counts; those of the clock stand beside them. An epoch and a pred
 on a part of the rows, drawn from all of them, and multiplied: what grows is what a row costs.
 """
 
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from threading import Event, Thread
 
 import numpy as np
 import torch
@@ -34,40 +36,59 @@ from mmctr.training.prediction import predict
 from mmctr.training.trainer import update
 
 CLICKS, LARGE_CLICKS = (1_000_000, 3_000_000, 10_000_000), 100_000_000
-CATALOGS, LARGE_CATALOG = (10_000, 30_000, 100_000), 1_000_000
+CATALOGS, LARGE_CATALOG = (10_000, 30_000, 100_000), 300_000
 BATCHES, WARM_UP, PREDICTED = 60, 3, 200_000
 WIDTH = 128  # of features of text, and of the image
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one process measured: how much there was, seconds of processors and clock, and GB."""
+    """What one process measured: how much there was, seconds of processors and clock, and GB.
+
+    own_gb: the most that it held itself, without files that are mapped, which the system may take
+    back; None of an import, which is measured from outside.
+    """
 
     size: int
     seconds: float
     clock: float
     memory_gb: float
+    own_gb: float | None = None
 
 
 @dataclass
 class Watch:
-    """Seconds of the processor and of the clock that some work took."""
+    """Seconds of the processor and of the clock that some work took, and its own peak memory."""
 
     processor: float = 0.0
     clock: float = 0.0
+    own_gb: float = 0.0
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Count what a block takes."""
+        ended = Event()
+        looking = Thread(target=self._look, args=[ended])
         processor, clock = time.process_time(), time.perf_counter()
+        looking.start()
         yield
         self.processor = time.process_time() - processor
         self.clock = time.perf_counter() - clock
+        ended.set()
+        looking.join()
+
+    def _look(self, ended: Event) -> None:
+        is_last = False
+        while not is_last:
+            is_last = ended.wait(0.05)
+            status = Path("/proc/self/status").read_text()
+            now = int(re.search(r"RssAnon:\s*(\d+) kB", status)[1]) * 1024 / 1e9
+            self.own_gb = max(self.own_gb, now)
 
     def cost(self, size: int, times: float = 1) -> Cost:
         """Of so much, by what was measured of a part."""
         memory = peak_memory_mb(torch.device("cpu")) / 1000
-        return Cost(size, times * self.processor, times * self.clock, memory)
+        return Cost(size, times * self.processor, times * self.clock, memory, self.own_gb)
 
 
 def load(folder: Path) -> Cost:

@@ -1,6 +1,7 @@
 """The benchmark of every step: sizes are those of the data, costs of a part are of the whole."""
 
 import time
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from xml.etree import ElementTree
 
 import numpy as np
@@ -38,6 +39,19 @@ def test_a_watch_tells_the_processor_from_the_clock():
     once, tenfold = watch.cost(7), watch.cost(7, times=10)
     assert 0.05 <= once.seconds <= once.clock + 0.01
     assert (tenfold.seconds, tenfold.size) == (pytest.approx(10 * once.seconds), 7)
+
+
+def test_memory_of_its_own_is_told_from_that_of_a_mapped_file(tmp_path):
+    size, path = 1 << 27, tmp_path / "mapped"
+    path.write_bytes(bytes(size))
+    with (mapping := steps.Watch()).running():
+        held = np.memmap(path, mode="r")
+        assert not held.any()
+    with (holding := steps.Watch()).running():
+        held = mmap(-1, size, MAP_PRIVATE | MAP_ANONYMOUS)  # nothing that was freed before
+        held.write(bytes(1) * size)
+    grown = (holding.own_gb - mapping.own_gb) * 1e9
+    assert 0.8 * size < grown
 
 
 def test_the_steps_are_drawn_and_told_with_their_slopes(monkeypatch):
