@@ -129,7 +129,8 @@ def predict_command(
         require_drawn(dataset, click_rate)
         rows = dataset.split(split)
         model, drift = found.adapted(dataset, in_shards=True)
-        on = [found.weights_hash(), dataset.fingerprint, split, source_hash()]
+        on = {"run": found.weights_hash(), "data": dataset.fingerprint}
+        on |= {"split": split, "code": source_hash()}
         probability = predict_in_parts(model.to(find_device("auto")), rows, out, on)
     if probability is None:
         return  # the first of torchrun's processes tells it

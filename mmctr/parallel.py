@@ -1,7 +1,10 @@
 """One piece of work by several processes that torchrun starts: each computes its part."""
 
 import os
+import socket
 import sys
+import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -12,17 +15,21 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+import mmctr
 from mmctr.errors import MMCTRError
 
 Result = TypeVar("Result")
 LOST = ("onnection closed by peer", "onnection reset", "Broken pipe")  # as gloo and NCCL say it
+
+LATE = 60  # seconds between clocks; processes come to where they tell theirs within a few
 
 
 @contextmanager
 def joined(backend: str | None = None, timeout: timedelta | None = None) -> Iterator[None]:
     """Be one of torchrun's processes for a block, each with its own GPU; alone without torchrun.
 
-    backend and timeout: of torch.distributed, where the device's own will not do.
+    backend and timeout: of torch.distributed, where the device's own will not do. Raises MMCTRError
+    for processes of several versions, and if another process is lost.
     """
     if "WORLD_SIZE" not in os.environ:
         yield
@@ -32,6 +39,8 @@ def joined(backend: str | None = None, timeout: timedelta | None = None) -> Iter
     of_device = "nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend or of_device, timeout=timeout)
     try:
+        require_alike(mmctr=mmctr.__version__, PyTorch=torch.__version__)
+        _compare_clocks()
         yield
         wait_for_all()  # the first process is still writing when the others are done
     except RuntimeError as error:
@@ -99,7 +108,10 @@ def distribute(model: nn.Module, own: Iterable[str] = ()) -> nn.Module:
         if type(module) is nn.BatchNorm1d:
             module.__class__ = SharedBatchNorm
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, list(own))
-    return DistributedDataParallel(model, broadcast_buffers=False)
+    with warnings.catch_warnings():
+        # What is to take the place of broadcast_buffers is not there in every version that we take.
+        warnings.simplefilter("ignore", FutureWarning)
+        return DistributedDataParallel(model, broadcast_buffers=False)
 
 
 def total(value: Tensor) -> Tensor:
@@ -114,6 +126,35 @@ def gathered(own: Result) -> list[Result]:
         every *= share()[1]
         dist.all_gather_object(every, own)
     return every
+
+
+def require_alike(**own: str) -> None:
+    """Raise MMCTRError in all processes if one has something else than the first one has.
+
+    own: what this process has, by what it is.
+    """
+    (host, first), *others = gathered((socket.gethostname(), own))
+    for number, (place, there) in enumerate(others, 1):
+        for what in own:
+            if there[what] != first[what]:
+                raise MMCTRError(
+                    f"Process {number} on {place} has {what} {there[what]:.16}, and process 0 on "
+                    f"{host} {first[what]:.16}: give all processes the same."
+                )
+
+
+def _compare_clocks() -> None:
+    """Say of which machine the dates will be wrong; nothing else depends on its clock."""
+    told = gathered((socket.gethostname(), time.time()))
+    (host, first), number = told[0], share()[0]
+    place, now = told[number]
+    if number > 0 and abs(now - first) > LATE:
+        ahead = f"{abs(now - first):.0f} s {'ahead of' if now > first else 'behind'}"
+        print(
+            f"mmctr: the clock of process {number} on {place} is {ahead} that of process 0 on "
+            f"{host}: the dates of what it writes are wrong; set that machine's clock.",
+            file=sys.stderr,
+        )
 
 
 class SharedBatchNorm(nn.BatchNorm1d):

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,12 @@ import pytest
 import torch
 from torch.distributed import TCPStore
 
+import mmctr
 from mmctr import cli
 from mmctr.data.dataset import Dataset
 from mmctr.errors import RunError
 from mmctr.model.din import DIN
+from mmctr.runs import train as run_train
 from mmctr.runs.run import Run
 from mmctr.runs.train import resume, train
 from mmctr.runs.verify import verify
@@ -255,3 +259,87 @@ def test_a_wrong_parameter_is_one_sentence_of_the_first_process(tiny_folder, tmp
         "mmctr: Parameter 'heads' is 0, expected greater than or equal to 1"
     )
     assert not (tmp_path / "runs").exists()
+
+
+def be_rank_elsewhere(rank, port, home, words, change):
+    """Be `mmctr` in one of two processes, of which the second has surroundings of its own."""
+    with (home / f"told-{rank}.txt").open("wb") as told:
+        os.dup2(told.fileno(), sys.stderr.fileno())
+    if rank == 1:
+        change()
+    be_rank(rank, port, home, words)
+
+
+def older():
+    """As where an earlier version is installed."""
+    mmctr.__version__ = "0.0.1"
+
+
+def other_code():
+    """As where somebody has changed the library."""
+    run_train.source_hash = lambda: "f" * 64
+
+
+def other_data():
+    """As where the data were not brought up to date."""
+    load = Dataset.load
+
+    def stale(*arguments):
+        dataset = load(*arguments)
+        vars(dataset)["fingerprint"] = "0" * 16
+        return dataset
+
+    Dataset.load = stale
+
+
+def a_day_late():
+    """As where nobody sets the clock."""
+    now = time.time
+    time.time = lambda: now() - 86_400
+
+
+def with_elsewhere(home, words, change):
+    """How two processes end, and what each of them says."""
+    home.mkdir(exist_ok=True)
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    ranks = [
+        PROCESSES.Process(target=be_rank_elsewhere, args=(rank, store.port, home, words, change))
+        for rank in range(2)
+    ]
+    for one in ranks:
+        one.start()
+    for one in ranks:
+        one.join()
+    told = [(home / f"told-{rank}.txt").read_text() for rank in range(2)]
+    return [one.exitcode for one in ranks], told
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (older, r"mmctr 0\.0\.1, .* 0\.1\.0"),
+        (other_code, r"code f{16}, .* [0-9a-f]{16}"),
+        (other_data, r"data 0{16}, .* [0-9a-f]{16}"),
+    ],
+)
+def test_processes_of_several_versions_say_so(tiny_folder, tmp_path, change, found):
+    ends, told = with_elsewhere(tmp_path, train_words(tiny_folder), change)
+    assert ends == [1, 1]
+    for said in told:
+        assert re.fullmatch(
+            rf"mmctr: Process 1 on \S+ has {found}: give all processes the same\.\n", said
+        )
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_clock_that_is_late_is_told_and_changes_nothing(tiny_folder, tmp_path):
+    ends, told = with_elsewhere(tmp_path / "late", train_words(tiny_folder), a_day_late)
+    assert ends == [0, 0]
+    assert re.fullmatch(
+        r"mmctr: the clock of process 1 on \S+ is 864\d\d s behind that of process 0 on \S+: "
+        r"the dates of what it writes are wrong; set that machine's clock\.\n",
+        told[1],
+    )
+    assert both(tmp_path / "right", train_words(tiny_folder)) == [0, 0]
+    late, right = ((tmp_path / name / "runs") for name in ("late", "right"))
+    require_equal(*(Run.load(next(runs.iterdir())) for runs in (late, right)))

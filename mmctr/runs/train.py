@@ -21,6 +21,7 @@ from mmctr.model.pretrained import WEIGHTS
 from mmctr.model.sharded import Shard
 from mmctr.runs import carried, grown
 from mmctr.runs.forms import exclusion_in
+from mmctr.runs.provenance import source_hash
 from mmctr.runs.run import Run
 from mmctr.runs.unfinished import UnfinishedRun
 from mmctr.runs.writing import save_run
@@ -47,14 +48,16 @@ def train(
     exactly like this and killed, or `unfinished`, is gone on with: it ends as a new one would.
     Raises ConfigError for a strategy that the data cannot serve, an absent device or training
     that diverges, DataError for a split in which all labels are equal. Under torchrun all processes
-    train together; the first one writes the run, and the others return None. What `dataset` has
-    excluded is kept with the run, which leaves it out of whatever it scores.
+    train together, or raise MMCTRError if their data or code differ; the first one writes the run,
+    and the others return None. What `dataset` has excluded is kept with the run, which leaves it
+    out of whatever it scores.
     """
     if origin is not None and train_config.shard_items and parallel.share()[1] > 1:
         raise ConfigError(
             "Parameter 'shard_items' is true, but a training that starts from a run (--from) reads "
             "that run's whole tables in every process: set shard_items=false."
         )
+    parallel.require_alike(data=dataset.fingerprint, code=source_hash())
     learned = part_of_train(dataset, train_config.rows)
     require_both_labels(learned)
     require_drawn(dataset, train_config.click_rate)

@@ -7,11 +7,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from mmctr import parallel
 from mmctr.content.fusion import available_strategies, embedding_hash
 from mmctr.data.dataset import Dataset
 from mmctr.model.config import DINConfig
 from mmctr.runs.forms import PREDICTIONS, read_own_ids
-from mmctr.runs.provenance import require_same
+from mmctr.runs.provenance import require_same, source_hash
 from mmctr.runs.run import Run
 from mmctr.runs.train import origin_of, train
 from mmctr.training.config import TrainConfig
@@ -37,6 +38,7 @@ def verify(run: Run, dataset: Dataset) -> Verdict:
     predictions, and the predictions with new ones from the weights. Raises RunError for a dataset
     that has other items.
     """
+    parallel.require_alike(run=run.weights_hash(), data=dataset.fingerprint, code=source_hash())
     run.require_fit(dataset)
     differing, remarks = _embedding(run, dataset)
     if json.loads(json.dumps(run.summary.get("config", run.config))) != run.config:

@@ -18,16 +18,18 @@ ROWS = 256 * 4096  # of a part: whole batches, so that each row has the same com
 
 
 def predict_in_parts(
-    model: DIN, rows: Impressions, out: Path, depends_on: list[str]
+    model: DIN, rows: Impressions, out: Path, depends_on: dict[str, str]
 ) -> np.ndarray | None:
     """Click probabilities of all rows, float32 [n]; None for all but the first of torchrun's.
 
     A hidden folder beside `out` keeps each part as soon as it is computed, for one more try after a
-    kill, and is deleted at the end. depends_on: what tells these probabilities from others, such as
-    the hashes of weights and data. Raises MMCTRError if the folder cannot be written, or lacks a
-    part that another process has computed.
+    kill, and is deleted at the end. depends_on: what tells these probabilities from others by
+    name, such as the hashes of weights and data. Raises MMCTRError if that differs between
+    processes, or if the folder cannot be written, or lacks a part that another one has computed.
     """
-    key = hashlib.sha256("\n".join([*depends_on, str(len(rows))]).encode()).hexdigest()[:16]
+    parallel.require_alike(**depends_on)
+    told = [*depends_on.values(), str(len(rows))]
+    key = hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
     folder = out.with_name(f".{out.name}-{key}")
     number, processes = parallel.share()
     with writing(out):
