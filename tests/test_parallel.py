@@ -133,8 +133,9 @@ def test_two_processes_equal_one(tiny_folder, tmp_path, start, parameters):
     assert history["epoch"].tolist() == reference["epoch"].tolist()
     np.testing.assert_allclose(history["train_loss"], reference["train_loss"], rtol=1e-5)
     # A bias before batch normalisation has no gradient but rounding, which Adam scales up, and the
-    # running means that predictions use follow it.
-    tolerance = 3e-5 if parameters.get("batch_norm") is False else 3e-3
+    # running means that predictions use follow it. Without it rounding is left, which processors do
+    # in ways of their own: up to 4e-5 was seen.
+    tolerance = 1e-4 if parameters.get("batch_norm") is False else 3e-3
     assert len(two.predictions) == len(one.predictions)
     np.testing.assert_allclose(
         two.predictions["probability"], one.predictions["probability"], atol=tolerance
