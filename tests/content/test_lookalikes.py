@@ -1,5 +1,7 @@
 """Which items have the same picture, against pairs compared one by one."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -43,10 +45,9 @@ def naive(facts):
     return groups(of)
 
 
-@pytest.mark.parametrize("block", [1, 7, 64])
-def test_pairs_are_those_of_a_loop_whatever_the_block(monkeypatch, block):
-    monkeypatch.setattr(lookalikes, "BLOCK", block)
-    monkeypatch.setattr(lookalikes, "PAIRS", 3)
+@pytest.mark.parametrize("pairs", [1, 7, 100_000])
+def test_pairs_are_those_of_a_loop_however_many_at_once(monkeypatch, pairs):
+    monkeypatch.setattr(lookalikes, "PAIRS", pairs)
     rng = np.random.default_rng(0)
     bases = rng.integers(0, 2**63, 12, dtype=np.uint64)
     hashes, colours = [0], [[0, 0, 0]]
@@ -83,3 +84,26 @@ def test_items_without_a_cover_share_nothing():
     facts = facts_of([5, 5, 5], np.zeros((3, 3)))
     facts.reason[:] = ["no cover", "no cover", "empty file"]
     assert groups(same_picture(facts, None)) == []
+
+
+def test_near_hashes_are_found_once_and_no_others():
+    """Wherever their bits differ: of all bands, of one, at its ends."""
+    rng = np.random.default_rng(1)
+    hashes = list(rng.integers(0, 2**63, 3, dtype=np.uint64))
+    for differing in range(BITS - 2, BITS + 3):
+        for bits in (
+            *(rng.choice(64, differing, replace=False) for _ in range(20)),
+            *(start + np.arange(differing) for start in (0, 13, 16, 32, 64 - differing)),
+        ):
+            base = int(hashes[rng.integers(3)])
+            hashes.append(base ^ sum(1 << int(bit) for bit in bits))
+    hashes += hashes[:2]
+    hashes = np.array(hashes, np.uint64)
+    parts = list(lookalikes._near(hashes, np.zeros((len(hashes), 3), np.uint8)))
+    found = sorted(sorted(map(int, pair)) for part in parts for pair in zip(*part, strict=True))
+    expected = [
+        [one, other]
+        for one, other in itertools.combinations(range(len(hashes)), 2)
+        if (int(hashes[one]) ^ int(hashes[other])).bit_count() <= BITS
+    ]
+    assert found == expected
