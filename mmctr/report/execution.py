@@ -60,12 +60,13 @@ def reuse(page: Page, inputs: str, report: Report, out: Path) -> bool:
 def execute(page: Page, executed: Path, notebooks: Path) -> None:
     from papermill import execute_notebook
 
-    from mmctr.report.kernel import OwnKernel
+    from mmctr.report.kernel import OwnKernel, WritesAtTheEnd
 
     execute_notebook(
         notebooks / f"{page.notebook}.ipynb",
         executed,
         page.parameters,
+        engine_name=WritesAtTheEnd.name,
         kernel_name="python3",
         kernel_manager_class=OwnKernel,
         progress_bar=False,

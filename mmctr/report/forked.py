@@ -5,6 +5,7 @@ fork is not safe of libraries that have threads.
 """
 
 import contextlib
+import gc
 import json
 import os
 import select
@@ -108,6 +109,7 @@ def serve(preloaded: Iterable[str] = PRELOADED) -> None:
     for name in preloaded:
         with contextlib.suppress(ImportError):  # the page says what is missing
             import_module(name)
+    gc.freeze()  # what is imported stays: no kernel looks through it, and so copies it
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # of a kernel that ends nothing is left
     for line in sys.stdin.buffer:
         server, kernel = os.getpid(), os.fork()

@@ -46,13 +46,15 @@ def overview(
     return as_part("index", "Overview", html)
 
 
-@cache  # an index is written after every page, and runs do not change
+# Indexes of all reports are written after every page, and runs do not change.
+@cache
 def _compared(folders: tuple[Path, ...]) -> tuple[list[Run], pd.DataFrame]:
     """The runs that there are, and their comparison; empty if there are none."""
     runs = readable_runs(folders)
     return runs, comparison(runs) if runs else pd.DataFrame()
 
 
+@cache
 def _so_far(folders: tuple[Path, ...]) -> dict[str, Any] | None:
     """The verdict over the runs that there are, as a page keeps it."""
     runs, table = _compared(folders)
@@ -86,6 +88,7 @@ def _sparkline(values: list[float], low: float, high: float) -> list[tuple[float
     ]
 
 
+@cache
 def _results(folders: tuple[Path, ...]) -> list[dict[str, Any]]:
     """A line a strategy, the best first: means over seeds, differences to the best, the cost."""
     runs, table = _compared(folders)

@@ -1,4 +1,4 @@
-"""The kernels that run the notebooks of a report."""
+"""The kernels that run the notebooks of a report, and what papermill does meanwhile."""
 
 import os
 import sys
@@ -11,6 +11,7 @@ import torch
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
+from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 
 from mmctr.files import home
 from mmctr.report.forked import ForkedKernel
@@ -58,6 +59,30 @@ class OwnKernel(AsyncKernelManager):
         for kernel in tuple(cls.every):
             if kernel.has_kernel:
                 kernel.provisioner.process.kill()
+
+
+class WritesAtTheEnd(NBClientEngine):
+    """papermill's own engine would write the whole notebook before and after each cell.
+
+    That takes more time than all else it does, and nobody reads them: a page that was cut off is
+    made anew.
+    """
+
+    name = "mmctr"
+
+    @classmethod
+    def execute_managed_notebook(
+        cls, nb_man: NotebookExecutionManager, kernel_name: str, **options: Any
+    ) -> None:
+        """Execute it; its end, a failure too, is written by whoever called."""
+        place, nb_man.output_path = nb_man.output_path, None
+        try:
+            super().execute_managed_notebook(nb_man, kernel_name, **options)
+        finally:
+            nb_man.output_path = place
+
+
+papermill_engines.register(WritesAtTheEnd.name, WritesAtTheEnd)
 
 
 def at_once() -> int:

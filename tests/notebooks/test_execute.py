@@ -16,7 +16,7 @@ from mmctr.content.strategies import FROM_CLICKS, STRATEGIES
 from mmctr.data.dataset import Dataset
 from mmctr.errors import RunError
 from mmctr.report.execution import recorded
-from mmctr.report.kernel import OwnKernel
+from mmctr.report.kernel import OwnKernel, WritesAtTheEnd
 from mmctr.report.pages import FIGURE
 from mmctr.runs.run import Run
 from mmctr.runs.train import train
@@ -43,6 +43,7 @@ def execute(name, workplace, **parameters):
     """Run a notebook from the workplace and return it with what it recorded."""
     out = workplace / f"{name}.ipynb"
     options = {"progress_bar": False, "cwd": workplace, "kernel_manager_class": OwnKernel}
+    options["engine_name"] = WritesAtTheEnd.name
     notebook = papermill.execute_notebook(FOLDER / f"{name}.ipynb", out, parameters, **options)
     require_true_captions(notebook)
     return notebook, recorded(notebook)

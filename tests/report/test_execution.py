@@ -6,14 +6,15 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from mmctr.report import execution, pages, reports
+from mmctr import cli
+from mmctr.report import execution, forked, make, pages, reports
 from mmctr.report.kernel import at_once
 from mmctr.report.make import make_report
 from mmctr.report.reports import Report, latest_report
@@ -195,16 +196,6 @@ def test_a_home_that_was_moved_keeps_its_reports(tmp_path, tiny_folder, made, mo
     assert sorted(executed) == sorted(page.name for page in first.pages)
 
 
-# A shell's background job, and what it starts, would not hear Ctrl-C.
-HEARD = """
-import functools, signal, sys
-from pathlib import Path
-from mmctr import cli
-from mmctr.report import make
-signal.signal(signal.SIGINT, signal.default_int_handler)
-make.make_report = functools.partial(make.make_report, notebooks=Path(sys.argv.pop()))
-cli.main()
-"""
 # Waits at its tenth step, after a validation, until the file "go" is there.
 TRAIN = f"""
 import os, signal
@@ -235,23 +226,36 @@ time.sleep(600)
 """
 
 
+def hear(words, notebooks, told):
+    """Be `mmctr`, on the small notebooks, with a home and a standard error below the folder."""
+    os.dup2(os.open(told, os.O_WRONLY | os.O_CREAT), 2)
+    # A shell's background job, and what it starts, would not hear Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ["MMCTR_HOME"] = str(told.parent)
+    make.make_report = partial(make_report, notebooks=notebooks)
+    forked.SERVE = "from mmctr.report.forked import serve; serve(())"  # these pages wait
+    sys.argv = ["mmctr", *words]
+    cli.main()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_ends_the_pages_that_are_made_and_begins_no_other(tiny_folder, tmp_path, number):
     waiting = dict.fromkeys(("01_explore", "02_embeddings", "03_train"), WAIT)
     notebooks = write_notebooks(tmp_path / "notebooks", **waiting)
-    words = ["report", "--data", tiny_folder, "--strategies", "v1", "--seeds", "1", notebooks]
-    command = [sys.executable, "-c", HEARD, *map(str, words)]
-    environment = dict(os.environ, MMCTR_HOME=str(tmp_path))
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
-        try:
-            while len(list(tmp_path.glob("began-*"))) < at_once() and process.poll() is None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(0.05)
-            process.send_signal(number)
-            told = process.communicate(timeout=120)[1].decode()
-        finally:
-            process.kill()
-    assert process.returncode == 1
+    words = ["report", "--data", str(tiny_folder), "--strategies", "v1", "--seeds", "1"]
+    place = tmp_path / "told"
+    process = PROCESSES.Process(target=hear, args=(words, notebooks, place))
+    process.start()
+    try:
+        while len(list(tmp_path.glob("began-*"))) < at_once() and process.is_alive():
+            process.join(0.05)
+        os.kill(process.pid, number)
+        process.join(120)
+    finally:
+        process.kill()
+        process.join()
+    told = place.read_text()
+    assert process.exitcode == 1
     assert "Traceback" not in told
     folder = latest_report(tmp_path / "reports")
     *_, last = told.splitlines()

@@ -15,9 +15,10 @@ from tests.report.conftest import write_notebooks
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux forks safely")
 CODE = (
-    "import os, sys\n"
+    "import gc, os, sys\n"
     "facts = {'imported': 'mmctr.report.notebook' in before, 'parent': os.getppid()}\n"
     "facts |= {'threads': os.environ['OMP_NUM_THREADS'], 'folder': os.getcwd()}\n"
+    "facts['frozen'] = gc.get_freeze_count()\n"
     f"display({{{pages.RECORD!r}: facts}}, raw=True)"
 )
 
@@ -42,6 +43,7 @@ def test_a_kernel_begins_with_the_library_imported(page):
     found = page()
     server = forked._server(found["threads"]).process
     assert found["imported"]
+    assert found["frozen"] > 100_000, "its collector of garbage passes over what was imported"
     assert found["parent"] == server.pid, "it ends with that process"
     assert found["folder"] == str(page.notebooks)
     assert server.poll() is None, "for the next page"

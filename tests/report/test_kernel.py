@@ -4,6 +4,8 @@ import json
 import shutil
 import sys
 
+import papermill.engines
+
 from mmctr import files
 from mmctr.report import execution, make, pages
 from mmctr.report.kernel import OwnKernel
@@ -27,6 +29,21 @@ def test_another_environment_s_python3_does_not_run_the_notebooks(tmp_path, tiny
     assert execution.recorded(executed) == {"python": sys.executable}
     kernels = tmp_path / "JUPYTER_DATA_DIR" / "kernels"
     assert list(kernels.iterdir()) == [kernels / "python3"], "nothing is left behind"
+
+
+def test_a_notebook_is_written_at_its_beginning_and_its_end(tmp_path, tiny, monkeypatch):
+    """What a dead kernel leaves is in test_execution."""
+    begun, write = [], papermill.engines.write_ipynb
+
+    def counted(notebook, path):
+        cells = [cell for cell in notebook.cells if cell.metadata.papermill.get("start_time")]
+        begun.append(len(cells))
+        write(notebook, path)
+
+    monkeypatch.setattr(papermill.engines, "write_ipynb", counted)
+    monkeypatch.setattr(make, "NOTEBOOKS", write_notebooks(tmp_path / "notebooks"))
+    make_page("01_explore", tiny, {"data": "x"}, tmp_path / "out" / "page")
+    assert begun == [0, 4], "cells begun: a word, the parameters, those given, the code"
 
 
 def test_a_kernel_knows_where_the_report_is_made(tmp_path, monkeypatch):

@@ -128,9 +128,9 @@ def test_scores_that_are_no_numbers_are_not_written(tiny, tmp_path, wrong):
 NO_PRODUCTS = {"senet": False, "bilinear": "off"}
 
 
-@pytest.mark.parametrize(
-    "switches",
-    [
+@pytest.fixture(
+    scope="module",
+    params=[
         {},
         {"attention": "mlp"},
         {"attention": "relu", "cross_layers": 0},
@@ -140,15 +140,19 @@ NO_PRODUCTS = {"senet": False, "bilinear": "off"}
     ],
     ids=lambda switches: ",".join(switches) or "default",
 )
-@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-6), ("bfloat16", 0.02)])
-def test_a_scorer_predicts_what_the_model_does(tiny, switches, precision, tolerance):
+def trained(request, tiny):
+    """A model of some switches, trained, and what it predicts of valid."""
     torch.manual_seed(0)
     small = {"embedding_dim": 16, "max_history": 3, "hidden": [16, 8]}
-    config = DINConfig.of(**small | switches)
+    config = DINConfig.of(**small | request.param)
     model = DIN.for_catalog(config, tiny.catalog, item_embeddings(tiny, "v1"))
     fit(model, tiny, TrainConfig.of(epochs=1, batch_size=32))
-    rows = tiny.valid
-    expected = prediction.predict(model, rows)
+    return model, prediction.predict(model, tiny.valid)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-6), ("bfloat16", 0.02)])
+def test_a_scorer_predicts_what_the_model_does(tiny, trained, precision, tolerance):
+    rows, (model, expected) = tiny.valid, trained
     assert expected.std() > 0.01
     scorer = prediction.Scorer(model, precision)
     for row in range(len(rows)):
