@@ -356,6 +356,24 @@ def test_a_search_shows_every_trial_by_what_became_of_it():
     assert list(slices.layout.xaxis2.categoryarray) == ["9, 8", "64", "128, 64"]
 
 
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [
+        ([7e-4, 8e-3], ["0.0003", "0.001", "0.003", "0.01"]),
+        ([0.002, 0.004], ["0.001", "0.003"]),
+        ([2e-5, 5e-3], ["1e-5", "0.0001", "0.001", "0.01"]),
+        ([1e-6, 1e-2], ["1e-6", "0.0001", "0.01"]),
+    ],
+)
+def test_logarithmic_panels_have_few_ticks_and_more_than_one(values, ticks):
+    trials = pd.DataFrame({"trial": [1, 2], "state": "finished", "auc": 0.6, "rate": values})
+    axis = figures.search.search_slices(trials, {"rate": True}).layout.xaxis
+    low, high = values[0] / 3, values[1] * 2
+    shown = zip(axis.ticktext, axis.tickvals, strict=True)
+    assert [text for text, value in shown if low <= value <= high] == ticks
+    assert [float(text) for text in axis.ticktext] == pytest.approx(list(axis.tickvals))
+
+
 def test_words_of_two_references_that_are_close_do_not_hide_each_other():
     table = pd.DataFrame({"strategy": ["v1"], "seed": 1, "auc": 0.7, "low": 0.6, "high": 0.8})
     close = figures.comparison.strategies(

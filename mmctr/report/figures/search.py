@@ -1,5 +1,6 @@
 """Figures of a search for parameters."""
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -26,6 +27,7 @@ def search_history(trials: pd.DataFrame, references: dict[str, float]) -> go.Fig
         name="best so far",
         mode="lines",
         line={"color": SECOND, "shape": "hv"},
+        zorder=-1,
     )
     return (
         add_references(figure, references).update_yaxes(tickformat=".2f").update_layout(margin_r=90)
@@ -69,13 +71,15 @@ def search_slices(trials: pd.DataFrame, parameters: dict[str, bool]) -> go.Figur
         at = {"row": place // columns + 1, "col": place % columns + 1}
         values, axis = trials[name], {"title": name, "type": "log" if is_log else "linear"}
         if is_log:
-            axis |= {"dtick": 1, "exponentformat": "power"}
+            axis |= _log_ticks(values)
         elif pd.api.types.is_integer_dtype(values) or values.map(type).eq(list).any():
             names = list(dict.fromkeys(map(_as_words, sorted(values))))
             values = values.map(_as_words)
             axis |= {"type": "category", "categoryorder": "array", "categoryarray": names}
         _add_trials(figure, trials.assign(**{name: values}), name, legend=not place, **at)
         figure.update_xaxes(axis, **at)
+    # Printed, panels are lower: a title far below its own would lie on the next one.
+    figure.update_xaxes(title_standoff=6)
     figure.update_yaxes(title_text="Valid AUC", col=1).update_yaxes(tickformat=".2f")
     return figure.update_layout(template="mmctr", height=100 + 250 * rows)
 
@@ -97,6 +101,15 @@ def _add_trials(
             hovertemplate="%{text}: AUC %{y:.4f}, %{x}",
             **at,
         )
+
+
+def _log_ticks(values: pd.Series) -> dict[str, list]:
+    """Ticks of a logarithmic axis that stand apart: at 1 and 3, or of many decades at some of 1."""
+    low, high = np.log10([values.min(), values.max()])
+    powers = 10 ** np.arange(np.floor(low), high + 1)
+    every = -(-len(powers) // 4)
+    ticks = powers[::every] if high - low > 2 else np.sort([*powers, *(3 * powers)])
+    return {"tickvals": ticks, "ticktext": [f"{tick:g}".replace("e-0", "e-") for tick in ticks]}
 
 
 def _as_words(value: object) -> str:

@@ -2,7 +2,10 @@
 const root = document.documentElement;
 const PRINTED_WIDTH = 660; // pixels: fits A4 and Letter
 const PRINTED_HEIGHT = 720; // a page, less heading and caption
+const PRINTED_HALF = 280; // of a figure that asks for no height: two fit a page, with their words
 const PROSE = 40; // characters from which on a cell holds sentences
+const NAME = 24; // characters of a row's name that may stay while the rest of a table is scrolled
+const WHOLE = 12; // characters of a cell that is not broken into lines
 const NARROW = 520; // pixels
 const TITLE = 26; // characters of an axis title that a narrow figure has room for
 
@@ -80,7 +83,7 @@ function draw(figure, printed = false) {
     displayModeBar: "hover",
     modeBarButtons: [[...["svg", "png"].map(download), "resetScale2d"]],
   };
-  const height = Math.min(layout.height ?? 330, PRINTED_HEIGHT);
+  const height = Math.min(layout.height ?? PRINTED_HALF, PRINTED_HEIGHT);
   const paper = { autosize: false, width: PRINTED_WIDTH, height };
   const drawn = { ...themed(fitting), ...(printed ? paper : {}) };
   return Plotly.react(figure.querySelector("div"), themedBars(data), drawn, config);
@@ -109,7 +112,8 @@ function drawFrom(number) {
   }
 }
 
-// Right-aligns columns of numbers, with their headings, and gives those of sentences room.
+// Right-aligns columns of numbers, with their headings, gives those of sentences room, breaks
+// long headings, and keeps the names of rows in sight.
 function alignColumns(table) {
   const rows = [...table.tBodies].flatMap((body) => [...body.rows]);
   const heads = table.tHead ? [...table.tHead.rows] : [];
@@ -122,8 +126,18 @@ function alignColumns(table) {
       [...cells, ...heads.map((row) => row.cells[column])].forEach((c) => c?.classList.add("number"));
     } else if (texts.some((text) => text.length > PROSE)) {
       cells.forEach((cell) => cell.classList.add("prose"));
+    } else if (texts.every((text) => text.length <= WHOLE)) {
+      cells.forEach((cell) => cell.classList.add("whole"));
     }
   }
+  for (const head of heads.flatMap((row) => [...row.cells])) {
+    if (head.children.length) continue;
+    const parts = head.textContent.split(/(?<=_)/).flatMap((part) => [part, document.createElement("wbr")]);
+    head.replaceChildren(...parts.slice(0, -1));
+  }
+  const names = rows.map((row) => row.cells[0]?.textContent.trim() ?? "");
+  const isNamed = names.every((name) => name.length <= NAME) && !table.querySelector("[rowspan]");
+  if (isNamed) table.classList.add("named");
 }
 
 // Headings of a long table sort it: by number where the column holds numbers, else by text.
