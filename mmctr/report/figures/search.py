@@ -1,6 +1,5 @@
 """Figures of a search for parameters."""
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -11,6 +10,7 @@ from mmctr.report.figures.style import (
     QUIET,
     SECOND,
     add_references,
+    log_ticks,
     new_figure,
 )
 
@@ -71,7 +71,7 @@ def search_slices(trials: pd.DataFrame, parameters: dict[str, bool]) -> go.Figur
         at = {"row": place // columns + 1, "col": place % columns + 1}
         values, axis = trials[name], {"title": name, "type": "log" if is_log else "linear"}
         if is_log:
-            axis |= _log_ticks(values)
+            axis |= log_ticks(values)
         elif pd.api.types.is_integer_dtype(values) or values.map(type).eq(list).any():
             names = list(dict.fromkeys(map(_as_words, sorted(values))))
             values = values.map(_as_words)
@@ -101,15 +101,6 @@ def _add_trials(
             hovertemplate="%{text}: AUC %{y:.4f}, %{x}",
             **at,
         )
-
-
-def _log_ticks(values: pd.Series) -> dict[str, list]:
-    """Ticks of a logarithmic axis that stand apart: at 1 and 3, or of many decades at some of 1."""
-    low, high = np.log10([values.min(), values.max()])
-    powers = 10 ** np.arange(np.floor(low), high + 1)
-    every = -(-len(powers) // 4)
-    ticks = powers[::every] if high - low > 2 else np.sort([*powers, *(3 * powers)])
-    return {"tickvals": ticks, "ticktext": [f"{tick:g}".replace("e-0", "e-") for tick in ticks]}
 
 
 def _as_words(value: object) -> str:
