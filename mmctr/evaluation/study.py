@@ -89,13 +89,15 @@ class Study:
         """The answer in words: the best trial, beside the defaults."""
         data, default = self.facts["dataset"], self.default_auc
         kind = "simulated, so this says nothing about real clicks" if data["simulated"] else "real"
+        rows = self.facts["fixed"].get("rows")
+        look = f" The trials learned from {rows:,} rows of train: a first look." if rows else ""
         beside = "" if default is None else f", {self.best_auc - default:+.4f} to the defaults"
         if self.best_number == 1 and default is not None:
             beside = ": the defaults"
         return (
             f"Of {self.done} trials on {data['name']} ({kind}) number {self.best_number} has the "
             f"highest valid AUC, {self.best_auc:.4f}{beside}. It was chosen on the rows that score "
-            "it, with one seed, which flatters it."
+            f"it, with one seed, which flatters it.{look}"
         )
 
     @property
