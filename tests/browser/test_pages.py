@@ -226,6 +226,7 @@ def test_a_row_keeps_its_name_where_a_wide_table_is_scrolled(browser, wide_table
     for cell in (first, table.locator("th").first):
         assert cell.bounding_box()["x"] == pytest.approx(table.bounding_box()["x"], abs=1)
     assert first.evaluate("(cell) => getComputedStyle(cell).backgroundColor") != "rgba(0, 0, 0, 0)"
+    expect(first).not_to_have_css("box-shadow", "none")  # what lies below it is seen to go on
     assert last.bounding_box()["height"] < 40, "a short cell stays in one line"
     assert not errors
     page.context.close()
@@ -255,6 +256,60 @@ def test_titles_of_printed_panels_lie_on_no_other_panel(browser, page_of):
     assert len(titles) == len(panels) == len(names)
     for title in titles:
         assert not [p for p in panels if p["top"] < title["bottom"] and title["top"] < p["bottom"]]
+    assert not errors
+    page.context.close()
+
+
+def test_long_names_leave_a_narrow_figure_half_of_its_width(browser, page_of):
+    names = ["Transformer encoder, no products", "with similarity to the history", "2 heads"]
+    table = pd.DataFrame({"strategy": names, "difference": [-0.2, 0.0, 0.1], "p_holm": 0.01})
+    table = table.assign(low=table["difference"] - 0.01, high=table["difference"] + 0.01)
+    drawn = figures.comparison.differences(table, "default").to_json()
+    script = f"<script type='application/json'>{drawn}</script>"
+    path = page_of(f"<div class='plotly-figure'><div></div>{script}</div>")
+    page, errors = open_page(browser, path, WIDTHS["narrow"])
+    plot = page.locator(".draglayer .nsewdrag").bounding_box()
+    assert plot["width"] > 0.5 * page.locator(".plotly-figure").bounding_box()["width"]
+    labels = page.locator(".ytick text, .yaxislayer-above text").all_text_contents()
+    assert {label.strip() for label in labels} >= {"2 heads"}
+    assert len(labels) == len(names), "each keeps its line"
+    assert not errors
+    page.context.close()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_names_of_systems_cover_neither_each_other_nor_the_border(browser, page_of, width):
+    systems = {  # AUC, seconds, parameters: two of the best are close, and two of the worst
+        "default": (0.746, 30, 424_375),
+        "paper": (0.750, 27, 507_351),
+        "din": (0.637, 137, 2_191_618),
+        "vq": (0.597, 222, 2_308_738),
+        "momo-small": (0.659, 258, 2_107_585),
+        "qin-small": (0.532, 74, 1_234_149),
+        "mmctrers-small": (0.553, 67, 584_226),
+    }
+    columns = ["AUC", "seconds to its best", "parameters"]
+    table = pd.DataFrame.from_dict(systems, orient="index", columns=columns)
+    table = table.rename_axis("system").reset_index().assign(p_holm=0.01)
+    drawn = figures.challenge.quality_against_cost(table).to_json()
+    script = f"<script type='application/json'>{drawn}</script>"
+    path = page_of(f"<div class='plotly-figure'><div></div>{script}</div>")
+    page, errors = open_page(browser, path, WIDTHS[width])
+    boxes = """(found) => found.map((one) => one.getBoundingClientRect())"""
+    names = page.locator(".textpoint text").evaluate_all(boxes)
+    (plot,) = page.locator(".draglayer .nsewdrag").evaluate_all(boxes)
+    assert len(names) == len(systems)
+    assert not page.locator("[clip-path]:has(.textpoint)").count(), "none is cut off above"
+    for one in names:
+        assert plot["left"] <= one["left"] and one["right"] <= plot["right"]
+        for other in names:
+            apart = (
+                one["right"] <= other["left"] + 1
+                or other["right"] <= one["left"] + 1
+                or one["bottom"] <= other["top"] + 2
+                or other["bottom"] <= one["top"] + 2
+            )
+            assert apart or one is other
     assert not errors
     page.context.close()
 
