@@ -13,11 +13,13 @@ from mmctr.data.dataset import Dataset
 from mmctr.data.impressions import Impressions
 from mmctr.errors import ConfigError
 from mmctr.evaluation.compare import LEVEL, differences_to, mean_auc
+from mmctr.evaluation.verdict import Verdict
 from mmctr.runs.run import Run, readable_runs
 from mmctr.runs.train import train
 from mmctr.training.config import configs
 
 DEFAULT, STRATEGY = "default", "v4"
+SHOWN = 4  # changes that a card names
 RESAMPLES = 2000  # of the users: 2 / 2001, the smallest p-value, stays small for thirty changes
 SHARED = ("epochs", "max_history", "rows")  # parameters of a report that its studies take over
 FIELDS = {"item_fields": "item", "user_fields": "user", "context": "context"}  # whose they are
@@ -145,20 +147,29 @@ def ablation_table(found: dict[str, list[Run]], rows: Impressions) -> pd.DataFra
     return table[shown]
 
 
-def ablation_verdict(table: pd.DataFrame, dataset: Dataset) -> str:
-    """The answer in words; the table is that of ablation_table."""
+def ablation_verdict(table: pd.DataFrame, dataset: Dataset) -> Verdict:
+    """What matters, as a card; the table is that of ablation_table."""
     kind = "simulated, so this says nothing about real clicks" if dataset.simulated else "real"
-    words = f"On {dataset.name} ({kind}) the default has a valid AUC of {table['AUC'].iloc[0]:.4f}."
     changed = table.iloc[1:]
     clear = changed["p_holm"] < LEVEL
-    for part, text in (
-        (changed[clear & (changed["difference"] < 0)], "Worse by more than chance"),
-        (changed[clear & (changed["difference"] > 0)], "Better by more than chance"),
-    ):
-        ordered = part.sort_values("difference", key=abs, ascending=False)
-        named = [f"{line.variation} ({line.difference:+.4f})" for line in ordered.itertuples()]
-        words += f" {text}: {', '.join(named)}." if named else ""
-    return words + f" Not shown to differ: {(~clear).sum()} of {len(changed)} changes."
+    ordered = changed[clear].sort_values("difference", key=abs, ascending=False)
+    better, worse = (
+        [f"{line.variation} ({line.difference:+.4f})" for line in part.itertuples()]
+        for part in (ordered[ordered["difference"] > 0], ordered[ordered["difference"] < 0])
+    )
+    facts = [("default", f"valid AUC {table['AUC'].iloc[0]:.4f}")]
+    for name, lines in (("better", better), ("worse", worse)):
+        more = f" and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+        facts.append((name, f"{', '.join(lines[:SHOWN])}{more}" or "none by more than chance"))
+    facts += [
+        ("not shown to differ", f"{(~clear).sum()} of {len(changed)} changes"),
+        ("data", f"{dataset.name} ({kind})"),
+    ]
+    headline = "No change is shown to be better than the default"
+    if better:
+        headline = f"Better than the default: {better[0]}"
+    details = f"Worse by more than chance: {', '.join(worse)}." if len(worse) > SHOWN else ""
+    return Verdict(headline, bool(better), facts, details)
 
 
 def _key(strategy: str, model: dict[str, Any], training: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,7 @@ from mmctr.evaluation.compare import (
     probabilities,
     systems_of,
 )
+from mmctr.evaluation.verdict import Verdict
 from mmctr.model.din import DIN
 from mmctr.runs.run import Run
 from mmctr.training.metrics import auc, auc_by_group, bins
@@ -263,13 +265,31 @@ def worth_in_words(table: pd.DataFrame) -> str:
             "other strategies tells (mmctr report --strategies v1,v4,ids)."
         )
     said = [
-        f"{line.difference:+z.3f} on {line.group} items ({line.strategy}, 95% interval "
-        f"{line.low:+z.3f} to {line.high:+z.3f}, "
-        + ("more than chance" if line.p_holm < LEVEL else "could be chance")
-        + (", few clicks)" if line.clicks < LEAST else ")")
+        f"{line.difference:+z.3f} on {line.group} items ({_how_sure(line)})"
         for line in table.itertuples()
     ]
     return f"Text and image add to the AUC of ids: {listed(said)}, each within its group."
+
+
+def verdict(table: pd.DataFrame, trial: Trial) -> Verdict:
+    """What content is worth for new items, as a card; the table is that of worth."""
+    headline, clear, facts = worth_in_words(table), False, []
+    if not table.empty:
+        first, *_ = table.itertuples()
+        clear = bool(first.p_holm < LEVEL)
+        headline = f"Text and image: {first.difference:+z.3f} AUC on {first.group} items"
+        facts = [
+            (f"{line.group} items", f"{line.difference:+z.3f} to AUC of ids ({_how_sure(line)})")
+            for line in table.itertuples()
+        ]
+    return Verdict(headline, clear, [*facts, ("what is new", trial.words)], "")
+
+
+def _how_sure(line: Any) -> str:
+    """The strategy and interval of a line of worth, and whether it is more than chance."""
+    sure = "more than chance" if line.p_holm < LEVEL else "could be chance"
+    few = ", few clicks" if line.clicks < LEAST else ""
+    return f"{line.strategy}, 95% interval {line.low:+z.3f} to {line.high:+z.3f}, {sure}{few}"
 
 
 def gains(trial: Trial, strategy: str, baseline: str = IDS, least: int = 3) -> pd.DataFrame:

@@ -82,6 +82,9 @@ def remark(table: pd.DataFrame) -> str:
     said = []
     for kind, part in table.groupby("clicks", sort=False):
         best = part.loc[part["recall"].idxmax()]
+        if not best["recall"]:
+            said.append(f"{kind} ({best['users']} users): the recall of every system is 0.")
+            continue
         said.append(
             f"{kind} ({best['users']} users): {best['system']} has the highest recall, "
             f"{best['recall']:.3f} (95% interval {best['low']:.3f} to {best['high']:.3f})."

@@ -85,6 +85,22 @@ class Study:
         return trials[0].value if trials else None
 
     @property
+    def words(self) -> str:
+        """The answer in words: the best trial, beside the defaults."""
+        data, default = self.facts["dataset"], self.default_auc
+        kind = "simulated, so this says nothing about real clicks" if data["simulated"] else "real"
+        rows = self.facts["fixed"].get("rows")
+        look = f" The trials learned from {rows:,} rows of train: a first look." if rows else ""
+        beside = "" if default is None else f", {self.best_auc - default:+.4f} to the defaults"
+        if self.best_number == 1 and default is not None:
+            beside = ": the defaults"
+        return (
+            f"Of {self.done} trials on {data['name']} ({kind}) number {self.best_number} has the "
+            f"highest valid AUC, {self.best_auc:.4f}{beside}. It was chosen on the rows that score "
+            f"it, with one seed, which flatters it.{look}"
+        )
+
+    @property
     def pairs(self) -> str:
         """The best parameters and the fixed ones but for the seed, as options of a command."""
         values = {name: value for name, value in self.facts["fixed"].items() if name != "seed"}

@@ -7,12 +7,15 @@ from html import unescape
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from nbconvert import HTMLExporter
 from playwright.sync_api import expect, sync_playwright
 
-from mmctr.report import export, pages
+from mmctr.report import export, figures, pages
 from mmctr.report.make import write_single_file
+from mmctr.report.reports import Page, Report
+from mmctr.runs.provenance import describe, provenance
 from tests.conftest import ATTACKS
 
 ARTIFACTS = Path(__file__).parents[1] / "artifacts"
@@ -184,6 +187,130 @@ def test_a_long_table_is_sorted_by_its_headings(tiny_report, browser, tmp_path):
     by_name.click()
     assert column.all_inner_texts()[:3] == ["-1", "3", "7"], "numbers in names are no letters"
     assert not page.locator("figure.table th button").count(), "short tables are not sorted"
+    assert not errors
+    page.context.close()
+
+
+@pytest.fixture
+def page_of(tiny, tmp_path):
+    """Makes a page of some HTML, beside plotly.js, and gives its path."""
+
+    def make(html):
+        report = Report(tmp_path / "one", describe(tiny), [], [], [], provenance=provenance())
+        report.folder.mkdir()
+        pages.write_assets(tmp_path)
+        path, page = report.folder / "page.html", Page("page", "page", {})
+        pages.write_page(path, [pages.as_part("page", "page", html)], report, page=page)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def wide_table(page_of):
+    """A page with a table of nine columns, as 07_search and 08_challenge have them."""
+    names = [f"a_name_of_parts_{number}" for number in range(8)]
+    heads = "".join(f"<th>{name}</th>" for name in ["system", *names])
+    cells = "<td>one</td>" + "<td>[512, 256]</td>" * len(names)
+    table = f"<thead><tr>{heads}</tr></thead><tbody><tr>{cells}</tr></tbody>"
+    return page_of(f"<div class='rich' id='wide'><table>{table}</table></div>")
+
+
+def test_a_row_keeps_its_name_where_a_wide_table_is_scrolled(browser, wide_table):
+    page, errors = open_page(browser, wide_table, WIDTHS["narrow"])
+    table = page.locator("#wide")
+    first, last = table.locator("td").first, table.locator("td").last
+    before = last.bounding_box()["x"]
+    table.evaluate("(table) => table.scrollTo(table.scrollWidth, 0)")
+    assert last.bounding_box()["x"] < before
+    for cell in (first, table.locator("th").first):
+        assert cell.bounding_box()["x"] == pytest.approx(table.bounding_box()["x"], abs=1)
+    assert first.evaluate("(cell) => getComputedStyle(cell).backgroundColor") != "rgba(0, 0, 0, 0)"
+    shadow = "(cell) => getComputedStyle(cell, '::after').backgroundImage"
+    assert "gradient" in first.evaluate(shadow), "what lies below it is seen to go on"
+    assert last.bounding_box()["height"] < 40, "a short cell stays in one line"
+    assert not errors
+    page.context.close()
+
+
+def test_a_wide_table_does_not_make_the_printed_page_smaller(browser, wide_table):
+    page, errors = open_page(browser, wide_table, 688)  # A4 less its margins, at 96 dpi
+    page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 688
+    assert not errors
+    page.context.close()
+
+
+def test_titles_of_printed_panels_lie_on_no_other_panel(browser, page_of):
+    trials = pd.DataFrame({"trial": [1, 2], "state": "finished", "auc": [0.5, 0.6]})
+    names = ["learning_rate", *(f"parameter {number}" for number in range(6))]
+    trials = trials.assign(**{name: [5e-4, 9e-3] for name in names})
+    figure = figures.search.search_slices(trials, {name: name == names[0] for name in names})
+    drawn = f"<script type='application/json'>{figure.to_json()}</script>"
+    path = page_of(f"<div class='plotly-figure'><div></div>{drawn}</div>")
+    page, errors = open_page(browser, path, 1280)
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.wait_for_function("document.querySelector('.plotly-figure .main-svg').clientWidth < 700")
+    boxes = """(found) => found.map((one) => one.getBoundingClientRect())"""
+    titles = page.locator(".infolayer text[class^=x][class$=title]").evaluate_all(boxes)
+    panels = page.locator(".draglayer .nsewdrag").evaluate_all(boxes)
+    assert len(titles) == len(panels) == len(names)
+    for title in titles:
+        assert not [p for p in panels if p["top"] < title["bottom"] and title["top"] < p["bottom"]]
+    assert not errors
+    page.context.close()
+
+
+def test_long_names_leave_a_narrow_figure_half_of_its_width(browser, page_of):
+    names = ["Transformer encoder, no products", "with similarity to the history", "2 heads"]
+    table = pd.DataFrame({"strategy": names, "difference": [-0.2, 0.0, 0.1], "p_holm": 0.01})
+    table = table.assign(low=table["difference"] - 0.01, high=table["difference"] + 0.01)
+    drawn = figures.comparison.differences(table, "default").to_json()
+    script = f"<script type='application/json'>{drawn}</script>"
+    path = page_of(f"<div class='plotly-figure'><div></div>{script}</div>")
+    page, errors = open_page(browser, path, WIDTHS["narrow"])
+    plot = page.locator(".draglayer .nsewdrag").bounding_box()
+    assert plot["width"] > 0.5 * page.locator(".plotly-figure").bounding_box()["width"]
+    labels = page.locator(".ytick text, .yaxislayer-above text").all_text_contents()
+    assert {label.strip() for label in labels} >= {"2 heads"}
+    assert len(labels) == len(names), "each keeps its line"
+    assert not errors
+    page.context.close()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_names_of_systems_cover_neither_each_other_nor_the_border(browser, page_of, width):
+    systems = {  # AUC, seconds, parameters: two of the best are close, and two of the worst
+        "default": (0.746, 30, 424_375),
+        "paper": (0.750, 27, 507_351),
+        "din": (0.637, 137, 2_191_618),
+        "vq": (0.597, 222, 2_308_738),
+        "momo-small": (0.659, 258, 2_107_585),
+        "qin-small": (0.532, 74, 1_234_149),
+        "mmctrers-small": (0.553, 67, 584_226),
+    }
+    columns = ["AUC", "seconds to its best", "parameters"]
+    table = pd.DataFrame.from_dict(systems, orient="index", columns=columns)
+    table = table.rename_axis("system").reset_index().assign(p_holm=0.01)
+    drawn = figures.challenge.quality_against_cost(table).to_json()
+    script = f"<script type='application/json'>{drawn}</script>"
+    path = page_of(f"<div class='plotly-figure'><div></div>{script}</div>")
+    page, errors = open_page(browser, path, WIDTHS[width])
+    boxes = """(found) => found.map((one) => one.getBoundingClientRect())"""
+    names = page.locator(".textpoint text").evaluate_all(boxes)
+    (plot,) = page.locator(".draglayer .nsewdrag").evaluate_all(boxes)
+    assert len(names) == len(systems)
+    assert not page.locator("[clip-path]:has(.textpoint)").count(), "none is cut off above"
+    for one in names:
+        assert plot["left"] <= one["left"] and one["right"] <= plot["right"]
+        for other in names:
+            apart = (
+                one["right"] <= other["left"] + 1
+                or other["right"] <= one["left"] + 1
+                or one["bottom"] <= other["top"] + 2
+                or other["bottom"] <= one["top"] + 2
+            )
+            assert apart or one is other
     assert not errors
     page.context.close()
 

@@ -96,9 +96,26 @@ def test_differences_are_means_over_seeds(rows):
     assert table["p_holm"]["worse"] < 0.05 < table["p_holm"]["same"]
     assert np.isnan(table["difference"][DEFAULT])
     dataset = SimpleNamespace(name="clicks", simulated=False)
-    words = ablation_verdict(table.reset_index(), dataset)
-    assert "Worse by more than chance: worse (-" in words
-    assert words.endswith("Not shown to differ: 1 of 2 changes.")
+    card = ablation_verdict(table.reset_index(), dataset)
+    assert card.headline == "No change is shown to be better than the default"
+    facts = dict(card.facts)
+    assert not card.clear and facts["better"] == "none by more than chance"
+    assert facts["worse"] == f"worse ({table['difference']['worse']:+.4f})"
+    assert facts["not shown to differ"] == "1 of 2 changes"
+
+
+def test_a_card_of_many_changes_names_the_largest():
+    differences = [np.nan, -0.01, 0.02, -0.03, -0.04, -0.05, -0.06, 0.03, 0.5]
+    table = pd.DataFrame({"variation": [DEFAULT, *"abcdefgh"], "difference": differences})
+    table = table.assign(AUC=0.7, p_holm=[np.nan, *[0.01] * 7, 0.2])
+    card = ablation_verdict(table, SimpleNamespace(name="clicks", simulated=True))
+    assert (card.headline, card.clear) == ("Better than the default: g (+0.0300)", True)
+    facts = dict(card.facts)
+    assert facts["better"] == "g (+0.0300), b (+0.0200)"
+    assert facts["worse"] == "f (-0.0600), e (-0.0500), d (-0.0400), c (-0.0300) and 1 more"
+    assert "a (-0.0100)" in card.details
+    assert facts["not shown to differ"] == "1 of 8 changes"
+    assert "nothing about real clicks" in facts["data"]
 
 
 def test_a_clear_difference_is_shown_however_many_changes_there_are(rows, tiny):

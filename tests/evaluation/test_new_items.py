@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -148,8 +149,21 @@ def test_content_is_worth_what_the_best_strategy_gains_in_each_group():
     words = new_items.worth_in_words(table.reset_index())
     assert f"{gap:+.3f} on new items (v1, 95% interval " in words
     assert words.count("could be chance") == 2
+    trial = SimpleNamespace(words="A stand-in.")
+    card = new_items.verdict(table.reset_index(), trial)
+    assert (card.headline, card.clear) == (f"Text and image: {gap:+.3f} AUC on new items", True)
+    assert card.facts[0][1].startswith(f"{gap:+.3f} to AUC of ids (v1, 95% interval ")
+    assert [name for name, _ in card.facts] == [
+        "new items",
+        "cold items",
+        "warm items",
+        "what is new",
+    ]
+    assert not new_items.verdict(table.drop("new").reset_index(), trial).clear
     for few in ({"v1": scores["v1"]}, {"ids": scores["ids"]}):
-        assert "not known" in new_items.worth_in_words(new_items.worth(few, rows, group))
+        nothing = new_items.worth(few, rows, group)
+        assert "not known" in new_items.worth_in_words(nothing)
+        assert new_items.verdict(nothing, trial).facts == [("what is new", "A stand-in.")]
 
 
 def test_a_stand_in_withholds_a_tenth_from_the_runs(tiny, tiny_run):

@@ -70,4 +70,7 @@ def test_popularity_and_cosines_stand_beside_and_popularity_knows_no_new_item(ti
     nothing = retrieval.top_table(tiny, rows, {}, np.zeros_like(new), users=9)
     assert set(nothing["clicks"]) == {ALL}
     assert "None of these users clicked a new item." in retrieval.remark(nothing)
+    missed = retrieval.remark(table.assign(recall=0.0))
+    assert f"{ALL} (9 users): the recall of every system is 0." in missed
+    assert "highest" not in missed, "no system is first where all are equal"
     assert NEW not in retrieval.styled(nothing).to_html()

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 
 import nbformat
 import pytest
@@ -71,5 +72,13 @@ def test_the_page_shows_the_study_and_reports_take_it_up(study, dataset, tmp_pat
     assert values == {"best": study.best, "auc": study.best_auc, "trials": 3}
     text = page.read_text()
     assert "3 finished" in text and "fewer than ten" in text
+    gain = f"{study.best_auc - study.default_auc:+.4f} to the defaults"
+    beside = ": the defaults" if study.best_number == 1 else f", {gain}"
+    answer = f"number {study.best_number} has the highest valid AUC, {study.best_auc:.4f}{beside}."
+    assert '<p class="answer">Of 3 trials on tiny (simulated' in text and answer in text
+    fixed = study.facts["fixed"] | {"rows": 1000}
+    part = replace(study, facts=study.facts | {"fixed": fixed})
+    assert part.words.endswith("The trials learned from 1,000 rows of train: a first look.")
+    assert "first look" not in study.words
     for link in re.findall(r'(?:href|src)="([^"#]+)"', text):
         assert (page.parent / link).exists(), link

@@ -180,6 +180,7 @@ def test_new_items(tiny_report, tiny):
     assert "A stand-in: these data keep no items from train" in said(notebook)
     assert figures(notebook) == 1, "without a run of ids there is no difference to show"
     page = (tiny_report.folder / "09_new_items.html").read_text(encoding="utf-8")
+    assert page.count("A stand-in") == 1, "the answer says it for all of the page"
     assert '<div class="mmctr-panel">' in page
     assert "widget-view" not in page, "a bar of progress stays in the notebook"
 

@@ -183,7 +183,7 @@ def test_every_figure_has_an_example():
         if function.__module__ == f"{figures.__name__}.{module}" and not name.startswith("_")
     }
     helpers = {"strategy_color", "assign_colors", "as_text", "new_figure", "error_bars"}
-    helpers |= {"symbols", "in_words", "marks_meta", "add_references"}
+    helpers |= {"symbols", "in_words", "marks_meta", "add_references", "log_ticks"}
     helpers |= {"add_groups"}
     assert found - helpers - {"item_maps"} == set(EXAMPLES)
 
@@ -354,6 +354,25 @@ def test_a_search_shows_every_trial_by_what_became_of_it():
     }
     assert (slices.layout.xaxis.type, slices.layout.xaxis2.type) == ("log", "category")
     assert list(slices.layout.xaxis2.categoryarray) == ["9, 8", "64", "128, 64"]
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [
+        ([7e-4, 8e-3], ["0.0003", "0.001", "0.003", "0.01"]),
+        ([2e-5, 5e-3], ["1e-5", "0.0001", "0.001", "0.01"]),
+        ([1e-6, 1e-2], ["1e-6", "0.0001", "0.01"]),
+        ([27, 2580], ["10", "30", "100", "300", "1,000", "3,000"]),
+    ],
+)
+def test_logarithmic_axes_have_few_ticks_written_out_and_more_than_one(values, ticks):
+    axis = figures.style.log_ticks(pd.Series(values))
+    low, high = values[0] / 3, values[1] * 2
+    shown = zip(axis["ticktext"], axis["tickvals"], strict=True)
+    assert [text for text, value in shown if low <= value <= high] == ticks
+    written = [float(text.replace(",", "")) for text in axis["ticktext"]]
+    assert written == pytest.approx(list(axis["tickvals"]))
+    assert figures.style.log_ticks(pd.Series([2.0, 3.0])) == {}, "plotly counts 2, 2.2, 2.4 ..."
 
 
 def test_words_of_two_references_that_are_close_do_not_hide_each_other():

@@ -44,7 +44,9 @@ def test_a_verdict_is_a_card_whose_numbers_are_asked_for():
     assert "<dt>lead</dt><dd>+0.1 &lt;i&gt;</dd>" in html
     assert "<p>More &amp; more.</p></details>" in html
     clear = Verdict("a", True, [], "")
-    assert "<b>a</b>" in pages.answer_html(clear.as_dict()), "bold says that it is not chance"
+    html = pages.answer_html(clear.as_dict())
+    assert "<b>a</b>" in html, "bold says that it is not chance"
+    assert "<details>" not in html, "there are no more numbers"
 
 
 def test_a_caption_belongs_to_its_figure(made):

@@ -11,6 +11,7 @@ from mmctr.report.figures.style import (
     QUIET,
     as_text,
     error_bars,
+    log_ticks,
     new_figure,
     strategy_color,
 )
@@ -132,5 +133,5 @@ def semantic_ids(table: pd.DataFrame) -> go.Figure:
             name=f"level {level}",
             line={"color": PALETTE[level - 1]},
         )
-    # Ticks at 1, 2 and 5 of each power of ten: the axes span few of them.
-    return figure.update_xaxes(type="log", dtick="D2").update_yaxes(type="log", dtick="D2")
+    figure.update_xaxes(type="log", **log_ticks(table["rank"]))
+    return figure.update_yaxes(type="log", **log_ticks(table["items"]))

@@ -10,6 +10,7 @@ from mmctr.report.figures.style import (
     QUIET,
     SECOND,
     add_references,
+    log_ticks,
     new_figure,
 )
 
@@ -26,6 +27,7 @@ def search_history(trials: pd.DataFrame, references: dict[str, float]) -> go.Fig
         name="best so far",
         mode="lines",
         line={"color": SECOND, "shape": "hv"},
+        zorder=-1,
     )
     return (
         add_references(figure, references).update_yaxes(tickformat=".2f").update_layout(margin_r=90)
@@ -69,13 +71,15 @@ def search_slices(trials: pd.DataFrame, parameters: dict[str, bool]) -> go.Figur
         at = {"row": place // columns + 1, "col": place % columns + 1}
         values, axis = trials[name], {"title": name, "type": "log" if is_log else "linear"}
         if is_log:
-            axis |= {"dtick": 1, "exponentformat": "power"}
+            axis |= log_ticks(values)
         elif pd.api.types.is_integer_dtype(values) or values.map(type).eq(list).any():
             names = list(dict.fromkeys(map(_as_words, sorted(values))))
             values = values.map(_as_words)
             axis |= {"type": "category", "categoryorder": "array", "categoryarray": names}
         _add_trials(figure, trials.assign(**{name: values}), name, legend=not place, **at)
         figure.update_xaxes(axis, **at)
+    # Printed, panels are lower: a title far below its own would lie on the next one.
+    figure.update_xaxes(title_standoff=6)
     figure.update_yaxes(title_text="Valid AUC", col=1).update_yaxes(tickformat=".2f")
     return figure.update_layout(template="mmctr", height=100 + 250 * rows)
 

@@ -90,6 +90,21 @@ def new_figure(x_title: str, y_title: str) -> go.Figure:
     return go.Figure(layout=layout)
 
 
+def log_ticks(values: pd.Series) -> dict[str, list]:
+    """Ticks of a logarithmic axis, written out: at 1 and 3, or of many decades at some of 1.
+
+    plotly writes the 2 of 200 alone. A narrow range is left to it, which then counts evenly.
+    """
+    low, high = np.log10([values.min(), values.max()])
+    if high - low < 0.6:
+        return {}
+    powers = 10 ** np.arange(np.floor(low), high + 1)
+    every = -(-len(powers) // 4)
+    ticks = powers[::every] if high - low > 2 else np.sort([*powers, *(3 * powers)])
+    words = [f"{tick:,g}".replace("e-0", "e-").replace("e+0", "e") for tick in ticks]
+    return {"tickvals": ticks, "ticktext": words}
+
+
 def add_references(figure: go.Figure, references: dict[str, float]) -> go.Figure:
     """Dotted lines at the AUC of what needs no training, by name, with words beside the plot.
 

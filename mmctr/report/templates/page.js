@@ -2,9 +2,13 @@
 const root = document.documentElement;
 const PRINTED_WIDTH = 660; // pixels: fits A4 and Letter
 const PRINTED_HEIGHT = 720; // a page, less heading and caption
+const PRINTED_HALF = 280; // of a figure that asks for no height: two fit a page, with their words
 const PROSE = 40; // characters from which on a cell holds sentences
+const WHOLE = 16; // characters of a cell that is not broken into lines
 const NARROW = 520; // pixels
 const TITLE = 26; // characters of an axis title that a narrow figure has room for
+const LABEL = 18; // and of what stands at a line of it
+const TWO_LINES = 36; // pixels
 
 const color = (name) => getComputedStyle(root).getPropertyValue(name).trim();
 const axesOf = (layout) =>
@@ -49,6 +53,14 @@ function narrowed(layout) {
   };
 }
 
+// Long names at the lines of a narrow figure, or else they take its room, in short lines.
+function narrowedNames(data, layout) {
+  const names = new Set(data.flatMap(({ y }) => (Array.isArray(y) ? y : [])));
+  if (!layout.height || layout.height / names.size < TWO_LINES) return data;
+  const inShort = (name) => (typeof name === "string" ? inLines(name, LABEL) : name);
+  return data.map((trace) => (Array.isArray(trace.y) ? { ...trace, y: trace.y.map(inShort) } : trace));
+}
+
 // A text in lines of about the same length, at most so many characters where spaces allow it.
 function inLines(text, most) {
   const even = Math.ceil(text.length / Math.ceil(text.length / most)) + 3;
@@ -73,17 +85,19 @@ function download(format) {
 
 function draw(figure, printed = false) {
   const { data, layout } = JSON.parse(figure.querySelector("script").textContent);
-  const fitting = figure.clientWidth < NARROW && !printed ? narrowed(layout) : layout;
+  const isNarrow = figure.clientWidth < NARROW && !printed;
+  const fitting = isNarrow ? narrowed(layout) : layout;
+  const named = isNarrow ? narrowedNames(data, layout) : data;
   const config = {
     responsive: !printed, // or else the printer's page would resize it again
     displaylogo: false,
     displayModeBar: "hover",
     modeBarButtons: [[...["svg", "png"].map(download), "resetScale2d"]],
   };
-  const height = Math.min(layout.height ?? 330, PRINTED_HEIGHT);
+  const height = Math.min(layout.height ?? PRINTED_HALF, PRINTED_HEIGHT);
   const paper = { autosize: false, width: PRINTED_WIDTH, height };
   const drawn = { ...themed(fitting), ...(printed ? paper : {}) };
-  return Plotly.react(figure.querySelector("div"), themedBars(data), drawn, config);
+  return Plotly.react(figure.querySelector("div"), themedBars(named), drawn, config);
 }
 
 // A tile of the error atlas names the place on the page that holds its worst predictions.
@@ -109,7 +123,8 @@ function drawFrom(number) {
   }
 }
 
-// Right-aligns columns of numbers, with their headings, and gives those of sentences room.
+// Right-aligns columns of numbers, with their headings, gives those of sentences room, breaks
+// long headings, and keeps the names of rows in sight.
 function alignColumns(table) {
   const rows = [...table.tBodies].flatMap((body) => [...body.rows]);
   const heads = table.tHead ? [...table.tHead.rows] : [];
@@ -122,8 +137,21 @@ function alignColumns(table) {
       [...cells, ...heads.map((row) => row.cells[column])].forEach((c) => c?.classList.add("number"));
     } else if (texts.some((text) => text.length > PROSE)) {
       cells.forEach((cell) => cell.classList.add("prose"));
+    } else if (texts.every((text) => text.length <= WHOLE)) {
+      cells.forEach((cell) => cell.classList.add("whole"));
     }
   }
+  for (const head of heads.flatMap((row) => [...row.cells])) {
+    if (head.children.length) continue;
+    const parts = head.textContent.split(/(?<=_)/).flatMap((part) => [part, document.createElement("wbr")]);
+    head.replaceChildren(...parts.slice(0, -1));
+  }
+  const names = rows.map((row) => row.cells[0]?.textContent.trim() ?? "");
+  const isNamed = names.every((name) => name.length <= PROSE) && !table.querySelector("[rowspan]");
+  if (!isNamed) return;
+  table.classList.add("named");
+  const place = table.closest(".scroll, .rich");
+  place?.addEventListener("scroll", () => place.classList.toggle("scrolled", place.scrollLeft > 0));
 }
 
 // Headings of a long table sort it: by number where the column holds numbers, else by text.
