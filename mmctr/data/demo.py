@@ -110,7 +110,8 @@ def _write(folder: Path, rng: np.random.Generator, n_items: int, n_users: int) -
     (chance,) = rng.spawn(1)
     items = planted.in_topics(items)
     cover_of = planted.covers_of(items, chance)
-    titles, tags = _titles_and_tags(rng, items)
+    words = [*THEMES, *FORMATS, *(word for nouns in THEMES.values() for word in nouns.split())]
+    titles, tags = _titles_and_tags(rng, items, words)
     planted.in_titles(titles, chance)
     text = _features(rng, items.vectors[:, : 2 * LATENT], TEXT_WIDTH, TEXT_LENGTH)
     planted.in_text(text, chance)
@@ -122,6 +123,8 @@ def _write(folder: Path, rng: np.random.Generator, n_items: int, n_users: int) -
     came = chance.integers(1, 365, n_items)  # days before the log begins
     columns[schema.AVAILABLE] = demo_clicks.BEGINNING - came * demo_clicks.DAY
     _write_items(folder, columns, text, image, rng)
+    names = {"tag": np.arange(1, len(words) + 1), "name": words}
+    pq.write_table(pa.table(names), folder / schema.TAG_NAMES)
     _write_topics(folder / TOPICS, items)
     _draw_covers(folder / "item_images", items, cover_of, rng)
     planted.in_covers(folder / "item_images", chance)
@@ -131,10 +134,11 @@ def _write(folder: Path, rng: np.random.Generator, n_items: int, n_users: int) -
     _write_impressions(folder, groups, levels, rng)
 
 
-def _titles_and_tags(rng: np.random.Generator, items: Items) -> tuple[np.ndarray, np.ndarray]:
+def _titles_and_tags(
+    rng: np.random.Generator, items: Items, vocabulary: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
     """Titles, and five tags each: theme, format and words of the title; some go missing."""
     words = [nouns.split() for nouns in THEMES.values()]
-    vocabulary = [*THEMES, *FORMATS, *(word for nouns in words for word in nouns)]
     number = {word: position + 1 for position, word in enumerate(vocabulary)}
     titles = np.empty(len(items.theme), dtype=object)
     tags = np.zeros((len(titles), 5), dtype=np.int64)

@@ -18,6 +18,7 @@ from mmctr.errors import ConfigError
 from mmctr.evaluation.ablation import DEFAULT, STRATEGY, trained
 from mmctr.evaluation.compare import LEVEL, listed, paired
 from mmctr.evaluation.new_items import newness
+from mmctr.evaluation.verdict import Verdict
 from mmctr.model.din import DIN
 from mmctr.runs.run import Run
 from mmctr.training.batches import Batches
@@ -202,25 +203,40 @@ def seconds_to_best(run: Run) -> float:
     return float(run.history.loc[run.history["auc"].idxmax(), "seconds"])
 
 
-def challenge_verdict(table: pd.DataFrame, dataset: Dataset, split: str) -> str:
-    """The answer in words; the table is that of challenge_table."""
+def challenge_verdict(table: pd.DataFrame, dataset: Dataset, split: str) -> Verdict:
+    """Which system is ahead, as a card; the table is that of challenge_table."""
     kind = "simulated, so this says nothing about real clicks" if dataset.simulated else "real"
-    best, own = table.loc[table["AUC"].idxmax()], table.iloc[0]
-    words = (
-        f"On {split} of {dataset.name} ({kind}) {best['system']} has the highest AUC, "
-        f"{best['AUC']:.4f}, {best['seconds to its best']:,.0f} seconds into its training"
-    )
-    others = table.iloc[1:]
-    words += f"; the default has {own['AUC']:.4f}." if best["system"] != own["system"] else "."
+    best, own, others = table.loc[table["AUC"].idxmax()], table.iloc[0], table.iloc[1:]
     clear = others["p_holm"] < LEVEL
-    for part, text in (
-        (others[clear & (others["difference"] < 0)], "By more than chance the default is ahead of"),
-        (others[clear & (others["difference"] > 0)], "By more than chance it is behind"),
-        (others[~clear], "It could be chance that it differs from"),
+    ahead, behind, close = (
+        [f"{line.system} ({-line.difference:+z.4f})" for line in part.itertuples()]
+        for part in (
+            others[clear & (others["difference"] < 0)],
+            others[clear & (others["difference"] > 0)],
+            others[~clear],
+        )
+    )
+    facts = [("highest AUC", f"{best['system']}, {best['AUC']:.4f}")]
+    facts += [("default", f"AUC {own['AUC']:.4f}")] * (best["system"] != own["system"])
+    for name, systems in (
+        ("ahead of", ahead),
+        ("behind", behind),
+        ("could be chance", close),
     ):
-        each = [f"{line.system} ({-line.difference:+.4f})" for line in part.itertuples()]
-        words += f" {text} {listed(each)}." if each else ""
-    return words
+        facts += [(name, listed(systems))] if systems else []
+    facts += [
+        ("cost", f"{best['system']} is at its best after {best['seconds to its best']:,.0f} s"),
+        ("data", f"{split} of {dataset.name} ({kind})"),
+    ]
+    if others.empty:
+        headline = "Only the default was trained"
+    elif behind:
+        headline = f"The default is behind {behind[0]}"
+    elif close:
+        headline = f"The default is not shown to differ from {close[0]}"
+    else:
+        headline = "The default is ahead of every other system"
+    return Verdict(headline, bool(behind) or not close, facts, "")
 
 
 def _now(model: DIN) -> float:

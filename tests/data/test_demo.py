@@ -46,6 +46,7 @@ def test_columns_are_those_of_the_challenge_and_times(tiny_folder):
         "truth.parquet": ["split", "row", "probability"],
         "topics.parquet": ["item_id", "theme", "format", "look", "vectors"],
         "planted.parquet": ["what", "id", "kind"],
+        "tags.parquet": ["tag", "name"],
     }
     found = {
         path.relative_to(tiny_folder).as_posix(): pq.read_schema(path).names
@@ -65,6 +66,7 @@ def test_topics_are_those_of_titles_and_tags(tiny, tiny_folder):
     for item, tags in enumerate(tiny.catalog.tags):
         for tag in tags[(tags > 0) & (tags <= len(names))]:
             assert topics.names[item, kinds[tag - 1]] == names[tag - 1]
+            assert tiny.catalog.tag_name(tag) == names[tag - 1]
             tagged += 1
         if (title := tiny.catalog.titles[item]) and item not in spoilt:
             words = demo_clicks.THEMES[topics.names[item, 0]].split()

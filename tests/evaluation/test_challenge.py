@@ -76,10 +76,22 @@ def test_the_table_has_means_over_runs(rows, found):
 def test_the_verdict_says_who_is_ahead(rows, found):
     scores = challenge.scores_of(found, "valid", rows)
     table = challenge.challenge_table(found, scores, rows, CLICKS)
-    words = challenge.challenge_verdict(table, SimpleNamespace(name="x", simulated=False), "test")
-    assert words.startswith("On test of x (real) ")
-    assert "By more than chance the default is ahead of din (+0." in words
-    assert "It could be chance that it differs from momo (" in words
+    data = SimpleNamespace(name="x", simulated=False)
+    card = challenge.challenge_verdict(table, data, "test")
+    facts = dict(card.facts)
+    assert facts["data"] == "test of x (real)"
+    assert facts["ahead of"].startswith("din (+0.")
+    assert facts["could be chance"].startswith("momo (")
+    assert card.headline.startswith("The default is not shown to differ from momo (")
+    assert not card.clear
+    behind = table.assign(difference=-table["difference"])
+    card = challenge.challenge_verdict(behind, data, "test")
+    assert card.headline.startswith("The default is behind din (-0.")
+    assert card.clear
+    card = challenge.challenge_verdict(table[table["system"] != "momo"], data, "test")
+    assert card.headline == "The default is ahead of every other system"
+    card = challenge.challenge_verdict(table.iloc[:1], data, "test")
+    assert card.headline == "Only the default was trained"
 
 
 def test_test_is_judged_where_its_labels_are_known(tiny):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -33,8 +34,14 @@ def test_ids_titles_tags_and_the_strategy_come_back(named_run, named):
 
 def test_of_data_without_own_ids_the_numbers_are_the_names(tiny_run, tiny):
     assert tiny_run.carried.ids.tolist() == ["", *map(str, range(1, tiny.catalog.n_items + 1))]
-    assert tiny_run.carried.tag_names == {}
-    assert not (tiny_run.folder / carried.TAGS).exists()
+    assert tiny_run.carried.tag_names == tiny.catalog.tag_names
+
+
+def test_tags_without_names_are_kept_without(tiny, tmp_path):
+    unnamed = replace(tiny, catalog=replace(tiny.catalog, tag_names={}))
+    carried.write(tmp_path, unnamed, None)
+    assert carried.read(tmp_path, tiny.catalog.n_items, "ids").tag_names == {}
+    assert not (tmp_path / carried.TAGS).exists()
 
 
 @pytest.mark.parametrize("missing", [carried.ITEMS, carried.STRATEGY, carried.ARRAYS])
