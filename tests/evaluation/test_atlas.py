@@ -26,7 +26,10 @@ def test_tiles_hold_the_rows_that_a_loop_finds(tiny, measured):
     edges = {0: "0", 1: "1-3", 4: "4-7", 8: "8-15", 16: "16-31", 32: "32+"}
     for row, target in enumerate(valid.target.tolist()):
         names = [("all rows", "all rows")]
-        names += [("tag", str(tag)) for tag in set(tiny.catalog.tags[target].tolist()) - {0}]
+        names += [
+            ("tag", tiny.catalog.tag_name(tag))
+            for tag in set(tiny.catalog.tags[target].tolist()) - {0}
+        ]
         known = clicks[target]
         names.append(("target", "new" if known == 0 else "cold" if known < 5 else "warm"))
         length = len(valid.history(row))
@@ -82,11 +85,12 @@ def test_a_tag_that_an_item_has_twice_counts_once(tiny):
     twice = replace(tiny, catalog=replace(tiny.catalog, tags=tags))
     found = [tile for tile in atlas.tiles(twice, tiny.valid) if tile.by == "tag"]
     expected = pd.Series(tags[tiny.valid.target][:, [0, 2]].ravel())
+    numbers = {name: tag for tag, name in tiny.catalog.tag_names.items()}
     for tile in found:
-        own = (tags[tiny.valid.target] == int(tile.value)).any(axis=1)
+        own = (tags[tiny.valid.target] == numbers[tile.value]).any(axis=1)
         assert tile.rows.tolist() == np.flatnonzero(own).tolist()
     assert [len(tile.rows) for tile in found] == sorted((len(t.rows) for t in found), reverse=True)
-    assert set(map(int, (tile.value for tile in found))) <= set(expected)
+    assert {numbers[tile.value] for tile in found} <= set(expected)
 
 
 def test_losses_sum_to_the_logloss_and_the_worst_come_first():

@@ -28,6 +28,7 @@ def test_the_summary_says_what_a_result_rests_on(tiny, tiny_run):
         "fingerprint": tiny.fingerprint,
         "simulated": True,
         "negatives": "shown",
+        "tag_names_sha256": tiny.catalog.tags_hash,
         "items": 300,
         "rows": {"train": 2464, "valid": 300, "test": 300},
     }

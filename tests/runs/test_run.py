@@ -30,7 +30,12 @@ FILES = (
     "metrics.jsonl",
     "predictions.parquet",
 )
-CARRIED = ("items.parquet", "strategy.json", "strategy.safetensors")  # for other catalogs
+CARRIED = (
+    "items.parquet",
+    "tags.parquet",
+    "strategy.json",
+    "strategy.safetensors",
+)  # for other catalogs
 
 
 def test_a_run_reads_back_exactly(tiny, tiny_run):
