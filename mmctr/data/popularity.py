@@ -22,19 +22,33 @@ class Popularity:
         # millions of clicks there must not be more arrays than these.
         self.keys *= len(time) + 1
         for rows in row_blocks(len(time)):
-            self.keys[rows] += np.searchsorted(self.times, time[rows])
+            self.keys[rows] += _places(self.times, time[rows])
         self.keys.sort()
         self.first = np.searchsorted(self.keys, np.arange(n_items + 1) * (len(time) + 1))
 
     def clicks(self, item: np.ndarray, time: np.ndarray) -> np.ndarray:
         """Clicks of items [n] before times, int64 [n] in nanoseconds: int64 [n]."""
-        keys = item.astype(np.int64) * (len(self.times) + 1) + np.searchsorted(self.times, time)
-        return np.searchsorted(self.keys, keys) - self.first[item]
+        return self._among(_places(self.times, time), item)
 
     def levels(self, item: np.ndarray, time: np.ndarray) -> np.ndarray:
         """likes_level and views_level, int8 [n, 2], of items [n] at times, int64 [n]."""
-        all_clicks = np.searchsorted(self.times, time)
-        return popularity_levels(self.clicks(item, time), all_clicks, self.n_items)
+        all_clicks = _places(self.times, time)
+        return popularity_levels(self._among(all_clicks, item), all_clicks, self.n_items)
+
+    def _among(self, all_clicks: np.ndarray, item: np.ndarray) -> np.ndarray:
+        """Clicks of items [n] among so many clicks of all, the first ones: int64 [n]."""
+        keys = item.astype(np.int64) * (len(self.times) + 1) + all_clicks
+        return _places(self.keys, keys) - self.first[item]
+
+
+def _places(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """np.searchsorted, from the lowest value to the highest, int64 [n].
+
+    In their own order each search in millions of numbers waits for memory, six times as long.
+    """
+    order, places = np.argsort(values), np.empty(len(values), dtype=np.int64)
+    places[order] = np.searchsorted(ordered, values[order])
+    return places
 
 
 def popularity_levels(clicks: np.ndarray, all_clicks: np.ndarray | int, n_items: int) -> np.ndarray:
