@@ -21,6 +21,16 @@ def always_one_thread(one_thread):
     """Whatever is encoded here is compared with what other processes encode."""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_batches():
+    """Small data need no large ones, whose every pair is compared with every other."""
+    from mmctr.content import alignment
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(alignment, "BATCH", 128)
+        yield
+
+
 @pytest.fixture(scope="session")
 def bert(tmp_path_factory):
     """A folder with a BertModel of 32 numbers, at most 24 tokens, and its tokenizer."""

@@ -20,7 +20,6 @@ KINDS, PER_KIND, WIDTH = 8, 15, 24
 def few_steps(monkeypatch):
     """Small data need few: seconds, not minutes."""
     monkeypatch.setattr(alignment, "MOST_STEPS", 300)
-    monkeypatch.setattr(alignment, "BATCH", 128)
 
 
 def rows_of(histories, targets):
@@ -186,7 +185,8 @@ def test_valid_and_test_clicks_change_nothing(tiny):
         if name != "train"
     }
     moved = replace(tiny, splits=tiny.splits | others)
-    assert np.array_equal(item_embeddings(tiny, "v5", 32), item_embeddings(moved, "v5", 32))
+    found = item_embeddings(tiny, "v5", 32)
+    assert np.array_equal(found, item_embeddings(moved, "v5", 32))
     turned = replace(tiny.train, label=1 - tiny.train.label)
     other = replace(tiny, splits=tiny.splits | {"train": turned})
-    assert not np.array_equal(item_embeddings(tiny, "v5", 32), item_embeddings(other, "v5", 32))
+    assert not np.array_equal(found, item_embeddings(other, "v5", 32))

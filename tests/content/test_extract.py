@@ -1,11 +1,11 @@
 """Extraction of a whole folder: resumed, shared by ranks, and what it writes."""
 
+import contextlib
 import json
 import os
 import re
 import resource
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from torch.distributed import TCPStore
 
 from mmctr.content import extract as module
 from mmctr.content import image
@@ -45,6 +46,15 @@ def extract_slowly(tell, folder, bert, clip, pause=0.0):
     module._write_shard = slowly
     models = {"text_model": str(bert), "image_model": str(clip)}
     tell(str(module.extract(Path(folder), **models, batch_size=3, workers=1)))
+
+
+def extract_as_rank(rank, port, *arguments):
+    """Be one of two processes as torchrun starts them, but for what they import."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "LOCAL_WORLD_SIZE": "2"}
+    torch.set_num_threads(1)
+    extract_slowly(*arguments)
 
 
 @pytest.fixture(autouse=True)
@@ -313,23 +323,23 @@ def test_killed_at_several_moments_and_resumed_gives_the_same_bytes(
 def test_two_ranks_give_the_same_bytes_as_one_process(make_items, run, bert, clip, tmp_path):
     alone, shared = make_items(tmp_path / "alone"), make_items(tmp_path / "shared")
     run(alone)
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import functools, sys\n"
-        "from tests.content.test_extract import extract_slowly\n"
-        "extract_slowly(functools.partial(print, flush=True), *sys.argv[1:])\n"
-    )
-    torchrun = "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"
-    command = [sys.executable, *torchrun, script, shared, bert, clip]
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    ours, theirs = PROCESSES.Pipe()
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    arguments = store.port, theirs.send, shared, bert, clip
+    ranks = [PROCESSES.Process(target=extract_as_rank, args=(n, *arguments)) for n in range(2)]
+    for rank in ranks:
+        rank.start()
+    theirs.close()
+    told = []
+    with contextlib.suppress(EOFError):  # as both have ended
+        while True:
+            told.append(ours.recv())
+    for rank in ranks:
+        rank.join()
+    assert [rank.exitcode for rank in ranks] == [0, 0]
     assert results(shared) == results(alone)
-    assert done.stdout.count("shard") == 2 * ITEMS / 4
-    assert f"{ITEMS}" in done.stdout
+    assert told.count("shard") == 2 * ITEMS / 4
+    assert any(str(ITEMS) in one for one in told)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")

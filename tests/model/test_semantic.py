@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmctr.content import alignment
 from mmctr.content.fusion import item_embeddings
 from mmctr.content.quantization import ResidualQuantizer
 from mmctr.evaluation.described import with_items
@@ -84,7 +85,8 @@ def test_what_is_fixed_is_no_weight(model):
 
 
 @pytest.mark.parametrize("strategy", ["ids", "v6"])
-def test_without_a_dense_vector_there_is_nothing_beside_it(tiny, strategy):
+def test_without_a_dense_vector_there_is_nothing_beside_it(tiny, strategy, monkeypatch):
+    monkeypatch.setattr(alignment, "BATCH", 128)  # small data need no large ones
     config, _ = configs(embedding_dim=8, hidden=(16,), semantic_ids=True)
     made = item_embeddings(tiny, strategy, 16)
     assert "semantic ids" not in DIN.for_dataset(config, tiny, made).fields
