@@ -262,7 +262,8 @@ def find_errors(dataset: Dataset) -> tuple[pd.DataFrame, pd.DataFrame]:
         line |= {"count": len(rows), "reason": reason, "false alarms": kind.false_alarms}
         lines.append(line)
     table = pd.DataFrame(lines, columns=COLUMNS).astype({"count": "Int64"})
-    return pd.concat(found, ignore_index=True), table
+    # Of kinds without a finding the ids have another type, which the whole would take.
+    return pd.concat(found, ignore_index=True).astype({"id": str}), table
 
 
 def clean(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -168,8 +168,8 @@ def test_describe_names_sizes(tiny):
     assert "ready embeddings item_emb_d128" in text
     assert str(tiny.folder) == text.splitlines()[0]
     assert tiny.fingerprint in text
-    assert "768 numbers an item" in text
-    assert "1,024 numbers an item" in text
+    assert "144 numbers an item" in text
+    assert "160 numbers an item" in text
     assert "simulated" in text
 
 

@@ -100,7 +100,7 @@ def test_the_demo_is_a_valid_dataset(tiny_folder):
     assert data.simulated
 
 
-def test_sizes_are_those_documented(tiny):
+def test_sizes_are_those_documented(tiny, tmp_path):
     assert {name: len(rows) for name, rows in tiny.splits.items()} == {
         "train": 10 * 240 + 64,  # one script has as many more
         "valid": 240 * 5 // 4,
@@ -108,9 +108,10 @@ def test_sizes_are_those_documented(tiny):
     }
     assert tiny.catalog.n_items == 300
     assert tiny.catalog.tags.shape == (301, 5)
-    assert tiny.catalog.text_features.shape == (301, 768)
-    assert tiny.catalog.image_features.shape == (301, 1024)
-    assert tiny.catalog.provided_embedding("item_emb_d128").shape == (301, 128)
+    whole = Dataset.load(write_demo(tmp_path / "demo", **SIZES)).catalog
+    assert whole.text_features.shape == (whole.n_items + 1, 768)
+    assert whole.image_features.shape == (whole.n_items + 1, 1024)
+    assert whole.provided_embedding("item_emb_d128").shape == (whole.n_items + 1, 128)
 
 
 def test_levels_lie_in_1_to_10_and_agree_between_rows_and_items(tiny, tiny_folder):

@@ -79,7 +79,7 @@ def require_equal(first: Run, second: Run):
 
 
 def test_a_killed_run_ends_as_if_left_alone(one_thread, tiny, tiny_folder, tmp_path):
-    parameters = PARAMETERS | {"learning_rate": 0.05}
+    parameters = PARAMETERS | {"learning_rate": 0.2}
     whole = train(tiny, "v1", *configs(**parameters), tmp_path / "whole")
     assert whole.history["learning_rate"].nunique() > 1, "a cut of the rate is to be resumed too"
     runs = tmp_path / "killed"
