@@ -19,7 +19,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # looked for by `make soak`, and by pytest --hypothesis-profile default.
 settings.register_profile("mmctr", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("mmctr")
-TEXT_WIDTH, IMAGE_WIDTH = 144, 160  # of the features of the small dataset
 SLOW = ("tests/browser/", "tests/notebooks/", "tests/report/", "tests/test_parallel.py")
 SLOW += ("tests/training/test_prediction.py",)  # which compiles
 ATTACKS = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>')
@@ -47,21 +46,11 @@ def tiny_folder(tmp_path_factory):
 
     Of wide ones the principal components take longer than all else of a small training.
     """
-    import numpy as np
-    import pyarrow.parquet as pq
-
-    from mmctr.data import parquet, schema
     from mmctr.data.demo import write_demo
+    from tests.data.folders import narrow
 
-    folder = write_demo(tmp_path_factory.mktemp("data") / "tiny", seed=1, items=300, users=240)
-    path = folder / "item_feature.parquet"
-    table = pq.read_table(path)
-    for column, width in ((schema.TEXT_COLUMN, TEXT_WIDTH), (schema.IMAGE_COLUMN, IMAGE_WIDTH)):
-        features = parquet.matrix(table[column], path, column, np.float32)
-        narrow = parquet.float_lists(features[:, :width])
-        table = table.set_column(table.schema.get_field_index(column), column, narrow)
-    pq.write_table(table, path)
-    return folder
+    place = tmp_path_factory.mktemp("data") / "tiny"
+    return narrow(write_demo(place, seed=1, items=300, users=240))
 
 
 @pytest.fixture(scope="session")

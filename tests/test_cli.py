@@ -24,6 +24,7 @@ from mmctr.model.config import DINConfig
 from mmctr.model.presets import PRESETS
 from mmctr.runs.run import Run
 from mmctr.training.config import TrainConfig
+from tests.data.folders import narrow
 
 IMPORT = ["data", "import", "--interactions", "a", "--items", "b", "--out", "c"]
 QUICK = ["-p", "epochs=1", "-p", "embedding_dim=4", "-p", "heads=1", "-p", "hidden=[8]"]
@@ -138,7 +139,7 @@ def test_predict_refuses_what_does_not_fit(monkeypatch, capsys, tiny_folder, tin
     (home / "file").touch()
     status, _, err = call(monkeypatch, capsys, *words[:-1], home / "file" / "p.csv")
     assert (status, "p.csv could not be written" in err) == (1, True)
-    other = write_demo(home / "other", seed=2, items=250, users=64)
+    other = narrow(write_demo(home / "other", seed=2, items=250, users=64))
     words = ["predict", tiny_run.folder, "--data", other, "--out", out]
     status, _, err = call(monkeypatch, capsys, *words)
     assert status == 1

@@ -22,6 +22,7 @@ from mmctr.data.impressions import (
     history_hashes,
     load_impressions,
     row_blocks,
+    with_truth,
 )
 from mmctr.data.popularity import Popularity
 from mmctr.data.wording import Wording, wording_of
@@ -84,7 +85,7 @@ class Dataset:
         catalog = catalog_of(folder, parts["catalog"], fields)
         splits = {name: Impressions(**parts[name]) for name in schema.SPLITS if name in parts}
         row_fields = tuple(field for field in fields if field.owner != "item")
-        return cls(folder, catalog, _with_truth(folder, splits), row_fields)
+        return cls(folder, catalog, with_truth(folder, splits), row_fields)
 
     @property
     def name(self) -> str:
@@ -354,22 +355,3 @@ def _load_split(folder: Path, name: str, n_items: int, fields: tuple[Field, ...]
             coded.append(np.hstack([own, *([rows.fields[part]] if context else [])]))
         rows = replace(rows, fields=coded.whole())
     return rows
-
-
-def _with_truth(folder: Path, splits: dict[str, Impressions]) -> dict[str, Impressions]:
-    """Attach truth.parquet's click probabilities (simulated data only)."""
-    if (path := schema.find_file(folder, "truth.parquet")) is None:
-        return splits
-    table = parquet.read_columns(path, list(schema.TRUTH_COLUMNS)).to_pandas()
-    outside = ~table["probability"].between(0, 1).to_numpy()
-    parquet.refuse(outside, path, "probability", table["probability"], "0 to 1")
-    result = {}
-    for name, rows in splits.items():
-        truth = table[table["split"] == name].sort_values("row")
-        if not np.array_equal(truth["row"], np.arange(len(rows))):
-            raise DataError(
-                f"{path} has {len(truth)} rows for split {name}, expected each of its "
-                f"{len(rows)} rows once: make the demo data again."
-            )
-        result[name] = replace(rows, probability=truth["probability"].to_numpy(np.float64))
-    return result

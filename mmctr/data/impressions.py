@@ -144,6 +144,25 @@ def _read(
     return {field: column.whole() for field, column in columns.items()}
 
 
+def with_truth(folder: Path, splits: dict[str, Impressions]) -> dict[str, Impressions]:
+    """The splits with truth.parquet's click probabilities, which simulated data alone have."""
+    if (path := schema.find_file(folder, "truth.parquet")) is None:
+        return splits
+    table = parquet.read_columns(path, list(schema.TRUTH_COLUMNS)).to_pandas()
+    outside = ~table["probability"].between(0, 1).to_numpy()
+    parquet.refuse(outside, path, "probability", table["probability"], "0 to 1")
+    result = {}
+    for name, rows in splits.items():
+        truth = table[table["split"] == name].sort_values("row")
+        if not np.array_equal(truth["row"], np.arange(len(rows))):
+            raise DataError(
+                f"{path} has {len(truth)} rows for split {name}, expected each of its "
+                f"{len(rows)} rows once: make the demo data again."
+            )
+        result[name] = replace(rows, probability=truth["probability"].to_numpy(np.float64))
+    return result
+
+
 def joined(parts: Sequence[Impressions]) -> Impressions:
     """The rows of several parts, one part after another; a field that one lacks is None."""
     shifts = np.cumsum([0, *(len(part.history_items) for part in parts)])

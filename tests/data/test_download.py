@@ -314,6 +314,21 @@ def test_a_tar_is_unpacked(server, tmp_path):
     assert (tmp_path / "item_images" / "1.jpg").read_bytes() == b"one"
 
 
+def test_a_tar_is_unpacked_by_a_python_without_filters(server, tmp_path, monkeypatch):
+    """As of Debian 12, 3.11.2."""
+    extract = tarfile.TarFile.extractall
+
+    def without_filters(file, path, members=None, *, numeric_owner=False):
+        extract(file, path, members, numeric_owner=numeric_owner)
+
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    monkeypatch.setattr(tarfile.TarFile, "extractall", without_filters)
+    server.files[COVERS[2]] = tarred("covers/1.jpg")
+    del server.files[COVERS[1]]
+    fetch(server, tmp_path)
+    assert (tmp_path / "item_images" / "1.jpg").read_bytes() == b"one"
+
+
 FAKE_RAR = """#!/bin/sh
 case "$1" in
     lb) printf '{names}' ;;
