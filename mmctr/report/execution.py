@@ -72,8 +72,9 @@ def execute(page: Page, executed: Path, notebooks: Path) -> None:
         progress_bar=False,
         # papermill's own cwd would be that of the whole process, in which other pages are made.
         resources={"metadata": {"path": str(notebooks)}},
-        # The kernel's own remarks on start-up would tear the progress bar.
-        extra_arguments=["--log-level=ERROR"],
+        # The kernel's own remarks would tear the progress bar: on its start, and on its end, before
+        # which it is interrupted.
+        extra_arguments=["--log-level=CRITICAL"],
     )
 
 
