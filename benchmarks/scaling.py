@@ -2,9 +2,9 @@
 
 Usage: python -m benchmarks.scaling [--steps] [--large] [--quick]. Prints a table in Markdown and
 draws benchmarks/scaling.svg; --steps: of every step of the way, benchmarks/steps.svg, --large with
-it up to 100 million clicks and 300,000 items, for hours (--quick: a tenth of the sizes, drawn in
-the folder for temporary files). Every point has a process of its own, so that its peak memory is
-its own; one works at a time.
+it up to 100 million clicks and a million items, for an hour and with 20 GB (--quick: a tenth of the
+sizes, drawn in the folder for temporary files). Every point has a process of its own, so that its
+peak memory is its own; one works at a time.
 """
 
 import argparse

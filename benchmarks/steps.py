@@ -36,7 +36,7 @@ from mmctr.training.prediction import predict
 from mmctr.training.trainer import update
 
 CLICKS, LARGE_CLICKS = (1_000_000, 3_000_000, 10_000_000), 100_000_000
-CATALOGS, LARGE_CATALOG = (10_000, 30_000, 100_000), 300_000
+CATALOGS, LARGE_CATALOGS = (10_000, 30_000, 100_000), (300_000, 1_000_000)
 BATCHES, WARM_UP, PREDICTED = 60, 3, 200_000
 WIDTH = 128  # of features of text, and of the image
 
@@ -176,7 +176,7 @@ def measured(
 
     alone: calls a function in a new process.
     """
-    for count in (*CATALOGS, LARGE_CATALOG) if large else CATALOGS:
+    for count in (*CATALOGS, *LARGE_CATALOGS) if large else CATALOGS:
         yield ERRORS, alone(errors, count // part)
     for count in (*CLICKS, LARGE_CLICKS) if large else CLICKS:
         with tempfile.TemporaryDirectory() as name:
