@@ -71,11 +71,13 @@ class Watch:
         looking = Thread(target=self._look, args=[ended])
         processor, clock = time.process_time(), time.perf_counter()
         looking.start()
-        yield
-        self.processor = time.process_time() - processor
-        self.clock = time.perf_counter() - clock
-        ended.set()
-        looking.join()
+        try:
+            yield
+            self.processor = time.process_time() - processor
+            self.clock = time.perf_counter() - clock
+        finally:
+            ended.set()
+            looking.join()
 
     def _look(self, ended: Event) -> None:
         is_last = False
