@@ -57,7 +57,8 @@ def train(
             "Parameter 'shard_items' is true, but a training that starts from a run (--from) reads "
             "that run's whole tables in every process: set shard_items=false."
         )
-    parallel.require_alike(data=dataset.fingerprint, code=source_hash())
+    if parallel.share()[1] > 1:  # hashes take a while, and alone there is nothing to compare
+        parallel.require_alike(data=dataset.fingerprint, code=source_hash())
     learned = part_of_train(dataset, train_config.rows)
     require_both_labels(learned)
     require_drawn(dataset, train_config.click_rate)
