@@ -10,6 +10,7 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 
+from mmctr.bars import bar_if_long
 from mmctr.data import cache, names, parquet, schema
 from mmctr.data.address import Address
 from mmctr.data.catalog import Catalog, catalog_of, item_arrays, load_catalog
@@ -326,8 +327,8 @@ def _read_parts(folder: Path, fields: tuple[Field, ...]) -> cache.Parts:
             # Levels that rows tell are the catalog's.
             told = schema.LEVEL_COLUMNS[0] in parquet.table_schema(path).names
             if popularity and rows.time is not None and not told:
-                levels = Column(folder)
-                for part in row_blocks(len(rows)):
+                levels, every = Column(folder), list(row_blocks(len(rows)))
+                for part in bar_if_long(every, len(every), "popularity"):
                     levels.append(popularity.levels(rows.target[part], rows.time[part]))
                 rows = replace(rows, levels=levels.whole())
             parts[name] = vars(rows)

@@ -192,14 +192,14 @@ def distinct_histories(
     starts, hashes = room(len(lengths), folder), room(len(lengths), folder, np.uint64)
     np.cumsum(lengths, out=starts)
     starts -= lengths
-    for block in blocks(lengths):
+    for block in _told(lengths):
         hashes[block] = _hash_slices(items, starts[block], starts[block] + lengths[block])
     alike = _first_alike(hashes, folder)
     number, kept = room(len(lengths), folder), 0
     flat, widths = Column(folder), Column(folder)
     flat.append(items[:0])
     widths.append(lengths[:0])
-    for block in blocks(lengths):
+    for block in _told(lengths):
         _part_unlike(alike, block, items, starts, lengths)
         first = alike[block] == np.arange(block.start, block.stop)
         number[block] = kept - 1 + np.cumsum(first)
@@ -209,6 +209,11 @@ def distinct_histories(
         flat.append(items[clicks][np.repeat(first, lengths[block])])
         widths.append(lengths[block][first])
     return number, flat.whole(), widths.whole()
+
+
+def _told(lengths: np.ndarray) -> Iterator[slice]:
+    """The blocks of rows, with a bar if what is done with them takes long."""
+    return bar_if_long(blocks(lengths), -(-lengths.sum() // BLOCK), "histories")
 
 
 def _part_unlike(
@@ -270,7 +275,7 @@ def _hash_slices(items: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.
     """Hash slices by summing well-mixed (position, item) words modulo 2^64."""
     hashes = np.zeros(len(starts), dtype=np.uint64)
     lengths = ends - starts
-    for block in bar_if_long(blocks(lengths), -(-lengths.sum() // BLOCK), "histories"):
+    for block in _told(lengths):
         width = lengths[block]
         word = slice_positions(np.zeros_like(width), width).astype(np.uint64) << np.uint64(32)
         word += items[slice_positions(starts[block], width)].astype(np.uint64)
