@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch.distributed import TCPStore
 
 import mmctr
 from mmctr import cli
@@ -27,7 +26,7 @@ from mmctr.runs.verify import verify
 from mmctr.training import parts, trainer
 from mmctr.training.config import configs
 from mmctr.training.prediction import predict
-from tests.forks import PROCESSES
+from tests.forks import started
 from tests.runs.test_unfinished import require_equal
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,16 +79,9 @@ def by_torchrun(data, home, parameters):
 
 def forked(data, home, parameters):
     """Train in two processes as torchrun starts them, but for what they import."""
-    words = train_words(data, **parameters)
-    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-    both = [
-        PROCESSES.Process(target=be_rank, args=(rank, store.port, home, words)) for rank in range(2)
-    ]
-    for one in both:
-        one.start()
-    for one in both:
-        one.join()
-    assert [one.exitcode for one in both] == [0, 0]
+    with started(be_rank, home, train_words(data, **parameters)) as ranks:
+        pass
+    assert [one.exitcode for one in ranks] == [0, 0]
 
 
 def be_rank(rank, port, home, words):
@@ -167,20 +159,10 @@ def be_rank_until_killed(rank, port, home, words, killed, last):
 
 def both(home, words, killed=None, last=None):
     """Run two processes of `mmctr`; torchrun, too, ends the one that the other has left."""
-    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-    ranks = [
-        PROCESSES.Process(
-            target=be_rank_until_killed, args=(rank, store.port, home, words, killed, last)
-        )
-        for rank in range(2)
-    ]
-    for one in ranks:
-        one.start()
-    for one in ranks if killed is None else [ranks[killed]]:
-        one.join()
-    if killed is not None:
-        ranks[1 - killed].terminate()
-        ranks[1 - killed].join()
+    with started(be_rank_until_killed, home, words, killed, last) as ranks:
+        if killed is not None:
+            ranks[killed].join()
+            ranks[1 - killed].terminate()
     return [one.exitcode for one in ranks]
 
 
@@ -303,15 +285,8 @@ def a_day_late():
 def with_elsewhere(home, words, change):
     """How two processes end, and what each of them says."""
     home.mkdir(exist_ok=True)
-    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-    ranks = [
-        PROCESSES.Process(target=be_rank_elsewhere, args=(rank, store.port, home, words, change))
-        for rank in range(2)
-    ]
-    for one in ranks:
-        one.start()
-    for one in ranks:
-        one.join()
+    with started(be_rank_elsewhere, home, words, change) as ranks:
+        pass
     told = [(home / f"told-{rank}.txt").read_text() for rank in range(2)]
     return [one.exitcode for one in ranks], told
 

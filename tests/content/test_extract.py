@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from torch.distributed import TCPStore
 
 from mmctr.content import extract as module
 from mmctr.content import image
@@ -28,7 +27,7 @@ from mmctr.data.catalog import load_catalog
 from mmctr.data.importing.recipe import Recipe
 from mmctr.data.importing.steps import import_dataset
 from mmctr.errors import ConfigError, DataError, MMCTRError
-from tests.forks import PROCESSES
+from tests.forks import PROCESSES, started
 
 ITEMS = 40
 
@@ -324,18 +323,12 @@ def test_two_ranks_give_the_same_bytes_as_one_process(make_items, run, bert, cli
     alone, shared = make_items(tmp_path / "alone"), make_items(tmp_path / "shared")
     run(alone)
     ours, theirs = PROCESSES.Pipe()
-    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-    arguments = store.port, theirs.send, shared, bert, clip
-    ranks = [PROCESSES.Process(target=extract_as_rank, args=(n, *arguments)) for n in range(2)]
-    for rank in ranks:
-        rank.start()
-    theirs.close()
     told = []
-    with contextlib.suppress(EOFError):  # as both have ended
-        while True:
-            told.append(ours.recv())
-    for rank in ranks:
-        rank.join()
+    with started(extract_as_rank, theirs.send, shared, bert, clip) as ranks:
+        theirs.close()
+        with contextlib.suppress(EOFError):  # as both have ended
+            while True:
+                told.append(ours.recv())
     assert [rank.exitcode for rank in ranks] == [0, 0]
     assert results(shared) == results(alone)
     assert told.count("shard") == 2 * ITEMS / 4
