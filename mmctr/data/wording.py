@@ -58,6 +58,11 @@ def wording_of(source: NegativesFrom, per_click: int | None = None) -> Wording:
             )
 
 
+def kind_of(simulated: bool) -> str:
+    """What a dataset proves, beside its name."""
+    return "simulated, so this says nothing about real clicks" if simulated else "real"
+
+
 def stated(data: dict[str, Any]) -> Wording:
     """The words for a dataset as runs and reports state it; those of older ones do not know."""
     source = data.get("negatives") or ("shown" if data.get("simulated") else "unknown")

@@ -11,6 +11,7 @@ from mmctr.content.fusion import available_strategies
 from mmctr.content.strategies import IDS, STRATEGIES
 from mmctr.data.dataset import Dataset
 from mmctr.data.impressions import Impressions
+from mmctr.data.wording import kind_of
 from mmctr.errors import ConfigError
 from mmctr.evaluation.compare import LEVEL, differences_to, mean_auc
 from mmctr.evaluation.verdict import Verdict
@@ -149,7 +150,7 @@ def ablation_table(found: dict[str, list[Run]], rows: Impressions) -> pd.DataFra
 
 def ablation_verdict(table: pd.DataFrame, dataset: Dataset) -> Verdict:
     """What matters, as a card; the table is that of ablation_table."""
-    kind = "simulated, so this says nothing about real clicks" if dataset.simulated else "real"
+    kind = kind_of(dataset.simulated)
     changed = table.iloc[1:]
     clear = changed["p_holm"] < LEVEL
     ordered = changed[clear].sort_values("difference", key=abs, ascending=False)

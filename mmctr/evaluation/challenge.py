@@ -13,6 +13,7 @@ from mmctr.content.strategies import IDS
 from mmctr.data.dataset import Dataset
 from mmctr.data.impressions import Impressions
 from mmctr.data.part import part_of_train
+from mmctr.data.wording import kind_of
 from mmctr.devices import find_device
 from mmctr.errors import ConfigError
 from mmctr.evaluation.ablation import DEFAULT, STRATEGY, trained
@@ -205,7 +206,7 @@ def seconds_to_best(run: Run) -> float:
 
 def challenge_verdict(table: pd.DataFrame, dataset: Dataset, split: str) -> Verdict:
     """Which system is ahead, as a card; the table is that of challenge_table."""
-    kind = "simulated, so this says nothing about real clicks" if dataset.simulated else "real"
+    kind = kind_of(dataset.simulated)
     best, own, others = table.loc[table["AUC"].idxmax()], table.iloc[0], table.iloc[1:]
     clear = others["p_holm"] < LEVEL
     ahead, behind, close = (

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from mmctr.config import as_pairs
+from mmctr.data.wording import kind_of
 from mmctr.errors import ConfigError, RunError
 
 FACTS, TRIALS = "study.json", "trials.db"
@@ -88,7 +89,7 @@ class Study:
     def words(self) -> str:
         """The answer in words: the best trial, beside the defaults."""
         data, default = self.facts["dataset"], self.default_auc
-        kind = "simulated, so this says nothing about real clicks" if data["simulated"] else "real"
+        kind = kind_of(data["simulated"])
         rows = self.facts["fixed"].get("rows")
         look = f" The trials learned from {rows:,} rows of train: a first look." if rows else ""
         beside = "" if default is None else f", {self.best_auc - default:+.4f} to the defaults"

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from mmctr.content import strategies
-from mmctr.data.wording import stated
+from mmctr.data.wording import kind_of, stated
 from mmctr.evaluation.compare import (
     LEVEL,
     TIMES,
@@ -77,7 +77,7 @@ def verdict(runs: list[Run], more: str = "", table: pd.DataFrame | None = None) 
     seeds = sorted({run.seed for run in runs})
     words = stated(data)
     facts["data"] = (
-        f"{data['name']} ({_kind(data)}): {len(valid):,} valid {words.rows} of "
+        f"{data['name']} ({kind_of(data['simulated'])}): {len(valid):,} valid {words.rows} of "
         f"{valid['user'].nunique():,} users, seed{'s' if len(seeds) > 1 else ''} "
         f"{listed([*map(str, seeds)])}"
     )
@@ -118,8 +118,8 @@ def in_words(
     name = best["strategy"]
     seeds = f"the mean of {best['seeds']} seeds" if best["seeds"] > 1 else "with one seed"
     words = (
-        f"On {data['name']} ({_kind(data)}) {name} has the highest valid AUC, {best['AUC']:.4f}, "
-        f"{seeds}"
+        f"On {data['name']} ({kind_of(data['simulated'])}) {name} has the highest valid AUC, "
+        f"{best['AUC']:.4f}, {seeds}"
     )
     beside = [f"{other} {value:.4f}" for other, value in (references or {}).items()]
     words += f"; beside it: {listed(beside)}." if beside else "."
@@ -137,10 +137,6 @@ def in_words(
     if cheapest["strategy"] != name:
         words += f", one of {cheapest['strategy']}, the quickest, {cheapest[TIMES].sum():,.0f} s"
     return words + "."
-
-
-def _kind(data: dict[str, Any]) -> str:
-    return "simulated, so this says nothing about real clicks" if data["simulated"] else "real"
 
 
 def _leads(differences: pd.DataFrame) -> str:
